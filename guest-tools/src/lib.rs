@@ -1,0 +1,1 @@
+//! The channel into the work OS: protocol, guest agent, host end.

@@ -1,0 +1,218 @@
+//! What the processes say to each other. Descriptors travel beside a message, in the order that
+//! its documentation names.
+
+use std::net::SocketAddrV4;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a process can be given a fresh socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Port {
+    /// The frame link between VMM and gate.
+    Link,
+    /// The gate's channel to the uplink process ([`GateToUplink`]).
+    Uplink,
+    /// The uplink's channel to the gate process ([`UplinkToGate`]).
+    Gate,
+    /// The host end of the guest channel: a stream socket to the virtio-console port.
+    GuestChannel,
+}
+
+/// Supervisor to any process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "command")]
+pub enum Command {
+    /// A fresh peer is there. One descriptor: the socket. Whatever the process held on that port
+    /// is closed first.
+    Attach {
+        /// The port that the socket belongs to.
+        port: Port,
+    },
+    /// The laptop is about to sleep: close everything, prove again after [`Command::Resume`].
+    Suspend,
+    /// The laptop woke up.
+    Resume,
+    /// Somebody pressed the power button (VMM only): ask the work OS to shut down.
+    PowerButton,
+    /// Show a notice to the person (guest channel only).
+    Notice {
+        /// Japanese text.
+        ja: String,
+        /// English text.
+        en: String,
+    },
+    /// End in an orderly way.
+    Shutdown,
+}
+
+/// Any process to the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "report")]
+pub enum Report {
+    /// Everything is open and the sandbox is closed; the process now serves.
+    Ready,
+    /// The gate's situation changed.
+    Situation(SituationReport),
+    /// The gate refused something of the guest's; sampled, `count` since the last report.
+    Refused(Refused),
+    /// The link of the guest's NIC changed (VMM).
+    Link {
+        /// Carrier as the guest sees it.
+        up: bool,
+    },
+    /// An uplink got or lost its address, or its carrier (uplink).
+    Uplink {
+        /// Interface name.
+        port: String,
+        /// What kind of uplink it is.
+        kind: UplinkKind,
+        /// What happened, in a few plain words (`carrier`, `no-carrier`, `leased`, `lease-lost`).
+        event: String,
+    },
+    /// Something on the network was ignored on purpose (a DHCP route option, a spoofed answer).
+    Ignored {
+        /// What it was, in the field's own words.
+        what: String,
+    },
+    /// The agent in the work OS said something (guest channel).
+    Guest {
+        /// `hello`, `heartbeat`, `silent`, `shutdown-accepted`, …
+        event: String,
+        /// Free text, bounded by the guest channel.
+        detail: String,
+    },
+    /// The work OS is gone and the VMM will exit (VMM).
+    WorkEnded {
+        /// `shutdown`, `reset` or `crash`.
+        cause: String,
+    },
+}
+
+/// The gate's situation, as it is told to others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "situation")]
+pub enum SituationReport {
+    /// No way out.
+    Closed {
+        /// Why, in a few plain words.
+        reason: String,
+    },
+    /// Guest packets leave through the tunnel.
+    Tunnelled {
+        /// The gateway's name in the policy.
+        gateway: String,
+        /// Interface that carries the tunnel.
+        port: String,
+        /// Which side of the gateway the tunnel enters.
+        side: Side,
+        /// Where the laptop has proven to be.
+        place: Place,
+    },
+}
+
+/// A refusal, sampled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The rule that decided: `forbidden`, `default-deny`, a flow id, `anti-spoof`, `ipv6`, …
+    pub rule: String,
+    /// The packet in one line: `tcp 10.99.0.1:443`.
+    pub packet: String,
+    /// Refusals by this rule since it was last reported.
+    pub count: u64,
+}
+
+/// Names one path; never used again while the uplink process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PathId(pub u32);
+
+/// Where the laptop is, as far as it is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Place {
+    /// Not proven to be in the office.
+    #[serde(rename = "remote")]
+    Remote,
+    /// Proven by the premises beacon.
+    #[serde(rename = "onprem")]
+    Office,
+}
+
+/// Which address of a gateway a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// The address on the internet side.
+    Outside,
+    /// The address on the office LAN.
+    Lan,
+}
+
+/// Kinds of uplink, as policy names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UplinkKind {
+    /// Ethernet.
+    Wired,
+    /// Wi-Fi.
+    Wifi,
+    /// A mobile modem.
+    Sim,
+}
+
+/// Uplink to gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "uplink")]
+pub enum UplinkToGate {
+    /// A path to a gateway exists. One descriptor: a UDP socket, non-blocking, bound to the port
+    /// and connected to the gateway's address.
+    Path {
+        /// Its name from now on.
+        id: PathId,
+        /// Interface.
+        port: String,
+        /// Kind of the interface.
+        kind: UplinkKind,
+        /// Rank of the uplink in policy: lower is preferred.
+        rank: u32,
+        /// The gateway's name in the policy.
+        gateway: String,
+        /// Which of its addresses.
+        side: Side,
+        /// Where the socket is connected to; the gate checks it against policy.
+        peer: SocketAddrV4,
+    },
+    /// The path is gone; its socket is of no use any more.
+    PathLost {
+        /// The path.
+        id: PathId,
+    },
+    /// A connection to the premises beacon over one wired port. One descriptor: a TCP socket,
+    /// non-blocking, bound to the port, connecting or connected.
+    Beacon {
+        /// Interface.
+        port: String,
+    },
+    /// The port lost its carrier: every path on it is lost and every proof over it has ended.
+    CarrierLost {
+        /// Interface.
+        port: String,
+    },
+}
+
+/// Gate to uplink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "gate")]
+pub enum GateToUplink {
+    /// Connect to the beacon over this port (again) and hand over the socket.
+    ProbeBeacon {
+        /// Interface.
+        port: String,
+    },
+    /// The beacon was proven (or is no longer) over this port: LAN-side paths are wanted or not.
+    Premises {
+        /// Interface.
+        port: String,
+        /// Whether the proof holds.
+        proven: bool,
+    },
+}

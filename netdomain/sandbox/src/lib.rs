@@ -1,0 +1,1 @@
+//! Closes a process in: namespaces, capabilities, Landlock, seccomp.

@@ -1,0 +1,1 @@
+//! The network domain: gate and uplink.

@@ -1,0 +1,1 @@
+//! Starts the domains, restarts what dies, passes fresh sockets.

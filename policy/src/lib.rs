@@ -1,0 +1,1 @@
+//! The signed policy: schema, checks, verification.

@@ -1,0 +1,1 @@
+//! The virtual machine monitor that runs the work OS.
