@@ -1,0 +1,16 @@
+//! The gate: the one process that decides about every frame of the work OS.
+
+use thiserror::Error;
+
+/// Command line of `sekisho-netdomain gate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Why the gate ended.
+#[derive(Debug, Error)]
+pub enum GateError {}
+
+/// Runs the gate until it is told to end.
+pub fn run(_args: &Args) -> Result<(), GateError> {
+    Ok(())
+}

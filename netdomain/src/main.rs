@@ -1,0 +1,45 @@
+//! `sekisho-netdomain gate | uplink`: the two processes of the network domain.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sekisho_netdomain::{gate, uplink};
+use tracing_subscriber::EnvFilter;
+
+/// The network domain of a Sekisho laptop.
+#[derive(Parser)]
+#[command(name = "sekisho-netdomain", version)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Decides about every frame of the work OS and holds the tunnel.
+    Gate(gate::Args),
+    /// Holds the network cards and hands connected sockets to the gate.
+    Uplink(uplink::Args),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(
+            EnvFilter::try_from_env("SEKISHO_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+    let ended = match Cli::parse().role {
+        Role::Gate(args) => gate::run(&args).map_err(|error| error.to_string()),
+        Role::Uplink(args) => uplink::run(&args).map_err(|error| error.to_string()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            tracing::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Proof that the laptop is in the office.

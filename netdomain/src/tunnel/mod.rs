@@ -1,0 +1,1 @@
+//! One tunnel, behind one trait.
