@@ -5,13 +5,29 @@
 //! known type, at most [`MAX_MESSAGE`] bytes, with at most [`MAX_FDS`] descriptors beside it.
 //! Whatever is longer, carries other descriptors than its type calls for, or does not parse ends
 //! the channel: the peer is then treated as crashed.
-#![forbid(unsafe_code)]
+//!
+//! ```
+//! use sekisho_control::{Channel, Command, Report, pair};
+//!
+//! # fn main() -> Result<(), sekisho_control::ChannelError> {
+//! let (supervisor, process) = pair()?;
+//! let supervisor = Channel::<Command, Report>::from_fd(supervisor)?;
+//! let process = Channel::<Report, Command>::from_fd(process)?;
+//! supervisor.send(&Command::Resume, &[])?;
+//! let received = process.recv()?.expect("it was sent");
+//! assert_eq!(received.message, Command::Resume);
+//! # Ok(())
+//! # }
+//! ```
+#![deny(unsafe_code)]
 
 mod channel;
+mod inherited;
 mod message;
 
-pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received};
+pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
+pub use inherited::{InheritedError, inherited};
 pub use message::{
-    Command, GateToUplink, PathId, Place, Port, Refused, Report, Side, SituationReport,
+    Carries, Command, GateToUplink, PathId, Place, Port, Refused, Report, Side, SituationReport,
     UplinkKind, UplinkToGate,
 };

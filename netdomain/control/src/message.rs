@@ -216,3 +216,43 @@ pub enum GateToUplink {
         proven: bool,
     },
 }
+
+/// How many descriptors travel beside a message. A channel sends and accepts exactly as many.
+pub trait Carries {
+    /// The number of descriptors, at most [`MAX_FDS`](crate::MAX_FDS).
+    fn descriptors(&self) -> usize;
+}
+
+impl Carries for Command {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Attach { .. } => 1,
+            Self::Suspend
+            | Self::Resume
+            | Self::PowerButton
+            | Self::Notice { .. }
+            | Self::Shutdown => 0,
+        }
+    }
+}
+
+impl Carries for Report {
+    fn descriptors(&self) -> usize {
+        0
+    }
+}
+
+impl Carries for UplinkToGate {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Path { .. } | Self::Beacon { .. } => 1,
+            Self::PathLost { .. } | Self::CarrierLost { .. } => 0,
+        }
+    }
+}
+
+impl Carries for GateToUplink {
+    fn descriptors(&self) -> usize {
+        0
+    }
+}
