@@ -1,0 +1,140 @@
+//! Where received frames lie: slots that are made once and used again by every batch.
+
+use crate::{HEADER_LEN, MAX_MESSAGE, NetHdr};
+
+/// From one slot to the next. The odd cache line keeps the starts of the slots from falling into
+/// the same few sets of the cache.
+const STRIDE: usize = (MAX_MESSAGE + 64).next_multiple_of(64);
+
+/// A checked frame in its slot. Only a link makes one.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Frame<'a> {
+    /// The header, checked against the link's rules.
+    pub hdr: NetHdr,
+    /// The Ethernet frame, at least [`MIN_FRAME`](crate::MIN_FRAME) bytes.
+    pub frame: &'a [u8],
+}
+
+/// A checked frame that may be worked on in place.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct FrameMut<'a> {
+    /// The header, checked against the link's rules.
+    pub hdr: NetHdr,
+    /// The Ethernet frame, at least [`MIN_FRAME`](crate::MIN_FRAME) bytes.
+    pub frame: &'a mut [u8],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    slot: usize,
+    frame_len: usize,
+    hdr: NetHdr,
+}
+
+/// Preallocated memory for one batch of received frames: private to this process, so that what
+/// was checked stays as it was.
+///
+/// A slot is [`MAX_MESSAGE`] bytes of address space, but only the pages that frames have touched
+/// take memory.
+#[derive(Debug)]
+pub struct FrameArena {
+    storage: Box<[u8]>,
+    slots: usize,
+    /// The slots that hold a checked frame, ascending. Its capacity is `slots`.
+    taken: Vec<Taken>,
+}
+
+impl FrameArena {
+    /// An arena for batches of up to `slots` frames. All memory is reserved here.
+    pub fn new(slots: usize) -> Self {
+        Self {
+            storage: vec![0; slots * STRIDE].into_boxed_slice(),
+            slots,
+            taken: Vec::with_capacity(slots),
+        }
+    }
+
+    /// How many frames a batch can have.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// How many frames the last batch has.
+    pub fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether the last batch has none.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Forgets the frames of the last batch.
+    pub fn clear(&mut self) {
+        self.taken.clear();
+    }
+
+    /// The frame number `index` of the last batch.
+    pub fn get(&self, index: usize) -> Option<Frame<'_>> {
+        let taken = self.taken.get(index)?;
+        let start = taken.slot * STRIDE + HEADER_LEN;
+        Some(Frame {
+            hdr: taken.hdr,
+            frame: self.storage.get(start..start + taken.frame_len)?,
+        })
+    }
+
+    /// The same, to be worked on in place.
+    pub fn get_mut(&mut self, index: usize) -> Option<FrameMut<'_>> {
+        let taken = self.taken.get(index)?;
+        let start = taken.slot * STRIDE + HEADER_LEN;
+        Some(FrameMut {
+            hdr: taken.hdr,
+            frame: self.storage.get_mut(start..start + taken.frame_len)?,
+        })
+    }
+
+    /// The frames of the last batch, in the order in which they were sent.
+    pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        (0..self.taken.len()).filter_map(|index| self.get(index))
+    }
+
+    /// The same, to be worked on in place.
+    pub fn frames_mut(&mut self) -> impl Iterator<Item = FrameMut<'_>> {
+        let mut slots = self.storage.chunks_exact_mut(STRIDE).enumerate();
+        self.taken.iter().filter_map(move |taken| {
+            let (_, slot) = slots.find(|(number, _)| *number == taken.slot)?;
+            Some(FrameMut {
+                hdr: taken.hdr,
+                frame: slot.get_mut(HEADER_LEN..HEADER_LEN + taken.frame_len)?,
+            })
+        })
+    }
+
+    /// The whole messages' room, slot by slot, for a link to write into.
+    pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.storage
+            .chunks_exact_mut(STRIDE)
+            .filter_map(|slot| slot.get_mut(..MAX_MESSAGE))
+    }
+
+    /// The message of `len` bytes that a link wrote into a slot: its header and its frame.
+    pub(crate) fn message(&self, slot: usize, len: usize) -> Option<(&[u8; HEADER_LEN], &[u8])> {
+        let start = slot * STRIDE;
+        self.storage
+            .get(start..start + len)?
+            .split_first_chunk::<HEADER_LEN>()
+    }
+
+    /// Takes a checked message into the batch. Slots come in ascending order.
+    pub(crate) fn take(&mut self, slot: usize, frame_len: usize, hdr: NetHdr) {
+        debug_assert!(self.taken.len() < self.slots, "one entry a slot");
+        self.taken.push(Taken {
+            slot,
+            frame_len,
+            hdr,
+        });
+    }
+}
