@@ -1,1 +1,4 @@
 //! The virtual machine monitor that runs the work OS.
+
+pub mod pci;
+pub mod virtio;
