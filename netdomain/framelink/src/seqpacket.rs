@@ -6,7 +6,7 @@ use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::{Errno, FdFlags, fcntl_setfd},
     net::{
-        AddressFamily, SocketFlags, SocketType, socketpair,
+        AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
         sockopt::{
             set_socket_send_buffer_size, set_socket_send_buffer_size_force, socket_domain,
             socket_type,
@@ -265,9 +265,11 @@ impl FrameLink for SeqPacket {
                 continue;
             }
             // End of file, which fills the rest of the batch with empty messages; or an empty
-            // packet, which no healthy peer sends.
+            // packet, which no healthy peer sends. After the latter only `shutdown` makes the
+            // socket readable for good, so that whoever waits for it hears of the end.
             if len == 0 {
                 self.closed = true;
+                let _ = shutdown(&self.socket, Shutdown::Both);
                 break;
             }
             let checked = arena.message(slot, len).and_then(|(header, frame)| {
