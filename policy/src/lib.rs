@@ -1,1 +1,51 @@
-//! The signed policy: schema, checks, verification.
+//! The signed policy: schema, checks, verification, admission.
+//!
+//! A policy is a TOML file that IT writes and signs as the exact bytes that were reviewed. The
+//! laptop checks the signature before it parses ([`verify`]); what comes out, [`Verified`], is the
+//! only thing that the network domain takes. [`Admission`] answers for each connection whether it
+//! may be opened, and by which rule. No policy, no network.
+//!
+//! ```no_run
+//! use sekisho_policy::{Admission, Clock, Floor, Place, Probe, Trust, UplinkKind, verify};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let trust = Trust::parse(&std::fs::read_to_string("trust.pem")?)?;
+//! let policy = verify(
+//!     &std::fs::read("policy.toml")?,
+//!     &std::fs::read("policy.toml.sig")?,
+//!     &trust,
+//!     &Clock::system(Floor::default()),
+//! )?;
+//! let admission = Admission::compile(&policy);
+//! let probe: Probe = "tcp 10.12.10.5:443".parse()?;
+//! let decision = admission.decide(&probe.at(Place::Remote, UplinkKind::Wired));
+//! println!("{}: {}", decision.is_allowed(), admission.name(decision.rule()));
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod admission;
+mod check;
+mod draft;
+mod fault;
+mod query;
+mod schema;
+mod source;
+mod trust;
+mod value;
+mod verify;
+
+pub use admission::{Admission, Decision, RuleId};
+pub use draft::{Draft, Explanation};
+pub use fault::{Fault, Lang, PolicyError, Problem};
+pub use query::{Probe, ProbeError, Protocol, Query};
+pub use schema::{
+    Beacon, Direction, Flow, Forbidden, Gateway, GatewayKind, KillSwitch, Logging, Meta, Onprem,
+    Peers, Policy, Record, Retry, SCHEMA, Segment, Test, TestFrom, Uplink, Vpn, WifiSecurity,
+};
+pub use sekisho_control::{Place, UplinkKind};
+pub use source::MAX_POLICY;
+pub use trust::{KeyId, MAX_SIGNATURE, PrivateKey, Signature, Trust, TrustError};
+pub use value::{Pin, PortRange, PublicKey};
+pub use verify::{Clock, Floor, Verified, VerifyError, verify};

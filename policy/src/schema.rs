@@ -1,0 +1,377 @@
+//! The policy's shape: one struct a TOML table, in the order in which a person writes them.
+//!
+//! Names are those of the file. Keys that are not named here are refused; what would be unsafe has
+//! no spelling (no `kill_switch = "off"`, no WEP, no open Wi-Fi). Rules that tie several values
+//! together are in [`check`](crate::check).
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
+
+use crate::query::Probe;
+use crate::value::{self, Pin, PortRange, PublicKey};
+use crate::{Place, UplinkKind};
+
+/// The number in `schema =` that this version of the product understands.
+pub const SCHEMA: u32 = 1;
+
+/// A whole policy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Number of the schema; always [`SCHEMA`].
+    pub schema: u32,
+    /// Whose policy it is and how long it holds.
+    pub policy: Meta,
+    /// Networks behind the gateways, by name.
+    pub segments: BTreeMap<String, Segment>,
+    /// What nobody reaches, whatever a flow says.
+    #[serde(default)]
+    pub forbidden: Forbidden,
+    /// What may be reached; everything else is refused.
+    #[serde(default)]
+    pub flow: Vec<Flow>,
+    /// The laptop's own ways out, towards a gateway only.
+    pub uplink: Vec<Uplink>,
+    /// The tunnel and its gateways.
+    pub vpn: Vpn,
+    /// How the laptop proves that it is in the office. Absent: it never is.
+    pub onprem: Option<Onprem>,
+    /// What the laptop records.
+    #[serde(default)]
+    pub logging: Logging,
+    /// What this policy must and must not allow; a policy that fails one is never applied.
+    #[serde(default)]
+    pub test: Vec<Test>,
+}
+
+/// `[policy]`: identity and validity.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// Whose policy: `jp.mihon-city`.
+    pub id: String,
+    /// Grows with each change; a laptop never goes back.
+    pub version: u64,
+    /// When it was signed.
+    pub issued: Timestamp,
+    /// From this instant on it is not applied any more.
+    pub expires: Timestamp,
+    /// What changed, for people.
+    #[serde(default)]
+    pub change: String,
+}
+
+/// `[segments.NAME]`: a network behind the gateways.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Segment {
+    /// Its addresses.
+    #[serde(deserialize_with = "value::prefixes")]
+    pub prefixes: Vec<Ipv4Net>,
+    /// Its resolvers, inside its prefixes.
+    #[serde(default, deserialize_with = "value::addresses")]
+    pub dns: Vec<Ipv4Addr>,
+    /// Domains (and all names under them) that its resolvers answer.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// Its time servers, inside its prefixes.
+    #[serde(default, deserialize_with = "value::addresses")]
+    pub ntp: Vec<Ipv4Addr>,
+}
+
+/// `[forbidden]`: tested before every flow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forbidden {
+    /// Addresses that nobody reaches and that reach nobody.
+    #[serde(deserialize_with = "value::prefixes")]
+    pub prefixes: Vec<Ipv4Net>,
+    /// What the person is told.
+    pub reason: String,
+}
+
+/// `[[flow]]`: connections that may be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flow {
+    /// Name of the rule, as it is told to people.
+    pub id: String,
+    /// Who opens the connection: `to` is [`Direction::Out`], `from` is [`Direction::In`].
+    pub direction: Direction,
+    /// The other side.
+    pub peers: Peers,
+    /// TCP ports: of the peer for `to`, of the laptop for `from`.
+    pub tcp: Vec<PortRange>,
+    /// UDP ports, likewise.
+    pub udp: Vec<PortRange>,
+    /// ICMP echo.
+    pub icmp: bool,
+    /// Where the laptop must be; never empty.
+    pub places: Vec<Place>,
+    /// What must carry the tunnel; never empty.
+    pub uplinks: Vec<UplinkKind>,
+}
+
+/// Who opens a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// The laptop's work OS.
+    Out,
+    /// A host of the segment, towards the laptop.
+    In,
+}
+
+/// Hosts of one segment.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peers {
+    /// Name of the segment.
+    pub segment: String,
+    /// Prefixes inside the segment.
+    #[serde(deserialize_with = "value::prefixes")]
+    pub hosts: Vec<Ipv4Net>,
+}
+
+/// `[[uplink]]`: one kind of way out.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uplink {
+    /// What it is.
+    pub kind: UplinkKind,
+    /// Lower is preferred.
+    pub rank: u32,
+    /// Names of the interfaces; empty: every interface of the kind.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
+    /// Which protection a Wi-Fi network must have (Wi-Fi only, then never empty).
+    #[serde(default)]
+    pub security: Vec<WifiSecurity>,
+}
+
+/// Protection of a Wi-Fi network. WEP, WPA, TKIP and open networks have no name here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+pub enum WifiSecurity {
+    /// WPA3 with a passphrase.
+    #[serde(rename = "wpa3-sae")]
+    Wpa3Sae,
+    /// WPA3 with 802.1X.
+    #[serde(rename = "wpa3-enterprise")]
+    Wpa3Enterprise,
+    /// WPA2 (CCMP) with a passphrase.
+    #[serde(rename = "wpa2-personal")]
+    Wpa2Personal,
+    /// WPA2 (CCMP) with 802.1X.
+    #[serde(rename = "wpa2-enterprise")]
+    Wpa2Enterprise,
+}
+
+/// `[vpn]`: the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vpn {
+    /// What happens without a tunnel: nothing gets out. There is no other value.
+    pub kill_switch: KillSwitch,
+    /// A handshake that takes longer than this has failed.
+    #[serde(
+        default = "value::default_up_within",
+        deserialize_with = "value::duration"
+    )]
+    pub up_within: Duration,
+    /// A path that is silent for this long while packets wait is dead.
+    #[serde(
+        default = "value::default_dead_after",
+        deserialize_with = "value::duration"
+    )]
+    pub dead_after: Duration,
+    /// Waits between attempts.
+    #[serde(default)]
+    pub retry: Retry,
+    /// Gateways, the preferred first.
+    pub gateway: Vec<Gateway>,
+}
+
+/// The kill switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KillSwitch {
+    /// Always on.
+    Always,
+}
+
+/// `retry = { first = "1s", max = "60s" }`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Wait before the second attempt.
+    #[serde(deserialize_with = "value::duration")]
+    pub first: Duration,
+    /// Longest wait between two attempts.
+    #[serde(deserialize_with = "value::duration")]
+    pub max: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[[vpn.gateway]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Its name, as it is told to people.
+    pub name: String,
+    /// Which protocol it speaks.
+    pub kind: GatewayKind,
+    /// Where it listens on the internet side. A literal: the wire's DNS is never asked.
+    #[serde(deserialize_with = "value::socket_address")]
+    pub address: SocketAddrV4,
+    /// Where it listens on the office LAN.
+    #[serde(default, deserialize_with = "value::optional_socket_address")]
+    pub lan_address: Option<SocketAddrV4>,
+    /// Its X25519 public key (base64, 32 bytes).
+    pub public_key: PublicKey,
+    /// Uplinks that may carry its tunnel; never empty.
+    pub uplinks: Vec<UplinkKind>,
+}
+
+/// Protocols of a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayKind {
+    /// `WireGuard`.
+    Wireguard,
+}
+
+/// `[onprem]`: the proof of being in the office.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Onprem {
+    /// Kinds of uplink that the proof can be made over: `["wired"]`.
+    pub uplinks: Vec<UplinkKind>,
+    /// The beacon.
+    pub beacon: Beacon,
+    /// How often the proof is made again.
+    #[serde(
+        default = "value::default_recheck",
+        deserialize_with = "value::duration"
+    )]
+    pub recheck: Duration,
+}
+
+/// The premises beacon: a TLS 1.3 server in the office.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beacon {
+    /// Where it listens on the office LAN.
+    #[serde(deserialize_with = "value::socket_address")]
+    pub address: SocketAddrV4,
+    /// SHA-256 of its `SubjectPublicKeyInfo` (DER), in hex: what RFC 7469 pins.
+    pub spki_sha256: Pin,
+    /// Longest time from the request to the whole answer.
+    #[serde(
+        default = "value::default_round_trip",
+        deserialize_with = "value::duration"
+    )]
+    pub round_trip: Duration,
+}
+
+/// `[logging]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    /// The whole of what is recorded.
+    #[serde(default)]
+    pub record: Vec<Record>,
+}
+
+/// What can be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Record {
+    /// Tunnel and place: from when to when.
+    Connection,
+    /// Refusals, with the rule that decided.
+    DeniedFlow,
+    /// Which policy was applied when.
+    Policy,
+}
+
+/// `[[test]]`: what must and must not be allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Test {
+    /// What it is about.
+    pub name: String,
+    /// From where.
+    pub from: TestFrom,
+    /// Connections that must be allowed.
+    #[serde(default)]
+    pub accept: Vec<Probe>,
+    /// Connections that must be refused.
+    #[serde(default)]
+    pub deny: Vec<Probe>,
+}
+
+/// Where a test stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestFrom {
+    /// Place of the laptop.
+    pub place: Place,
+    /// What carries the tunnel.
+    pub uplink: UplinkKind,
+}
+
+/// `[[flow]]` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlowTable {
+    id: String,
+    to: Option<Peers>,
+    from: Option<Peers>,
+    #[serde(default)]
+    tcp: Vec<PortRange>,
+    #[serde(default)]
+    udp: Vec<PortRange>,
+    #[serde(default)]
+    icmp: bool,
+    #[serde(default = "value::every_place")]
+    places: Vec<Place>,
+    #[serde(default = "value::every_uplink")]
+    uplinks: Vec<UplinkKind>,
+}
+
+impl<'de> Deserialize<'de> for Flow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = FlowTable::deserialize(deserializer)?;
+        let (direction, peers) = match (table.to, table.from) {
+            (Some(peers), None) => (Direction::Out, peers),
+            (None, Some(peers)) => (Direction::In, peers),
+            _ => {
+                return Err(serde::de::Error::custom(format_args!(
+                    "flow `{}` needs one of `to` and `from`, and not both",
+                    table.id
+                )));
+            }
+        };
+        Ok(Self {
+            id: table.id,
+            direction,
+            peers,
+            tcp: table.tcp,
+            udp: table.udp,
+            icmp: table.icmp,
+            places: table.places,
+            uplinks: table.uplinks,
+        })
+    }
+}
