@@ -158,6 +158,13 @@ impl PciBus {
         }
     }
 
+    /// Whether all functions have completed their reset. The board waits for it, with the I/O
+    /// thread running, before it loads new contents into guest memory.
+    pub fn quiet(&self) -> bool {
+        let state = lock(&self.state);
+        state.devices.values().all(|device| lock(device).quiet())
+    }
+
     /// Serves a port read; whether the port is the bus's.
     pub fn port_read(&self, port: u16, data: &mut [u8]) -> bool {
         let mut state = lock(&self.state);

@@ -101,6 +101,12 @@ pub trait PciDevice: Send {
     /// Returns to the state of power-on: registers, BARs, interrupts. The bus follows with
     /// [`PciDevice::bar_moved`].
     fn reset(&mut self);
+
+    /// Whether a reset is complete. A device with operations under way on guest memory ends them
+    /// first, on the I/O thread.
+    fn quiet(&self) -> bool {
+        true
+    }
 }
 
 /// An MSI message as the guest wrote it into an MSI-X table entry.
