@@ -2,6 +2,7 @@
 //! uplink, which holds the network cards. Two processes of one program that distrust each other.
 
 pub mod gate;
+pub mod moment;
 pub mod premises;
 pub mod tunnel;
 pub mod uplink;

@@ -1,5 +1,10 @@
 //! The gate: the one process that decides about every frame of the work OS.
 
+pub mod admit;
+pub mod packet;
+pub mod path;
+pub mod situation;
+
 use thiserror::Error;
 
 /// Command line of `sekisho-netdomain gate`.

@@ -1,1 +1,111 @@
-//! One tunnel, behind one trait.
+//! One tunnel, behind one trait: inner packets in, sealed datagrams out, no socket and no clock.
+
+mod batch;
+mod stamp;
+mod wireguard;
+
+use std::net::SocketAddrV4;
+
+use bytes::BytesMut;
+use thiserror::Error;
+
+pub use batch::SegBatch;
+pub use stamp::{StampError, StampFile};
+pub use wireguard::{Identity, WireGuard};
+
+use crate::gate::path::Segment;
+use crate::moment::Moment;
+
+/// Why a packet was not sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SealError {
+    /// There is no session with the gateway; the packet is lost, as on any link that is down.
+    #[error("there is no session with the gateway")]
+    NoSession,
+}
+
+/// What a datagram from the network turned out to be.
+#[derive(Debug)]
+pub enum Opened {
+    /// An inner packet, authenticated. Not parsed, not admitted.
+    Inner(BytesMut),
+    /// Authenticated, without a packet inside: a keep-alive, or the end of a handshake.
+    Alive,
+    /// The gateway wants something back before it goes on (a handshake answer, a cookie); it is
+    /// in the reply. `proven` when this message itself was authenticated by the gateway's key.
+    Answer {
+        /// Whether the gateway proved itself with this datagram.
+        proven: bool,
+    },
+    /// Not from the gateway, a replay, or garbage.
+    Refused,
+}
+
+/// A datagram that is not part of the data path: a handshake message, a cookie, a keep-alive.
+/// WireGuard's longest is 148 bytes.
+#[derive(Debug, Default)]
+pub struct Datagram {
+    bytes: Vec<u8>,
+}
+
+impl Datagram {
+    /// An empty one with room for every message of the protocol.
+    pub fn new() -> Self {
+        Self {
+            bytes: Vec::with_capacity(256),
+        }
+    }
+
+    /// Replaces the content.
+    pub fn set(&mut self, bytes: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The content, and empties it when dropped by the next [`set`](Self::set).
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A tunnel to one gateway. Every call takes the time; nothing inside reads a clock.
+pub trait Tunnel {
+    /// Bytes that sealing adds to a packet, padding not counted.
+    const OVERHEAD: usize;
+
+    /// Length of the datagram that `segment` becomes.
+    fn sealed_len(&self, segment: &Segment<'_>) -> usize;
+
+    /// Seals one packet into `out`, which must have room for [`sealed_len`](Self::sealed_len).
+    fn seal(
+        &mut self,
+        segment: &Segment<'_>,
+        out: &mut SegBatch,
+        now: Moment,
+    ) -> Result<(), SealError>;
+
+    /// Opens one datagram in place. What must be sent back goes into `answer`.
+    fn open(
+        &mut self,
+        datagram: BytesMut,
+        from: SocketAddrV4,
+        answer: &mut Datagram,
+        now: Moment,
+    ) -> Opened;
+
+    /// Starts a handshake, also when one is under way. The message goes into `out`.
+    fn initiate(&mut self, out: &mut Datagram, now: Moment);
+
+    /// An empty authenticated packet that tells the gateway where we are now. False if there is
+    /// no session to authenticate it with.
+    fn kick(&mut self, out: &mut Datagram, now: Moment) -> bool;
+
+    /// Does what is due. True if `out` holds a message to send.
+    fn on_timer(&mut self, out: &mut Datagram, now: Moment) -> bool;
+
+    /// When [`on_timer`](Self::on_timer) wants to be called next.
+    fn next_timer(&self) -> Moment;
+
+    /// Forgets every session: nothing can be sealed until a new handshake is through.
+    fn reset(&mut self, now: Moment);
+}

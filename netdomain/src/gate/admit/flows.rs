@@ -1,0 +1,322 @@
+//! The connection table: bounded, allocated once, and unable to grow under attack.
+//!
+//! Set-associative: a key's hash, keyed by a secret of this process, names a set of eight entries.
+//! A new connection takes a free or expired entry of its set, else the place of the half-open
+//! connection that expires first, else it is refused. An established connection is never pushed
+//! out by new ones.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use sekisho_policy::{Direction, Place, Protocol, UplinkKind};
+
+use crate::gate::packet::TcpFlags;
+use crate::moment::Moment;
+
+/// Entries of one set; a set is two cache lines long, give or take.
+const WAYS: usize = 8;
+/// Sets: 65 536 connections, some 3 MiB. An office PC holds hundreds, a busy browser a few
+/// thousand.
+const SETS: usize = 8192;
+
+/// A TCP connection that has not been answered yet (Linux gives up a SYN after some two minutes,
+/// but repeats it, which refreshes the entry).
+const TCP_OPENING: Duration = Duration::from_secs(60);
+/// RFC 5382, REQ-5: not less than two hours and four minutes.
+const TCP_OPEN: Duration = Duration::from_secs(7440);
+/// RFC 5382, REQ-5: transitory states, four minutes.
+const TCP_CLOSING: Duration = Duration::from_secs(240);
+/// After a reset only stray segments follow.
+const TCP_RESET: Duration = Duration::from_secs(10);
+/// RFC 4787, REQ-5: not less than two minutes.
+const UDP: Duration = Duration::from_secs(180);
+/// RFC 5508, REQ-1: not less than sixty seconds.
+const ICMP: Duration = Duration::from_secs(60);
+
+/// A conversation as the laptop sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// The other end.
+    pub peer: Ipv4Addr,
+    /// Port of the other end; the identifier for ICMP echo.
+    pub peer_port: u16,
+    /// Port of the laptop; the identifier for ICMP echo.
+    pub local_port: u16,
+}
+
+/// Under what circumstances a decision was made. An entry that was decided under others is
+/// decided again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    /// Where the laptop has proven to be.
+    pub place: Place,
+    /// What carries the tunnel.
+    pub uplink: UplinkKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Opening,
+    Open,
+    Closing,
+    Reset,
+    /// UDP and ICMP have no states.
+    Stateless,
+}
+
+/// One connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    key: Key,
+    /// The circumstances of that decision.
+    pub scope: Scope,
+    /// Who began it.
+    pub begun: Direction,
+    state: State,
+    expires: Moment,
+}
+
+impl Entry {
+    /// Takes note of a packet of this connection.
+    pub fn seen(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Moment) {
+        if let Some(flags) = flags {
+            self.state = next_state(self.state, self.begun == direction, flags);
+        }
+        self.expires = now + lifetime(self.key.protocol, self.state);
+    }
+
+    /// Whether the connection has ended, so that a SYN on it begins another one.
+    pub fn ended(&self) -> bool {
+        matches!(self.state, State::Closing | State::Reset)
+    }
+}
+
+fn next_state(state: State, from_opener: bool, flags: TcpFlags) -> State {
+    match state {
+        _ if flags.rst => State::Reset,
+        State::Reset => State::Reset,
+        _ if flags.fin => State::Closing,
+        State::Opening if !from_opener && flags.ack => State::Open,
+        state => state,
+    }
+}
+
+fn lifetime(protocol: Protocol, state: State) -> Duration {
+    match (protocol, state) {
+        (Protocol::Udp, _) => UDP,
+        (Protocol::Icmp, _) => ICMP,
+        (Protocol::Tcp, State::Opening) => TCP_OPENING,
+        (Protocol::Tcp, State::Open | State::Stateless) => TCP_OPEN,
+        (Protocol::Tcp, State::Closing) => TCP_CLOSING,
+        (Protocol::Tcp, State::Reset) => TCP_RESET,
+    }
+}
+
+/// How a new TCP connection came to our notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// By its first packet.
+    First,
+    /// In the middle: the gate is younger than the connection.
+    Midway,
+}
+
+/// There is no place for another connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// The table.
+pub struct FlowTable {
+    entries: Vec<Option<Entry>>,
+    hash: RandomState,
+}
+
+impl Default for FlowTable {
+    fn default() -> Self {
+        Self {
+            entries: vec![None; SETS * WAYS],
+            hash: RandomState::new(),
+        }
+    }
+}
+
+impl FlowTable {
+    /// The live connection of this key.
+    pub fn find(&mut self, key: &Key, now: Moment) -> Option<&mut Entry> {
+        self.set(key)
+            .iter_mut()
+            .flatten()
+            .find(|entry| entry.key == *key && entry.expires > now)
+    }
+
+    /// Adds a connection that policy has allowed, over a former one of the same key.
+    pub fn insert(
+        &mut self,
+        key: Key,
+        scope: Scope,
+        begun: Direction,
+        start: Start,
+        now: Moment,
+    ) -> Result<(), Full> {
+        let state = match (key.protocol, start) {
+            (Protocol::Tcp, Start::First) => State::Opening,
+            (Protocol::Tcp, Start::Midway) => State::Open,
+            _ => State::Stateless,
+        };
+        let entry = Entry {
+            key,
+            scope,
+            begun,
+            state,
+            expires: now + lifetime(key.protocol, state),
+        };
+        let set = self.set(&key);
+        let place = set
+            .iter()
+            .position(|slot| slot.is_some_and(|held| held.key == key))
+            .or_else(|| {
+                set.iter()
+                    .position(|slot| slot.is_none_or(|held| held.expires <= now))
+            })
+            .or_else(|| weakest(set));
+        set[place.ok_or(Full)?] = Some(entry);
+        Ok(())
+    }
+
+    /// Forgets a connection.
+    pub fn remove(&mut self, key: &Key) {
+        for slot in self.set(key) {
+            if slot.is_some_and(|held| held.key == *key) {
+                *slot = None;
+            }
+        }
+    }
+
+    fn set(&mut self, key: &Key) -> &mut [Option<Entry>] {
+        let hash = self.hash.hash_one(key);
+        // The modulus is below 2^13, so the cast loses nothing.
+        let first = usize::try_from(hash % SETS as u64).unwrap_or(0) * WAYS;
+        &mut self.entries[first..first + WAYS]
+    }
+}
+
+/// The entry that a newcomer may replace: a connection that is half open or has ended.
+fn weakest(set: &[Option<Entry>]) -> Option<usize> {
+    set.iter()
+        .enumerate()
+        .filter_map(|(at, slot)| slot.as_ref().map(|held| (at, held)))
+        .filter(|(_, held)| held.state == State::Opening || held.ended())
+        .min_by_key(|(_, held)| held.expires)
+        .map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SCOPE: Scope = Scope {
+        place: Place::Remote,
+        uplink: UplinkKind::Wired,
+    };
+
+    fn key(port: u16) -> Key {
+        Key {
+            protocol: Protocol::Tcp,
+            peer: Ipv4Addr::new(10, 12, 10, 5),
+            peer_port: 443,
+            local_port: port,
+        }
+    }
+
+    fn moment(seconds: u64) -> Moment {
+        Moment::from_boot(Duration::from_secs(seconds))
+    }
+
+    fn add(table: &mut FlowTable, key: Key, start: Start, now: Moment) -> Result<(), Full> {
+        table.insert(key, SCOPE, Direction::Out, start, now)
+    }
+
+    #[test]
+    fn an_unanswered_connection_ends_sooner_than_an_answered_one() {
+        let mut table = FlowTable::default();
+        add(&mut table, key(1), Start::First, moment(0)).unwrap();
+        add(&mut table, key(2), Start::First, moment(0)).unwrap();
+        let answer = TcpFlags {
+            syn: true,
+            ack: true,
+            ..TcpFlags::default()
+        };
+        table
+            .find(&key(2), moment(1))
+            .unwrap()
+            .seen(Direction::In, Some(answer), moment(1));
+        assert!(table.find(&key(1), moment(61)).is_none());
+        assert!(table.find(&key(2), moment(7000)).is_some());
+    }
+
+    #[test]
+    fn a_reset_connection_is_soon_forgotten() {
+        let mut table = FlowTable::default();
+        add(&mut table, key(1), Start::Midway, moment(0)).unwrap();
+        let reset = TcpFlags {
+            rst: true,
+            ..TcpFlags::default()
+        };
+        let entry = table.find(&key(1), moment(1)).unwrap();
+        entry.seen(Direction::In, Some(reset), moment(1));
+        assert!(entry.ended());
+        assert!(table.find(&key(1), moment(12)).is_none());
+    }
+
+    /// T44: a flood of new connections ends in refusals, never in a longer table, and leaves the
+    /// established ones alone.
+    #[test]
+    fn t44_a_syn_flood_never_pushes_out_what_is_established() {
+        let mut table = FlowTable::default();
+        add(&mut table, key(7), Start::Midway, moment(0)).unwrap();
+        for peer in 0..200_000u32 {
+            let flood = Key {
+                peer: Ipv4Addr::from(0x0a0c_0000 + peer),
+                ..key(8)
+            };
+            let _ = add(&mut table, flood, Start::First, moment(1));
+        }
+        assert_eq!(table.entries.len(), SETS * WAYS);
+        assert!(table.find(&key(7), moment(2)).is_some());
+    }
+
+    #[test]
+    fn a_table_full_of_established_connections_refuses() {
+        let mut table = FlowTable::default();
+        let mut refused = 0;
+        for peer in 0..200_000u32 {
+            let established = Key {
+                peer: Ipv4Addr::from(0x0a0c_0000 + peer),
+                ..key(8)
+            };
+            refused += u32::from(add(&mut table, established, Start::Midway, moment(1)).is_err());
+        }
+        assert!(refused > 100_000, "only {refused} refused");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_inserted_is_found_until_it_expires(
+            ports in prop::collection::hash_set(any::<u16>(), 1..200)
+        ) {
+            let mut table = FlowTable::default();
+            for &port in &ports {
+                add(&mut table, key(port), Start::Midway, moment(0)).unwrap();
+            }
+            for &port in &ports {
+                prop_assert!(table.find(&key(port), moment(7439)).is_some());
+                prop_assert!(table.find(&key(port), moment(7440)).is_none());
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Admission: the one place where a packet becomes one that may pass.
+
+mod flows;
+mod refusal;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use sekisho_policy::{Admission, Direction, Protocol, Query};
+
+pub use flows::Scope;
+pub use refusal::{Refusal, Rule, Subject};
+
+use self::flows::{FlowTable, Key, Start};
+use super::packet::{Flow, IcmpKind, Offload, Packet, TcpFlags, Transport};
+use super::situation::Situation;
+use crate::moment::Moment;
+
+/// How long a young gate takes up connections in the middle at the word of the far end. The guest's
+/// connections outlive a gate that was killed; where the server is the one with data to send, the
+/// guest would otherwise never hear of them again. Only segments of connections that policy would
+/// let the guest begin are taken up, and no SYN is.
+const TAKE_UP: Duration = Duration::from_secs(120);
+
+const DNS: u16 = 53;
+
+/// A packet that was admitted. Nothing outside this module can make one, and nothing sends or
+/// delivers anything else.
+#[derive(Debug)]
+pub struct Admitted<P> {
+    packet: P,
+}
+
+impl<P> Admitted<P> {
+    /// The packet.
+    pub const fn packet(&self) -> &P {
+        &self.packet
+    }
+}
+
+/// Where a packet comes from, and so where it wants to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The work OS: it wants into the tunnel.
+    Guest,
+    /// The gate's own resolver: it wants into the tunnel, to a DNS server that policy names.
+    Resolver,
+    /// The tunnel: it wants to the work OS.
+    Tunnel,
+}
+
+/// What admission has to know besides policy.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The laptop's inner address.
+    pub address: Ipv4Addr,
+    /// Inner MTU.
+    pub mtu: u16,
+    /// The DNS servers of policy's segments.
+    pub resolvers: Vec<Ipv4Addr>,
+}
+
+/// Admits packets by policy, situation and the connections that are under way.
+pub struct Gatekeeper {
+    rules: Admission,
+    terms: Terms,
+    flows: FlowTable,
+    began: Moment,
+}
+
+impl Gatekeeper {
+    /// Admission under these rules, beginning now without any connection.
+    pub fn new(rules: Admission, terms: Terms, now: Moment) -> Self {
+        Self {
+            rules,
+            terms,
+            flows: FlowTable::default(),
+            began: now,
+        }
+    }
+
+    /// The rules in force.
+    pub const fn rules(&self) -> &Admission {
+        &self.rules
+    }
+
+    /// Admits `packet` or says which rule is against it. The only way to an [`Admitted`].
+    pub fn admit<'a>(
+        &mut self,
+        packet: Packet<'a>,
+        origin: Origin,
+        situation: &Situation,
+        now: Moment,
+    ) -> Result<Admitted<Packet<'a>>, Refusal> {
+        let flow = packet.flow();
+        let subject = match origin {
+            Origin::Guest | Origin::Resolver => Subject::outbound(&flow),
+            Origin::Tunnel => Subject::inbound(&flow),
+        };
+        let decided = match situation.scope() {
+            None => Err(Rule::Closed),
+            Some(scope) => match origin {
+                Origin::Guest => self.outbound(&packet, scope, now),
+                Origin::Resolver => self.question(&flow),
+                Origin::Tunnel => self.inbound(&packet, scope, now),
+            },
+        };
+        match decided {
+            Ok(()) => Ok(Admitted { packet }),
+            Err(rule) => Err(Refusal { rule, subject }),
+        }
+    }
+
+    fn outbound(&mut self, packet: &Packet<'_>, scope: Scope, now: Moment) -> Result<(), Rule> {
+        let flow = packet.flow();
+        if flow.source != self.terms.address {
+            return Err(Rule::AntiSpoof);
+        }
+        let cut = matches!(packet.offload(), Offload::Tcp { .. });
+        if !cut && packet.bytes().len() > usize::from(self.terms.mtu) {
+            return Err(Rule::TooLong);
+        }
+        let key = Key {
+            protocol: flow.protocol,
+            peer: flow.destination,
+            peer_port: flow.destination_port,
+            local_port: flow.source_port,
+        };
+        match packet.transport() {
+            Transport::Icmp {
+                kind: IcmpKind::Error,
+            } => self.error(packet, Direction::Out, now),
+            Transport::Icmp {
+                kind: IcmpKind::EchoReply,
+            } => self.known(&key, Direction::Out, None, scope, now),
+            Transport::Icmp {
+                kind: IcmpKind::Other,
+            } => Err(Rule::NotServed),
+            Transport::Icmp {
+                kind: IcmpKind::EchoRequest,
+            }
+            | Transport::Udp => self.packet_of(key, Direction::Out, None, scope, now),
+            Transport::Tcp { flags, .. } => {
+                self.packet_of(key, Direction::Out, Some(flags), scope, now)
+            }
+        }
+    }
+
+    fn inbound(&mut self, packet: &Packet<'_>, scope: Scope, now: Moment) -> Result<(), Rule> {
+        let flow = packet.flow();
+        if flow.destination != self.terms.address {
+            return Err(Rule::NoFlow);
+        }
+        let key = Key {
+            protocol: flow.protocol,
+            peer: flow.source,
+            peer_port: flow.source_port,
+            local_port: flow.destination_port,
+        };
+        match packet.transport() {
+            Transport::Icmp {
+                kind: IcmpKind::Error,
+            } => self.error(packet, Direction::In, now),
+            Transport::Icmp {
+                kind: IcmpKind::EchoReply,
+            } => self.known(&key, Direction::In, None, scope, now),
+            Transport::Icmp {
+                kind: IcmpKind::Other,
+            } => Err(Rule::NotServed),
+            Transport::Icmp {
+                kind: IcmpKind::EchoRequest,
+            }
+            | Transport::Udp => self.packet_of(key, Direction::In, None, scope, now),
+            Transport::Tcp { flags, .. } => {
+                self.packet_of(key, Direction::In, Some(flags), scope, now)
+            }
+        }
+    }
+
+    /// A packet that may begin a conversation, or belong to one.
+    fn packet_of(
+        &mut self,
+        key: Key,
+        direction: Direction,
+        flags: Option<TcpFlags>,
+        scope: Scope,
+        now: Moment,
+    ) -> Result<(), Rule> {
+        let first = flags.is_some_and(|flags| flags.syn && !flags.ack);
+        let again = first && self.flows.find(&key, now).is_some_and(|held| held.ended());
+        if !again {
+            match self.known(&key, direction, flags, scope, now) {
+                Err(Rule::NoFlow) => {}
+                decided => return decided,
+            }
+        }
+        // Who begins: the sender, but for a connection that is older than this gate.
+        let begun = match (direction, flags) {
+            (Direction::In, Some(flags)) if !first => {
+                if flags.syn || flags.rst || now.since(self.began) > TAKE_UP {
+                    return Err(Rule::NoFlow);
+                }
+                Direction::Out
+            }
+            _ => direction,
+        };
+        let start = if first { Start::First } else { Start::Midway };
+        let decision = self.rules.decide(&query(&key, begun, scope));
+        if !decision.is_allowed() {
+            return Err(Rule::Policy(decision.rule()));
+        }
+        self.flows
+            .insert(key, scope, begun, start, now)
+            .map_err(|_| Rule::FlowTableFull)?;
+        Ok(())
+    }
+
+    /// A packet that must belong to a known conversation; it is decided again if the circumstances
+    /// have changed since.
+    fn known(
+        &mut self,
+        key: &Key,
+        direction: Direction,
+        flags: Option<TcpFlags>,
+        scope: Scope,
+        now: Moment,
+    ) -> Result<(), Rule> {
+        let entry = self.flows.find(key, now).ok_or(Rule::NoFlow)?;
+        if entry.scope != scope {
+            let decision = self.rules.decide(&query(key, entry.begun, scope));
+            if !decision.is_allowed() {
+                self.flows.remove(key);
+                return Err(Rule::Policy(decision.rule()));
+            }
+            entry.scope = scope;
+        }
+        entry.seen(direction, flags, now);
+        Ok(())
+    }
+
+    /// An ICMP error passes if the packet that it quotes belongs to a known conversation.
+    fn error(
+        &mut self,
+        packet: &Packet<'_>,
+        direction: Direction,
+        now: Moment,
+    ) -> Result<(), Rule> {
+        let quoted = packet.quoted().ok_or(Rule::NoFlow)?;
+        // The quoted packet went the other way.
+        let (laptop, laptop_port, peer, peer_port) = match direction {
+            Direction::In => (
+                quoted.source,
+                quoted.source_port,
+                quoted.destination,
+                quoted.destination_port,
+            ),
+            Direction::Out => (
+                quoted.destination,
+                quoted.destination_port,
+                quoted.source,
+                quoted.source_port,
+            ),
+        };
+        let key = Key {
+            protocol: quoted.protocol,
+            peer,
+            peer_port,
+            local_port: laptop_port,
+        };
+        if laptop != self.terms.address {
+            return Err(Rule::NoFlow);
+        }
+        self.flows.find(&key, now).map(|_| ()).ok_or(Rule::NoFlow)
+    }
+
+    /// The resolver's own questions go to policy's DNS servers and nowhere else.
+    fn question(&self, flow: &Flow) -> Result<(), Rule> {
+        let fits = flow.protocol == Protocol::Udp
+            && flow.source == self.terms.address
+            && flow.destination_port == DNS
+            && self.terms.resolvers.contains(&flow.destination);
+        if fits { Ok(()) } else { Err(Rule::DnsRefused) }
+    }
+}
+
+const fn query(key: &Key, begun: Direction, scope: Scope) -> Query {
+    Query {
+        direction: begun,
+        protocol: key.protocol,
+        peer: key.peer,
+        port: match (key.protocol, begun) {
+            (Protocol::Icmp, _) => 0,
+            (_, Direction::Out) => key.peer_port,
+            (_, Direction::In) => key.local_port,
+        },
+        place: scope.place,
+        uplink: scope.uplink,
+    }
+}

@@ -1,0 +1,165 @@
+//! A refusal is a value: the rule that decided and the packet it decided about.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use sekisho_policy::{Protocol, RuleId};
+
+use crate::gate::packet::{Flow, Malformed};
+
+/// What decided against a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// A rule of policy, `forbidden` and `default-deny` among them.
+    Policy(RuleId),
+    /// Wrong source address, Ethernet or IP.
+    AntiSpoof,
+    /// The work OS played a router, a DHCP server or an ARP answerer.
+    Impostor,
+    /// IPv6 is not carried.
+    Ipv6,
+    /// An Ethernet type that is not carried.
+    EtherType,
+    /// Not a frame or packet at all.
+    Malformed,
+    /// A fragment, or IPv4 options.
+    Unusual,
+    /// Longer than the MTU.
+    TooLong,
+    /// There is no way out at present.
+    Closed,
+    /// The connection table is full.
+    FlowTableFull,
+    /// A packet from the tunnel that belongs to no known connection.
+    NoFlow,
+    /// A name outside of the domains that policy names.
+    DnsOutside,
+    /// A question that is no question, or more of them than a person's programs ask.
+    DnsRefused,
+    /// A service that the gate does not offer.
+    NotServed,
+}
+
+impl Rule {
+    /// Rules besides those of policy; they come first where rules are counted.
+    pub const BUILT_IN: usize = 13;
+
+    /// A small number for tables of counters.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::AntiSpoof => 0,
+            Self::Impostor => 1,
+            Self::Ipv6 => 2,
+            Self::EtherType => 3,
+            Self::Malformed => 4,
+            Self::Unusual => 5,
+            Self::TooLong => 6,
+            Self::Closed => 7,
+            Self::FlowTableFull => 8,
+            Self::NoFlow => 9,
+            Self::DnsOutside => 10,
+            Self::DnsRefused => 11,
+            Self::NotServed => 12,
+            Self::Policy(id) => Self::BUILT_IN + id.0 as usize,
+        }
+    }
+
+    /// The name under which it is reported; rules of policy have theirs from the policy.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Policy(_) => return None,
+            Self::AntiSpoof => "anti-spoof",
+            Self::Impostor => "impostor",
+            Self::Ipv6 => "ipv6",
+            Self::EtherType => "ether-type",
+            Self::Malformed => "malformed",
+            Self::Unusual => "fragment",
+            Self::TooLong => "too-long",
+            Self::Closed => "closed",
+            Self::FlowTableFull => "flow-table-full",
+            Self::NoFlow => "no-flow",
+            Self::DnsOutside => "dns-outside",
+            Self::DnsRefused => "dns-refused",
+            Self::NotServed => "not-served",
+        })
+    }
+}
+
+impl From<Malformed> for Rule {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Fragment | Malformed::Options => Self::Unusual,
+            Malformed::Protocol(_) => Self::NotServed,
+            Malformed::Truncated
+            | Malformed::Header
+            | Malformed::Transport
+            | Malformed::Offload => Self::Malformed,
+        }
+    }
+}
+
+/// What a refusal is about, in few bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A packet to or from this peer.
+    Peer {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// The other end.
+        peer: Ipv4Addr,
+        /// The port that was asked for.
+        port: u16,
+    },
+    /// A frame of this Ethernet type.
+    Frame {
+        /// The type field.
+        ether_type: u16,
+    },
+}
+
+impl Subject {
+    /// The subject of a packet that the work OS sent.
+    pub const fn outbound(flow: &Flow) -> Self {
+        Self::Peer {
+            protocol: flow.protocol,
+            peer: flow.destination,
+            port: flow.destination_port,
+        }
+    }
+
+    /// The subject of a packet that came out of the tunnel.
+    pub const fn inbound(flow: &Flow) -> Self {
+        Self::Peer {
+            protocol: flow.protocol,
+            peer: flow.source,
+            port: flow.destination_port,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Peer {
+                protocol: Protocol::Icmp,
+                peer,
+                ..
+            } => write!(f, "icmp {peer}"),
+            Self::Peer {
+                protocol,
+                peer,
+                port,
+            } => write!(f, "{protocol} {peer}:{port}"),
+            Self::Frame { ether_type } => write!(f, "frame {ether_type:#06x}"),
+        }
+    }
+}
+
+/// A packet that may not pass, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The rule that decided.
+    pub rule: Rule,
+    /// What it decided about.
+    pub subject: Subject,
+}

@@ -1,0 +1,604 @@
+//! Where the gate stands: [`Situation`], and the machine that moves it.
+//!
+//! Pure: events and the time go in, actions come out. It begins closed, and every failure, end of
+//! file, suspension, jump of a clock and doubt leads back to closed. There is a way out only while
+//! a live path leads to a gateway that has proven itself by a handshake.
+
+mod paths;
+mod premises;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use sekisho_control::{PathId, Place, Side, UplinkKind};
+
+pub use self::paths::PathInfo;
+use self::paths::Paths;
+use self::premises::Proofs;
+use super::admit::Scope;
+use crate::moment::Moment;
+
+/// Names a gateway by its place in the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GatewayId(pub u8);
+
+/// Where guest packets may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Situation {
+    /// Nowhere.
+    Closed(Reason),
+    /// Through the tunnel.
+    Tunnelled {
+        /// The gateway at its end.
+        gateway: GatewayId,
+        /// The path that carries it.
+        path: PathId,
+        /// What kind of uplink that path uses.
+        kind: UplinkKind,
+        /// Which side of the gateway it enters.
+        side: Side,
+        /// Where the laptop has proven to be.
+        place: Place,
+    },
+}
+
+impl Situation {
+    /// The circumstances under which policy decides; none while closed.
+    pub const fn scope(&self) -> Option<Scope> {
+        match *self {
+            Self::Closed(_) => None,
+            Self::Tunnelled { kind, place, .. } => Some(Scope {
+                place,
+                uplink: kind,
+            }),
+        }
+    }
+}
+
+/// Why there is no way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The gate has just begun.
+    Started,
+    /// No uplink leads to a gateway.
+    NoPath,
+    /// A handshake is under way.
+    Connecting,
+    /// The gateway does not answer any more.
+    GatewaySilent,
+    /// The uplink process is gone.
+    UplinkGone,
+    /// The laptop sleeps.
+    Suspended,
+    /// A clock jumped, or the laptop slept without telling us.
+    Doubt,
+}
+
+impl Reason {
+    /// The reason in plain words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::NoPath => "no uplink leads to a gateway",
+            Self::Connecting => "waiting for the gateway's handshake",
+            Self::GatewaySilent => "the gateway does not answer",
+            Self::UplinkGone => "the uplink process is gone",
+            Self::Suspended => "suspended",
+            Self::Doubt => "the clock jumped or the laptop slept",
+        }
+    }
+}
+
+/// What happens to the gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The uplink handed over a path whose peer policy names.
+    PathUp(PathInfo),
+    /// The path is gone.
+    PathLost(PathId),
+    /// The port has no carrier any more.
+    CarrierLost(String),
+    /// The gateway authenticated a datagram that came over this path.
+    Heard {
+        /// The path.
+        path: PathId,
+        /// Whether it completed a handshake that we began.
+        handshake: bool,
+    },
+    /// Guest data left over the current path.
+    Sent,
+    /// The kernel refused to send over this path.
+    SendFailed(PathId),
+    /// The tunnel had no session to seal with.
+    SessionGone,
+    /// The beacon was proven over this port.
+    Proven(String),
+    /// The proof over this port failed or ended.
+    Disproven(String),
+    /// The channel to the uplink process ended.
+    UplinkGone,
+    /// The laptop is about to sleep.
+    Suspend,
+    /// The laptop woke up.
+    Resume,
+    /// A clock jumped.
+    Doubt,
+    /// Time passed.
+    Tick,
+}
+
+/// What the shell must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send a handshake initiation over this path.
+    Initiate(PathId),
+    /// Send an empty authenticated packet over this path.
+    Kick(PathId),
+    /// Forget every session with every gateway.
+    ResetTunnels,
+    /// Close the path's socket at once.
+    Close(PathId),
+    /// Read the path's socket a little longer, send nothing on it.
+    Drain(PathId),
+    /// Ask the uplink for a connection to the beacon over this port.
+    Probe(String),
+    /// Tell the uplink whether the proof over this port holds.
+    Premises(String, bool),
+    /// The situation changed.
+    Report,
+}
+
+/// Times that policy gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    /// Silence of a gateway after which the gate closes.
+    pub dead_after: Duration,
+    /// First pause before a failed path is tried again.
+    pub retry_first: Duration,
+    /// Longest such pause.
+    pub retry_max: Duration,
+    /// How often the proof of premises is renewed.
+    pub recheck: Duration,
+}
+
+/// A handshake without an answer is repeated after this time.
+const REPEAT: Duration = Duration::from_millis(500);
+/// Handshakes on one path before another one is tried.
+const TRIES: u8 = 3;
+/// After a change of path the gateway is told at once, and twice more, as the first may be lost.
+const KICKS: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(60),
+];
+/// A new path that brought nothing by then is asked by a handshake.
+const CONFIRM: Duration = Duration::from_millis(300);
+/// Data without any answer for so long is reason to ask the gateway whether it lives.
+const SILENCE: Duration = Duration::from_secs(1);
+/// One-way traffic is no reason to ask more often than this.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// So long a path may be silent, asked and asked again, while another one is there.
+const GIVE_UP: Duration = Duration::from_millis(2500);
+/// REKEY_AFTER_TIME (WireGuard whitepaper, section 6.1): the session is renewed also while idle.
+const REKEY: Duration = Duration::from_secs(120);
+/// REJECT_AFTER_TIME: nothing sealed with an older session is accepted by anyone.
+const REJECT: Duration = Duration::from_secs(180);
+
+/// Handshakes that wait for an answer over one path.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    path: PathId,
+    tries: u8,
+    next: Moment,
+}
+
+/// The way that is in use.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    path: PathId,
+    /// When it was taken, and how many kicks have been sent since.
+    taken: Moment,
+    kicks: usize,
+    /// The last sign of life over this path since it was taken.
+    heard: Option<Moment>,
+    /// The first data that nothing has followed from the gateway.
+    unanswered: Option<Moment>,
+    /// When the gateway was last asked for a sign of life.
+    asked: Option<Moment>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Closed(Reason),
+    Open(Way),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    timings: Timings,
+    phase: Phase,
+    paths: Paths,
+    proofs: Proofs,
+    attempt: Option<Attempt>,
+    /// The gateway with which there is a session, and when its handshake was completed.
+    session: Option<(GatewayId, Moment)>,
+    asleep: bool,
+    told: Situation,
+}
+
+impl Machine {
+    /// Closed, without paths.
+    pub fn new(timings: Timings) -> Self {
+        Self {
+            timings,
+            phase: Phase::Closed(Reason::Started),
+            paths: Paths::default(),
+            proofs: Proofs::default(),
+            attempt: None,
+            session: None,
+            asleep: false,
+            told: Situation::Closed(Reason::Started),
+        }
+    }
+
+    /// The situation after the last event.
+    pub const fn situation(&self) -> Situation {
+        self.told
+    }
+
+    /// The path with this name, if it lives.
+    pub fn path(&self, id: PathId) -> Option<&PathInfo> {
+        self.paths.info(id)
+    }
+
+    /// Moves by one event.
+    pub fn handle(&mut self, event: Event, now: Moment, actions: &mut Vec<Action>) {
+        match event {
+            Event::Sent => return self.sent(now),
+            Event::Heard { path, handshake } => self.heard(path, handshake, now, actions),
+            Event::PathUp(info) => self.path_up(info, now, actions),
+            Event::PathLost(id) => self.path_lost(id, Action::Drain(id), actions),
+            Event::CarrierLost(port) => self.carrier_lost(&port, actions),
+            Event::SendFailed(id) => self.path_failed(id, now),
+            Event::SessionGone => self.close(Reason::Connecting),
+            Event::Proven(port) => self.proven(port, now, actions),
+            Event::Disproven(port) => self.disproven(&port, actions),
+            Event::UplinkGone => self.drop_everything(Reason::UplinkGone, actions),
+            Event::Suspend => {
+                self.asleep = true;
+                self.drop_everything(Reason::Suspended, actions);
+            }
+            Event::Resume => self.asleep = false,
+            Event::Doubt => self.doubt(actions),
+            Event::Tick => {}
+        }
+        self.advance(now, actions);
+    }
+
+    /// When the machine wants an [`Event::Tick`].
+    pub fn next_deadline(&self, now: Moment) -> Option<Moment> {
+        let mut due = [
+            self.attempt.map(|attempt| attempt.next),
+            self.proofs.next_deadline(),
+            self.paths.next_deadline(now),
+            None,
+        ];
+        if let Phase::Open(way) = self.phase {
+            due[3] = Some(self.way_deadline(&way));
+        }
+        due.into_iter().flatten().min()
+    }
+
+    fn way_deadline(&self, way: &Way) -> Moment {
+        let mut due = self.session.map_or(way.taken, |(_, since)| since + REKEY);
+        if let Some(pause) = KICKS.get(way.kicks) {
+            due = due.min(way.taken + *pause);
+        }
+        if way.heard.is_none() {
+            due = due.min(way.asked.map_or(way.taken + CONFIRM, |at| at + REPEAT));
+        }
+        if let Some(since) = way.unanswered {
+            due = due.min(way.asked.map_or(since + SILENCE, |at| (at + REPEAT).max(since + SILENCE)));
+        }
+        due
+    }
+
+    fn sent(&mut self, now: Moment) {
+        if let Phase::Open(way) = &mut self.phase
+            && way.unanswered.is_none()
+        {
+            way.unanswered = Some(now);
+        }
+    }
+
+    fn heard(&mut self, path: PathId, handshake: bool, now: Moment, actions: &mut Vec<Action>) {
+        // Words over a path that is gone may still be read, but prove nothing.
+        let Some(gateway) = self.paths.heard(path) else {
+            return;
+        };
+        if handshake || self.session.is_none_or(|(with, _)| with != gateway) {
+            if let Some((with, _)) = self.session
+                && with != gateway
+                && !handshake
+            {
+                return;
+            }
+            self.session = Some((gateway, now));
+        }
+        if let Phase::Open(way) = &mut self.phase
+            && way.path == path
+        {
+            way.heard = Some(now);
+            way.unanswered = None;
+        }
+        if self.attempt.is_some_and(|attempt| attempt.path == path) {
+            self.attempt = None;
+            self.take(path, now, true, actions);
+        } else if matches!(self.phase, Phase::Closed(_)) && self.usable(path, now) {
+            // The far end began.
+            self.take(path, now, true, actions);
+        }
+    }
+
+    fn path_up(&mut self, info: PathInfo, now: Moment, actions: &mut Vec<Action>) {
+        let id = info.id;
+        if self.asleep || !self.paths.add(info, now) {
+            actions.push(Action::Close(id));
+        }
+    }
+
+    fn path_lost(&mut self, id: PathId, farewell: Action, actions: &mut Vec<Action>) {
+        if self.paths.remove(id) {
+            actions.push(farewell);
+        }
+    }
+
+    fn carrier_lost(&mut self, port: &str, actions: &mut Vec<Action>) {
+        for id in self.paths.on_port(port) {
+            self.path_lost(id, Action::Close(id), actions);
+        }
+        // The uplink knows: it told us.
+        self.proofs.end(port);
+    }
+
+    fn path_failed(&mut self, id: PathId, now: Moment) {
+        self.paths.condemn(id, now, &self.timings);
+    }
+
+    fn proven(&mut self, port: String, now: Moment, actions: &mut Vec<Action>) {
+        if self.asleep {
+            return;
+        }
+        if self.proofs.begin(&port, now, self.timings.recheck) {
+            actions.push(Action::Premises(port, true));
+        }
+    }
+
+    fn disproven(&mut self, port: &str, actions: &mut Vec<Action>) {
+        if self.proofs.end(port) {
+            actions.push(Action::Premises(port.to_owned(), false));
+        }
+    }
+
+    fn drop_everything(&mut self, reason: Reason, actions: &mut Vec<Action>) {
+        for id in self.paths.clear() {
+            actions.push(Action::Close(id));
+        }
+        self.proofs.clear();
+        self.attempt = None;
+        self.session = None;
+        actions.push(Action::ResetTunnels);
+        self.close(reason);
+    }
+
+    fn doubt(&mut self, actions: &mut Vec<Action>) {
+        for port in self.proofs.clear() {
+            actions.push(Action::Premises(port, false));
+        }
+        self.attempt = None;
+        self.session = None;
+        self.paths.pardon();
+        actions.push(Action::ResetTunnels);
+        self.close(Reason::Doubt);
+    }
+
+    fn close(&mut self, reason: Reason) {
+        self.phase = Phase::Closed(reason);
+    }
+
+    /// Whether the path may carry the tunnel at all at present.
+    fn usable(&self, id: PathId, now: Moment) -> bool {
+        self.paths.usable(id, now, |port| self.proofs.hold(port, now))
+    }
+
+    fn best(&self, now: Moment) -> Option<PathId> {
+        self.paths.best(now, |port| self.proofs.hold(port, now))
+    }
+
+    /// Makes `path` the way, which needs a session with its gateway.
+    fn take(&mut self, path: PathId, now: Moment, heard: bool, actions: &mut Vec<Action>) {
+        let Some(info) = self.paths.info(path) else {
+            return;
+        };
+        if self.session.is_none_or(|(with, _)| with != info.gateway) || !self.usable(path, now) {
+            return;
+        }
+        self.paths.pardon_one(path);
+        self.phase = Phase::Open(Way {
+            path,
+            taken: now,
+            kicks: 1,
+            heard: heard.then_some(now),
+            unanswered: None,
+            asked: None,
+        });
+        actions.push(Action::Kick(path));
+    }
+
+    /// Everything that follows from the present state and the time.
+    fn advance(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        for port in self.proofs.expire(now) {
+            actions.push(Action::Premises(port, false));
+        }
+        for port in self.proofs.due(now, self.timings.recheck) {
+            actions.push(Action::Probe(port));
+        }
+        if self.session.is_some_and(|(_, since)| now.since(since) >= REJECT) {
+            self.session = None;
+        }
+        self.leave_bad_way(now, actions);
+        self.keep_way(now, actions);
+        self.attempt_better(now, actions);
+        self.tell(now, actions);
+    }
+
+    /// Leaves a way that is gone, unusable, silent or without a session: for another path if the
+    /// session may continue there, else the gate closes.
+    fn leave_bad_way(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let Phase::Open(way) = self.phase else {
+            return;
+        };
+        if self.session.is_none() {
+            return self.close(Reason::Connecting);
+        }
+        let silent = way.unanswered.map_or(Duration::ZERO, |since| now.since(since));
+        let mute = if way.heard.is_none() {
+            now.since(way.taken)
+        } else {
+            Duration::ZERO
+        };
+        let silence = silent.max(mute);
+        if self.usable(way.path, now) && silence < GIVE_UP.min(self.timings.dead_after) {
+            return;
+        }
+        let lived = self.usable(way.path, now);
+        if lived {
+            self.paths.condemn(way.path, now, &self.timings);
+        }
+        let gateway = self.session.map(|(with, _)| with);
+        let next = self
+            .best(now)
+            .filter(|&id| self.paths.info(id).map(|info| info.gateway) == gateway);
+        match next {
+            Some(next) => {
+                self.attempt = None;
+                self.take(next, now, false, actions);
+            }
+            // The only path: it is given all the time that policy allows.
+            None if lived && silence < self.timings.dead_after => {
+                self.paths.pardon_one(way.path);
+            }
+            None => {
+                let reason = if lived { Reason::GatewaySilent } else { Reason::Connecting };
+                self.close(reason);
+            }
+        }
+    }
+
+    /// Kicks, questions and renewals on the way in use.
+    fn keep_way(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let session = self.session;
+        let Phase::Open(way) = &mut self.phase else {
+            return;
+        };
+        while KICKS
+            .get(way.kicks)
+            .is_some_and(|pause| now >= way.taken + *pause)
+        {
+            way.kicks += 1;
+            actions.push(Action::Kick(way.path));
+        }
+        let asked_long_ago = |pause| way.asked.is_none_or(|at| now.since(at) >= pause);
+        let unconfirmed =
+            way.heard.is_none() && now.since(way.taken) >= CONFIRM && asked_long_ago(REPEAT);
+        let silent = way.unanswered.is_some_and(|since| {
+            let pause = if way.asked.is_some_and(|at| at >= since) { REPEAT } else { ASK_EVERY };
+            now.since(since) >= SILENCE && asked_long_ago(pause)
+        });
+        let stale = session.is_some_and(|(_, since)| now.since(since) >= REKEY)
+            && asked_long_ago(ASK_EVERY);
+        if unconfirmed || silent || stale {
+            way.asked = Some(now);
+            actions.push(Action::Initiate(way.path));
+        }
+    }
+
+    /// Tries the best path by a handshake if it is not the one in use. The way in use stays until
+    /// the gateway has answered over the new one.
+    fn attempt_better(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if self.asleep {
+            return;
+        }
+        let in_use = match self.phase {
+            Phase::Open(way) => Some(way.path),
+            Phase::Closed(_) => None,
+        };
+        if let Some(attempt) = self.attempt {
+            let pointless = !self.usable(attempt.path, now);
+            let outdated = self.best(now).is_some_and(|best| best != attempt.path);
+            if pointless || outdated {
+                self.attempt = None;
+            } else if now >= attempt.next && attempt.tries >= TRIES {
+                self.paths.condemn(attempt.path, now, &self.timings);
+                self.attempt = None;
+            }
+        }
+        if self.attempt.is_none() {
+            let wanted = self
+                .best(now)
+                .filter(|&best| Some(best) != in_use)
+                .filter(|&best| in_use.is_none_or(|used| self.paths.preferred(best, used, now)));
+            self.attempt = wanted.map(|path| Attempt {
+                path,
+                tries: 0,
+                next: now,
+            });
+        }
+        if let Some(attempt) = &mut self.attempt
+            && now >= attempt.next
+        {
+            attempt.tries += 1;
+            attempt.next = now + REPEAT;
+            actions.push(Action::Initiate(attempt.path));
+        }
+        if let Phase::Closed(reason) = &mut self.phase
+            && matches!(reason, Reason::Started | Reason::NoPath | Reason::Connecting | Reason::UplinkGone)
+        {
+            if self.attempt.is_some() {
+                *reason = Reason::Connecting;
+            } else if self.paths.is_empty() && *reason == Reason::Connecting {
+                *reason = Reason::NoPath;
+            }
+        }
+    }
+
+    fn tell(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let situation = self.judge(now);
+        if situation != self.told {
+            self.told = situation;
+            actions.push(Action::Report);
+        }
+    }
+
+    fn judge(&self, now: Moment) -> Situation {
+        let way = match self.phase {
+            Phase::Closed(reason) => return Situation::Closed(reason),
+            Phase::Open(way) => way,
+        };
+        let Some(info) = self.paths.info(way.path) else {
+            return Situation::Closed(Reason::NoPath);
+        };
+        let office = info.side == Side::Lan
+            && info.kind == UplinkKind::Wired
+            && self.proofs.hold(&info.port, now);
+        Situation::Tunnelled {
+            gateway: info.gateway,
+            path: info.id,
+            kind: info.kind,
+            side: info.side,
+            place: if office { Place::Office } else { Place::Remote },
+        }
+    }
+}
