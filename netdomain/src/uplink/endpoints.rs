@@ -1,1 +1,197 @@
 //! What of the policy the uplink needs: where it may connect to, and over which kinds of uplink.
+//!
+//! The only file of the uplink that knows the policy's types.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use sekisho_control::UplinkKind;
+use sekisho_policy::{Policy, Verified};
+
+/// Every address that the uplink may ever talk to, and over what.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endpoints {
+    /// The VPN gateways, in the order of the policy.
+    pub gateways: Vec<Gateway>,
+    /// The premises beacon, where the policy knows an office.
+    pub beacon: Option<Beacon>,
+    /// Kinds of uplink that may be used at all.
+    pub uplinks: Vec<Uplink>,
+}
+
+/// One VPN gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its name in the policy.
+    pub name: String,
+    /// Its address on the internet side.
+    pub outside: SocketAddrV4,
+    /// Its address on the office LAN.
+    pub lan: Option<SocketAddrV4>,
+    /// Kinds of uplink over which it may be reached.
+    pub kinds: Vec<UplinkKind>,
+}
+
+/// The premises beacon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beacon {
+    /// Where it listens on the office LAN.
+    pub address: SocketAddrV4,
+    /// Kinds of uplink over which it may prove anything.
+    pub kinds: Vec<UplinkKind>,
+}
+
+/// A kind of uplink, as the policy ranks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// The kind.
+    pub kind: UplinkKind,
+    /// Lower is preferred.
+    pub rank: u32,
+    /// Interface names that this entry is about; empty: all of the kind.
+    pub interfaces: Vec<String>,
+}
+
+/// The rank of a path tells the policy's order first and the order of the ports' names second:
+/// `policy rank * RANK_STEP + place of the port among all ports`. More ports than this on one
+/// laptop share the last place.
+const RANK_STEP: u32 = 256;
+
+impl From<&Verified<Policy>> for Endpoints {
+    fn from(policy: &Verified<Policy>) -> Self {
+        Self {
+            gateways: policy
+                .vpn
+                .gateway
+                .iter()
+                .map(|gateway| Gateway {
+                    name: gateway.name.clone(),
+                    outside: gateway.address,
+                    lan: gateway.lan_address,
+                    kinds: gateway.uplinks.clone(),
+                })
+                .collect(),
+            beacon: policy.onprem.as_ref().map(|onprem| Beacon {
+                address: onprem.beacon.address,
+                kinds: onprem.uplinks.clone(),
+            }),
+            uplinks: policy
+                .uplink
+                .iter()
+                .map(|uplink| Uplink {
+                    kind: uplink.kind,
+                    rank: uplink.rank,
+                    interfaces: uplink.interfaces.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Endpoints {
+    /// The rank of a port, or `None` where the policy allows no such uplink. `order` is the place
+    /// of the port's name among the names of all ports.
+    pub fn rank(&self, name: &str, kind: UplinkKind, order: usize) -> Option<u32> {
+        let entry = self
+            .uplinks
+            .iter()
+            .filter(|uplink| uplink.kind == kind)
+            .filter(|uplink| {
+                uplink.interfaces.is_empty() || uplink.interfaces.iter().any(|i| i == name)
+            })
+            .map(|uplink| uplink.rank)
+            .min()?;
+        let order = u32::try_from(order).unwrap_or(u32::MAX).min(RANK_STEP - 1);
+        Some(entry.saturating_mul(RANK_STEP).saturating_add(order))
+    }
+
+    /// Every address that a port of this kind needs a route to.
+    pub fn destinations(&self, kind: UplinkKind) -> Vec<Ipv4Addr> {
+        let gateways = self
+            .gateways
+            .iter()
+            .filter(|gateway| gateway.kinds.contains(&kind))
+            .flat_map(|gateway| [Some(gateway.outside), gateway.lan]);
+        let beacon = self.beacon_for(kind).map(|beacon| beacon.address);
+        let mut addresses: Vec<Ipv4Addr> = gateways
+            .chain([beacon])
+            .flatten()
+            .map(|address| *address.ip())
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// The beacon, if a port of this kind may prove the premises.
+    pub fn beacon_for(&self, kind: UplinkKind) -> Option<&Beacon> {
+        self.beacon
+            .as_ref()
+            .filter(|beacon| beacon.kinds.contains(&kind))
+    }
+
+    /// Whether an address is one of ours to connect to; a lease may not claim it.
+    pub fn names(&self, address: Ipv4Addr) -> bool {
+        self.gateways
+            .iter()
+            .flat_map(|gateway| [Some(gateway.outside), gateway.lan])
+            .chain([self.beacon.as_ref().map(|beacon| beacon.address)])
+            .flatten()
+            .any(|known| *known.ip() == address)
+    }
+}
+
+/// The lab's addresses, for tests of this crate.
+#[cfg(test)]
+pub(crate) fn sample() -> Endpoints {
+    Endpoints {
+        gateways: vec![Gateway {
+            name: "honcho-1".into(),
+            outside: "203.0.113.10:51820".parse().unwrap(),
+            lan: Some("10.12.0.2:51820".parse().unwrap()),
+            kinds: vec![UplinkKind::Wired, UplinkKind::Wifi],
+        }],
+        beacon: Some(Beacon {
+            address: "10.12.0.200:8443".parse().unwrap(),
+            kinds: vec![UplinkKind::Wired],
+        }),
+        uplinks: vec![Uplink {
+            kind: UplinkKind::Wired,
+            rank: 1,
+            interfaces: Vec::new(),
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_by_policy_then_by_name() {
+        let mut endpoints = sample();
+        endpoints.uplinks.push(Uplink {
+            kind: UplinkKind::Wifi,
+            rank: 2,
+            interfaces: vec!["wlan0".into()],
+        });
+        let wired = |order| endpoints.rank("eth0", UplinkKind::Wired, order).unwrap();
+        assert!(wired(0) < wired(1));
+        assert!(wired(4000) < endpoints.rank("wlan0", UplinkKind::Wifi, 0).unwrap());
+        assert_eq!(endpoints.rank("wlan1", UplinkKind::Wifi, 0), None);
+        assert_eq!(endpoints.rank("wwan0", UplinkKind::Sim, 0), None);
+    }
+
+    #[test]
+    fn routes_lead_to_the_endpoints_and_nowhere_else() {
+        let endpoints = sample();
+        let wired: Vec<String> = endpoints
+            .destinations(UplinkKind::Wired)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(wired, ["10.12.0.2", "10.12.0.200", "203.0.113.10"]);
+        assert_eq!(endpoints.destinations(UplinkKind::Sim), [] as [Ipv4Addr; 0]);
+        assert!(endpoints.names(Ipv4Addr::new(10, 12, 0, 200)));
+        assert!(!endpoints.names(Ipv4Addr::new(10, 12, 0, 201)));
+    }
+}

@@ -8,12 +8,33 @@
 //! What it takes from the wire is an address, a mask and a router. It sets no default route and no
 //! on-link prefix: a port has a /32 address, a route to its router, and one route for each gateway
 //! (and for the premises beacon). So no lease, however wide, can draw traffic to the wire.
+//!
+//! | module | what |
+//! |---|---|
+//! | `endpoints` | what of the policy is needed |
+//! | `setup`, `rules` | namespace, sysctls, packet filter: before any link is up |
+//! | `ports` | the pure machine of carriers, leases, paths and proofs |
+//! | `dhcp` | the DHCP client of one port |
+//! | `netlink`, `sockets` | the kernel's tables, and the sockets for the gate |
+//! | `turn` | the loop that joins them |
 
+mod dhcp;
 mod endpoints;
+mod netlink;
+mod ports;
+mod rules;
+mod setup;
+mod sockets;
+mod turn;
 
-use std::path::PathBuf;
+use std::{fs, io, path::PathBuf};
 
-pub use endpoints::Endpoints;
+use sekisho_control::{Channel, ChannelError, inherited};
+use sekisho_policy::{Clock, Floor, Policy, Trust, Verified, verify};
+
+pub use endpoints::{Beacon, Endpoints, Gateway, Uplink};
+pub use netlink::NetlinkError;
+pub use rules::{RulesError, load, ruleset};
 
 /// Arguments of `sekisho-netdomain uplink`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +55,8 @@ pub struct Args {
         conflicts_with = "netns_here"
     )]
     pub netns: Option<String>,
-    /// The namespace that this process was started in holds the interfaces.
+    /// The namespace that this process was started in holds the interfaces. Its packet filter is
+    /// replaced.
     #[arg(long)]
     pub netns_here: bool,
     /// Channel to the gate, `fd:N`; it may come later over the control channel.
@@ -53,9 +75,114 @@ pub struct Args {
 
 /// Why the uplink could not start or go on.
 #[derive(Debug, thiserror::Error)]
-pub enum UplinkError {}
+pub enum UplinkError {
+    /// A file could not be read.
+    #[error("{path} cannot be read: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The policy or its keys were refused.
+    #[error("no policy, no network: {0}")]
+    Policy(String),
+    /// A descriptor on the command line.
+    #[error(transparent)]
+    Inherited(#[from] sekisho_control::InheritedError),
+    /// A channel to the supervisor or the gate.
+    #[error("the channel to the {peer} ended: {source}")]
+    Channel {
+        /// `supervisor` or `gate`.
+        peer: &'static str,
+        /// Why.
+        source: ChannelError,
+    },
+    /// The namespace could not be entered.
+    #[error(
+        "the network namespace cannot be entered: {0}; the uplink needs CAP_SYS_ADMIN at start"
+    )]
+    Namespace(#[source] io::Error),
+    /// A kernel setting could not be made.
+    #[error("{path} cannot be set: {source}")]
+    Setting {
+        /// The file under `/proc/sys`.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The packet filter.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// The kernel's network tables.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Any other call of the loop.
+    #[error("the uplink's loop failed to {what}: {source}")]
+    Loop {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
 
-/// Runs the uplink until it is told to end.
-pub fn run(_args: &Args) -> Result<(), UplinkError> {
-    Ok(())
+/// Runs the uplink until it is told to end. The calling thread must be the only one.
+pub fn run(args: &Args) -> Result<(), UplinkError> {
+    let endpoints = Endpoints::from(&read_policy(args)?);
+    let control = Channel::from_fd(inherited(&args.control)?).map_err(supervisor)?;
+    let gate = match &args.gate {
+        None => None,
+        Some(word) => Some(Channel::from_fd(inherited(word)?).map_err(gate_ended)?),
+    };
+    if let Some(word) = &args.netns {
+        setup::enter(&inherited(word)?)?;
+    }
+
+    // The order is the promise: nothing passes before a link can come up.
+    load(&ruleset(&endpoints))?;
+    let mut routing = netlink::Routing::open()?;
+    let present: Vec<String> = routing.links()?.into_iter().map(|link| link.name).collect();
+    setup::harden(&present)?;
+
+    let ports = ports::Ports::new(endpoints.clone(), args.ports.clone());
+    let mut turn = turn::Turn::open(endpoints, ports, routing, control)?;
+    turn.ready()?;
+    if let Some(gate) = gate {
+        turn.attach_gate(gate)?;
+    }
+    turn.run()
+}
+
+fn read_policy(args: &Args) -> Result<Verified<Policy>, UplinkError> {
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|source| UplinkError::File {
+            path: path.clone(),
+            source,
+        })
+    };
+    let refused = |error: &dyn std::fmt::Display| UplinkError::Policy(error.to_string());
+    let trust = String::from_utf8(read(&args.trust)?).map_err(|error| refused(&error))?;
+    let trust = Trust::parse(&trust).map_err(|error| refused(&error))?;
+    verify(
+        &read(&args.policy)?,
+        &read(&args.signature)?,
+        &trust,
+        &Clock::system(Floor::default()),
+    )
+    .map_err(|error| refused(&error))
+}
+
+fn supervisor(source: ChannelError) -> UplinkError {
+    UplinkError::Channel {
+        peer: "supervisor",
+        source,
+    }
+}
+
+fn gate_ended(source: ChannelError) -> UplinkError {
+    UplinkError::Channel {
+        peer: "gate",
+        source,
+    }
 }

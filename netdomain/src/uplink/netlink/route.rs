@@ -1,0 +1,331 @@
+//! Links, addresses and routes: the part of rtnetlink that the uplink needs.
+
+use std::{
+    net::Ipv4Addr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
+        socket_with, sockopt::set_socket_recv_buffer_size_force,
+    },
+};
+
+use super::{
+    DATAGRAM, NetlinkError, Requests, failed, retry,
+    wire::{
+        ACK, CREATE, DUMP, Message, REPLACE, REQUEST, Writer, attributes, messages, read_u16,
+        read_u32,
+    },
+};
+
+/// `RTM_*`.
+const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
+const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
+const GET_ADDRESS: u16 = 22;
+const NEW_ROUTE: u16 = 24;
+
+/// `IFLA_*`.
+const LINK_ADDRESS: u16 = 1;
+const LINK_NAME: u16 = 3;
+const LINK_CARRIER_DOWN_COUNT: u16 = 48;
+/// `IFA_*`.
+const ADDRESS_ADDRESS: u16 = 1;
+const ADDRESS_LOCAL: u16 = 2;
+/// `RTA_*`.
+const ROUTE_DESTINATION: u16 = 1;
+const ROUTE_DEVICE: u16 = 4;
+const ROUTE_GATEWAY: u16 = 5;
+const ROUTE_PRIORITY: u16 = 6;
+const ROUTE_SOURCE: u16 = 7;
+
+const IFF_UP: u32 = 0x1;
+const IFF_LOWER_UP: u32 = 0x1_0000;
+/// `ARPHRD_ETHER`.
+const ETHERNET: u16 = 1;
+const AF_INET: u8 = 2;
+const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
+const TABLE_MAIN: u8 = 254;
+/// `RTPROT_STATIC`: set by an administrator, which we are here.
+const PROTOCOL_STATIC: u8 = 4;
+const TYPE_UNICAST: u8 = 1;
+const NEXT_HOP_ON_LINK: u32 = 4;
+/// `RTMGRP_LINK`.
+const GROUP_LINK: u32 = 1;
+
+/// Lengths of `struct ifinfomsg` and `struct ifaddrmsg`.
+const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
+
+/// An Ethernet link as the kernel tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Interface index.
+    pub(crate) index: u32,
+    /// Interface name.
+    pub(crate) name: String,
+    /// Its MAC.
+    pub(crate) mac: [u8; 6],
+    /// Administratively up.
+    pub(crate) up: bool,
+    /// There is somebody at the other end of the cable.
+    pub(crate) carrier: bool,
+    /// How often the carrier was lost. The kernel may fold a loss and a return into one event;
+    /// this number tells.
+    pub(crate) losses: u32,
+}
+
+/// A change among the links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LinkEvent {
+    /// An Ethernet link is new or changed.
+    Changed(Link),
+    /// The link with this index left the namespace.
+    Gone(u32),
+}
+
+/// The socket that link events arrive on.
+#[derive(Debug)]
+pub(crate) struct LinkEvents {
+    socket: OwnedFd,
+    buffer: Box<[u8]>,
+}
+
+/// Room for a burst of link events; some hundred of about 1.5 KiB each.
+const EVENT_BUFFER: usize = 1 << 20;
+
+/// Events were lost; the links must be listed again.
+#[derive(Debug)]
+pub(crate) struct Overrun;
+
+impl LinkEvents {
+    /// Subscribes, in the caller's network namespace.
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .map_err(failed("open a netlink socket"))?;
+        bind(&socket, &SocketAddrNetlink::new(0, GROUP_LINK))
+            .map_err(failed("subscribe to link events"))?;
+        // A smaller buffer only means an earlier overrun, and an overrun is recovered from.
+        let _ = set_socket_recv_buffer_size_force(&socket, EVENT_BUFFER);
+        Ok(Self {
+            socket,
+            buffer: vec![0; DATAGRAM].into_boxed_slice(),
+        })
+    }
+
+    /// The events of one datagram, in order; `None` when there is none now.
+    pub(crate) fn read(&mut self) -> Option<Result<Vec<LinkEvent>, Overrun>> {
+        match retry(|| recv(&self.socket, &mut *self.buffer, RecvFlags::empty())) {
+            Ok((length, _)) => Some(Ok(messages(&self.buffer[..length])
+                .filter_map(|message| event(&message))
+                .collect())),
+            Err(Errno::AGAIN) => None,
+            Err(_) => Some(Err(Overrun)),
+        }
+    }
+}
+
+impl AsFd for LinkEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Requests about links, addresses and routes.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    requests: Requests,
+}
+
+impl Routing {
+    /// Opens the netlink socket, in the caller's network namespace.
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        Ok(Self {
+            requests: Requests::open(None)?,
+        })
+    }
+
+    /// Every Ethernet link of the namespace.
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut links = Vec::new();
+        let sequence = self.requests.next_sequence();
+        let mut request = Writer::default();
+        request.message(GET_LINK, REQUEST | DUMP, sequence, |m| {
+            m.raw(&[0; LINK_HEADER]);
+        });
+        self.requests
+            .collect(&request, sequence, |message| {
+                if let Some(LinkEvent::Changed(link)) = event(message) {
+                    links.push(link);
+                }
+            })
+            .map_err(failed("list the links"))?;
+        Ok(links)
+    }
+
+    /// Sets a link up or down. A link that is gone is down.
+    pub(crate) fn set_up(&mut self, index: u32, up: bool) -> Result<(), NetlinkError> {
+        let flags = if up { IFF_UP } else { 0 };
+        let answer = self.ask(NEW_LINK, 0, |m| {
+            m.raw(&[0; 4]);
+            m.raw(&index.to_ne_bytes());
+            m.raw(&flags.to_ne_bytes());
+            m.raw(&IFF_UP.to_ne_bytes());
+        });
+        match answer {
+            Err(Errno::NODEV) if !up => Ok(()),
+            other => other.map_err(failed("set a link up or down")),
+        }
+    }
+
+    /// Removes every IPv4 address of a link, and with the last of them the kernel removes every
+    /// route over it.
+    pub(crate) fn flush(&mut self, index: u32) -> Result<(), NetlinkError> {
+        for (address, prefix) in self.addresses(index)? {
+            let answer = self.ask(DELETE_ADDRESS, 0, |m| {
+                write_address(m, index, address, prefix);
+            });
+            match answer {
+                Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::NODEV) => {}
+                Err(errno) => return Err(failed("remove an address")(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn addresses(&mut self, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, NetlinkError> {
+        let mut found = Vec::new();
+        let sequence = self.requests.next_sequence();
+        let mut request = Writer::default();
+        request.message(GET_ADDRESS, REQUEST | DUMP, sequence, |m| {
+            m.raw(&[AF_INET, 0, 0, 0]);
+            m.raw(&0u32.to_ne_bytes());
+        });
+        self.requests
+            .collect(&request, sequence, |message| {
+                if message.kind == NEW_ADDRESS
+                    && read_u32(message.body, 4) == Some(index)
+                    && let Some(rest) = message.body.get(ADDRESS_HEADER..)
+                    && let Some(address) = attributes(rest)
+                        .find(|(kind, _)| *kind == ADDRESS_LOCAL)
+                        .and_then(|(_, value)| <[u8; 4]>::try_from(value).ok())
+                {
+                    found.push((Ipv4Addr::from(address), message.body[1]));
+                }
+            })
+            .map_err(failed("list the addresses"))?;
+        Ok(found)
+    }
+
+    /// Gives a link the host address `address`/32.
+    pub(crate) fn add_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        self.ask(NEW_ADDRESS, CREATE | REPLACE, |m| {
+            write_address(m, index, address, 32);
+        })
+        .map_err(failed("set the leased address"))
+    }
+
+    /// Sets the route to one host. Two ports may each have one to the same host: a socket that is
+    /// bound to a port only sees that port's, and `metric` keeps the entries apart.
+    pub(crate) fn add_host_route(&mut self, route: &HostRoute) -> Result<(), NetlinkError> {
+        let (scope, flags) = match route.via {
+            Some(_) => (SCOPE_UNIVERSE, NEXT_HOP_ON_LINK),
+            None => (SCOPE_LINK, 0),
+        };
+        self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
+            m.raw(&[
+                AF_INET,
+                32,
+                0,
+                0,
+                TABLE_MAIN,
+                PROTOCOL_STATIC,
+                scope,
+                TYPE_UNICAST,
+            ]);
+            m.raw(&flags.to_ne_bytes());
+            m.attribute(ROUTE_DESTINATION, &route.destination.octets());
+            m.attribute(ROUTE_DEVICE, &route.index.to_ne_bytes());
+            m.attribute(ROUTE_PRIORITY, &route.index.to_ne_bytes());
+            m.attribute(ROUTE_SOURCE, &route.source.octets());
+            if let Some(via) = route.via {
+                m.attribute(ROUTE_GATEWAY, &via.octets());
+            }
+        })
+        .map_err(failed("set a route to a gateway"))
+    }
+
+    fn ask(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) -> Result<(), Errno> {
+        let sequence = self.requests.next_sequence();
+        let mut request = Writer::default();
+        request.message(kind, REQUEST | ACK | flags, sequence, body);
+        self.requests.acknowledged(&request, sequence)
+    }
+}
+
+/// A route to one host over one port.
+#[derive(Debug)]
+pub(crate) struct HostRoute {
+    /// Interface index, also the metric.
+    pub(crate) index: u32,
+    /// Where to.
+    pub(crate) destination: Ipv4Addr,
+    /// Our address on this port.
+    pub(crate) source: Ipv4Addr,
+    /// The next hop; `None` where the host itself is on the link.
+    pub(crate) via: Option<Ipv4Addr>,
+}
+
+fn write_address(message: &mut Writer, index: u32, address: Ipv4Addr, prefix: u8) {
+    message.raw(&[AF_INET, prefix, 0, SCOPE_UNIVERSE]);
+    message.raw(&index.to_ne_bytes());
+    message.attribute(ADDRESS_LOCAL, &address.octets());
+    message.attribute(ADDRESS_ADDRESS, &address.octets());
+}
+
+fn event(message: &Message<'_>) -> Option<LinkEvent> {
+    let body = message.body;
+    let index = read_u32(body, 4)?;
+    match message.kind {
+        DELETE_LINK => Some(LinkEvent::Gone(index)),
+        NEW_LINK if read_u16(body, 2)? == ETHERNET => {
+            let flags = read_u32(body, 8)?;
+            let mut link = Link {
+                index,
+                name: String::new(),
+                mac: [0; 6],
+                up: flags & IFF_UP != 0,
+                carrier: flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
+                losses: 0,
+            };
+            for (kind, value) in attributes(body.get(LINK_HEADER..)?) {
+                match kind {
+                    LINK_ADDRESS => link.mac = value.try_into().ok()?,
+                    LINK_NAME => {
+                        let name = std::str::from_utf8(value).ok()?;
+                        name.trim_end_matches('\0').clone_into(&mut link.name);
+                    }
+                    LINK_CARRIER_DOWN_COUNT => link.losses = read_u32(value, 0)?,
+                    _ => {}
+                }
+            }
+            (!link.name.is_empty()).then_some(LinkEvent::Changed(link))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,162 @@
+//! Adds and removes single ports in the sets of the packet filter.
+//!
+//! The rules themselves are loaded once, by `nft`, before the sandbox closes. What changes while
+//! the uplink runs is only which ports are in a set; that is two netlink messages, written here, so
+//! that no `nft` process needs to be kept or started later. Layout: `linux/netfilter/nf_tables.h`.
+
+use std::net::Ipv4Addr;
+
+use rustix::{io::Errno, net::netlink};
+
+use super::{
+    NetlinkError, Requests, failed,
+    wire::{ACK, CREATE, REQUEST, Writer},
+};
+use crate::uplink::rules::TABLE;
+
+/// Sets of ports that the rules know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PortSet {
+    /// May talk to the outside of the gateways.
+    Open,
+    /// May talk to the beacon.
+    Premises,
+    /// May talk to the LAN side of the gateways.
+    Proven,
+}
+
+impl PortSet {
+    pub(crate) const ALL: [Self; 3] = [Self::Open, Self::Premises, Self::Proven];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Premises => "premises",
+            Self::Proven => "proven",
+        }
+    }
+}
+
+/// Set of next hops in the ARP table: interface name and address.
+const NEXT_HOP: &str = "nexthop";
+
+const FAMILY_INET: u8 = 1;
+const FAMILY_ARP: u8 = 3;
+/// `NFNL_SUBSYS_NFTABLES`.
+const NFTABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_ELEMENT: u16 = (NFTABLES << 8) | 0x0c;
+const DELETE_ELEMENT: u16 = (NFTABLES << 8) | 0x0e;
+
+/// `NFTA_SET_ELEM_LIST_*`.
+const LIST_TABLE: u16 = 1;
+const LIST_SET: u16 = 2;
+const LIST_ELEMENTS: u16 = 3;
+/// `NFTA_LIST_ELEM`, `NFTA_SET_ELEM_KEY`, `NFTA_DATA_VALUE`.
+const ELEMENT: u16 = 1;
+const KEY: u16 = 1;
+const VALUE: u16 = 1;
+
+/// `IFNAMSIZ`: an interface name in a key is padded to this with zeros.
+const NAME_SIZE: usize = 16;
+
+/// The handle on the packet filter.
+#[derive(Debug)]
+pub(crate) struct Sets {
+    requests: Requests,
+}
+
+impl Sets {
+    /// Opens the netlink socket, in the caller's network namespace.
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        Ok(Self {
+            requests: Requests::open(Some(netlink::NETFILTER))?,
+        })
+    }
+
+    /// Puts a port into a set; it may be there already.
+    pub(crate) fn add(&mut self, set: PortSet, port: &str) -> Result<(), NetlinkError> {
+        self.change(NEW_ELEMENT, FAMILY_INET, set.name(), &padded(port))
+            .map_err(failed(&format!("open {port} in the packet filter")))
+    }
+
+    /// Takes a port out of a set; it may not be there.
+    pub(crate) fn remove(&mut self, set: PortSet, port: &str) -> Result<(), NetlinkError> {
+        absent_is_fine(self.change(DELETE_ELEMENT, FAMILY_INET, set.name(), &padded(port)))
+            .map_err(failed(&format!("shut {port} in the packet filter")))
+    }
+
+    /// Allows ARP between a port and its next hop.
+    pub(crate) fn add_next_hop(&mut self, port: &str, hop: Ipv4Addr) -> Result<(), NetlinkError> {
+        self.change(NEW_ELEMENT, FAMILY_ARP, NEXT_HOP, &hop_key(port, hop))
+            .map_err(failed(&format!("allow ARP with {hop} on {port}")))
+    }
+
+    /// Ends ARP between a port and its next hop.
+    pub(crate) fn remove_next_hop(
+        &mut self,
+        port: &str,
+        hop: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        absent_is_fine(self.change(DELETE_ELEMENT, FAMILY_ARP, NEXT_HOP, &hop_key(port, hop)))
+            .map_err(failed(&format!("end ARP with {hop} on {port}")))
+    }
+
+    fn change(&mut self, kind: u16, family: u8, set: &str, key: &[u8]) -> Result<(), Errno> {
+        let sequence = self.requests.next_sequence();
+        let mut batch = Writer::default();
+        batch.message(BATCH_BEGIN, REQUEST, sequence, |m| {
+            m.raw(&generic(0, NFTABLES))
+        });
+        let flags = match kind {
+            NEW_ELEMENT => REQUEST | ACK | CREATE,
+            _ => REQUEST | ACK,
+        };
+        let sequence = self.requests.next_sequence();
+        batch.message(kind, flags, sequence, |message| {
+            message.raw(&generic(family, 0));
+            message.attribute(LIST_TABLE, &zero_ended(TABLE));
+            message.attribute(LIST_SET, &zero_ended(set));
+            message.nested(LIST_ELEMENTS, |list| {
+                list.nested(ELEMENT, |element| {
+                    element.nested(KEY, |data| data.attribute(VALUE, key));
+                });
+            });
+        });
+        let end = self.requests.next_sequence();
+        batch.message(BATCH_END, REQUEST, end, |m| m.raw(&generic(0, NFTABLES)));
+        self.requests.acknowledged(&batch, sequence)
+    }
+}
+
+/// `struct nfgenmsg`: family, version 0, resource id in network byte order.
+fn generic(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+fn padded(port: &str) -> [u8; NAME_SIZE] {
+    let mut name = [0; NAME_SIZE];
+    let length = port.len().min(NAME_SIZE - 1);
+    name[..length].copy_from_slice(&port.as_bytes()[..length]);
+    name
+}
+
+fn hop_key(port: &str, hop: Ipv4Addr) -> [u8; NAME_SIZE + 4] {
+    let mut key = [0; NAME_SIZE + 4];
+    key[..NAME_SIZE].copy_from_slice(&padded(port));
+    key[NAME_SIZE..].copy_from_slice(&hop.octets());
+    key
+}
+
+fn zero_ended(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
+}
+
+fn absent_is_fine(answer: Result<(), Errno>) -> Result<(), Errno> {
+    match answer {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,506 @@
+//! What to do about links, leases and the gate's wishes: a pure machine. Events go in, actions come
+//! out in the order in which they must be done.
+//!
+//! For each port: carrier starts a DHCP client; a lease configures the port and opens one path per
+//! gateway and a connection to the beacon; a proof by the gate opens paths to the LAN side. The
+//! loss of the carrier is told to the gate first, then everything of the port is undone.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use sekisho_control::{GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGate};
+
+use super::{
+    Endpoints,
+    dhcp::Lease,
+    netlink::{Link, PortSet},
+};
+
+/// More network cards than this are no laptop's; the rest stays down.
+const MAX_PORTS: usize = 16;
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// A link is new or changed.
+    Link(Link),
+    /// A link left the namespace.
+    Gone(u32),
+    /// The DHCP client of a port has a lease.
+    Bound(u32, Lease),
+    /// It lost it.
+    LeaseLost(u32),
+    /// A gate is there, afresh.
+    GateAttached,
+    /// The gate's channel ended.
+    GateLost,
+    /// The gate wants something.
+    Gate(GateToUplink),
+    /// Shut everything until [`Event::Resume`].
+    Suspend,
+    /// Start over.
+    Resume,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Set the link up.
+    Up(u32),
+    /// Set the link down.
+    Down(u32),
+    /// Start a DHCP client for this MAC.
+    StartDhcp(u32, [u8; 6]),
+    /// End the DHCP client.
+    StopDhcp(u32),
+    /// Set address, routes and next hop.
+    Configure {
+        /// The port.
+        port: At,
+        /// Its lease.
+        lease: Lease,
+        /// Hosts that get a route.
+        destinations: Vec<Ipv4Addr>,
+    },
+    /// Remove addresses and routes.
+    Flush(u32),
+    /// Put the port into a set of the packet filter.
+    Allow(String, PortSet),
+    /// Take the port out of a set of the packet filter.
+    Forbid(String, PortSet),
+    /// End ARP with the next hop.
+    ForgetHop(String, Ipv4Addr),
+    /// Open a socket to a gateway and send this [`UplinkToGate::Path`] with it.
+    OpenPath {
+        /// Where the socket is bound to.
+        from: Bound,
+        /// The message.
+        path: UplinkToGate,
+    },
+    /// Cut the socket of a path, also the gate's copy.
+    CutPath(PathId),
+    /// Connect to the beacon and send [`UplinkToGate::Beacon`] with the socket.
+    OpenBeacon {
+        /// Where the socket is bound to.
+        from: Bound,
+        /// The beacon.
+        to: SocketAddrV4,
+    },
+    /// Tell the gate.
+    Tell(UplinkToGate),
+    /// Tell the supervisor.
+    Report(Report),
+}
+
+/// A port by index and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct At {
+    /// Interface index.
+    pub(crate) index: u32,
+    /// Interface name.
+    pub(crate) name: String,
+}
+
+/// What a socket is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bound {
+    /// Interface name.
+    pub(crate) port: String,
+    /// The leased address.
+    pub(crate) address: Ipv4Addr,
+}
+
+#[derive(Debug)]
+struct Port {
+    name: String,
+    mac: [u8; 6],
+    kind: UplinkKind,
+    losses: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No carrier.
+    Dark,
+    /// Carrier, no lease.
+    Lit,
+    /// A lease, and what was opened on it.
+    Leased {
+        lease: Lease,
+        proven: bool,
+        paths: Vec<OpenPath>,
+    },
+}
+
+#[derive(Debug)]
+struct OpenPath {
+    id: PathId,
+    side: Side,
+}
+
+/// All ports.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    endpoints: Endpoints,
+    /// Names that may be used; empty: all.
+    only: Vec<String>,
+    by_index: BTreeMap<u32, Port>,
+    gate: bool,
+    asleep: bool,
+    next_path: u32,
+}
+
+impl Ports {
+    /// No port is known yet.
+    pub(crate) fn new(endpoints: Endpoints, only: Vec<String>) -> Self {
+        Self {
+            endpoints,
+            only,
+            by_index: BTreeMap::new(),
+            gate: false,
+            asleep: false,
+            next_path: 0,
+        }
+    }
+
+    /// Takes an event and says what to do.
+    pub(crate) fn on(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Link(link) => self.on_link(&link, &mut actions),
+            Event::Gone(index) => {
+                self.darken(index, &mut actions);
+                self.by_index.remove(&index);
+            }
+            Event::Bound(index, lease) => self.on_lease(index, lease, &mut actions),
+            Event::LeaseLost(index) => self.on_lease_lost(index, &mut actions),
+            Event::GateAttached => {
+                self.forget_gate(&mut actions);
+                self.gate = true;
+                for index in self.indices() {
+                    self.serve(index, &mut actions);
+                }
+            }
+            Event::GateLost => {
+                self.forget_gate(&mut actions);
+                self.gate = false;
+            }
+            Event::Gate(GateToUplink::ProbeBeacon { port }) => {
+                if let Some(index) = self.index_of(&port) {
+                    self.probe(index, &mut actions);
+                }
+            }
+            Event::Gate(GateToUplink::Premises { port, proven }) => {
+                if let Some(index) = self.index_of(&port) {
+                    self.on_premises(index, proven, &mut actions);
+                }
+            }
+            Event::Suspend => {
+                self.asleep = true;
+                for index in self.indices() {
+                    self.darken(index, &mut actions);
+                    actions.push(Action::Down(index));
+                }
+            }
+            Event::Resume => {
+                self.asleep = false;
+                actions.extend(self.by_index.keys().map(|index| Action::Up(*index)));
+            }
+        }
+        actions
+    }
+
+    /// Ports that are not among these links any more.
+    pub(crate) fn absent_from(&self, links: &[Link]) -> Vec<u32> {
+        self.indices()
+            .into_iter()
+            .filter(|index| links.iter().all(|link| link.index != *index))
+            .collect()
+    }
+
+    fn indices(&self) -> Vec<u32> {
+        self.by_index.keys().copied().collect()
+    }
+
+    fn index_of(&self, name: &str) -> Option<u32> {
+        self.by_index
+            .iter()
+            .find(|(_, port)| port.name == name)
+            .map(|(index, _)| *index)
+    }
+
+    fn on_link(&mut self, link: &Link, actions: &mut Vec<Action>) {
+        if self
+            .by_index
+            .get(&link.index)
+            .is_some_and(|known| known.name != link.name || known.mac != link.mac)
+        {
+            // Sets and sockets know a port by its name, its leases by its MAC.
+            self.darken(link.index, actions);
+            self.by_index.remove(&link.index);
+        }
+        if !self.by_index.contains_key(&link.index) {
+            if !self.wanted(&link.name) {
+                return;
+            }
+            self.by_index.insert(
+                link.index,
+                Port {
+                    name: link.name.clone(),
+                    mac: link.mac,
+                    kind: UplinkKind::Wired,
+                    losses: link.losses,
+                    state: State::Dark,
+                },
+            );
+            // Whatever an earlier process left there.
+            actions.push(Action::Flush(link.index));
+            if !link.up && !self.asleep {
+                actions.push(Action::Up(link.index));
+            }
+        }
+
+        let port = self
+            .by_index
+            .get_mut(&link.index)
+            .expect("it is there by now");
+        let lost = std::mem::replace(&mut port.losses, link.losses) != link.losses;
+        if !link.carrier || lost {
+            self.darken(link.index, actions);
+        }
+        if link.carrier && !self.asleep {
+            self.light(link.index, actions);
+        }
+    }
+
+    fn wanted(&self, name: &str) -> bool {
+        (self.only.is_empty() || self.only.iter().any(|only| only == name))
+            && self.by_index.len() < MAX_PORTS
+            && self.endpoints.rank(name, UplinkKind::Wired, 0).is_some()
+    }
+
+    /// The carrier is there.
+    fn light(&mut self, index: u32, actions: &mut Vec<Action>) {
+        let Some(port) = self.by_index.get_mut(&index) else {
+            return;
+        };
+        if matches!(port.state, State::Dark) {
+            port.state = State::Lit;
+            actions.push(port.report("carrier"));
+            actions.push(Action::StartDhcp(index, port.mac));
+        }
+    }
+
+    /// The carrier is gone. The gate hears of it before anything else is done.
+    fn darken(&mut self, index: u32, actions: &mut Vec<Action>) {
+        let Some(port) = self.by_index.get_mut(&index) else {
+            return;
+        };
+        let was = std::mem::replace(&mut port.state, State::Dark);
+        if matches!(was, State::Dark) {
+            return;
+        }
+        if self.gate {
+            actions.push(Action::Tell(UplinkToGate::CarrierLost {
+                port: port.name.clone(),
+            }));
+        }
+        if let State::Leased { lease, paths, .. } = was {
+            actions.extend(paths.iter().map(|path| Action::CutPath(path.id)));
+            port.shut(index, &lease, actions);
+        }
+        actions.push(Action::StopDhcp(index));
+        actions.push(port.report("no-carrier"));
+    }
+
+    fn on_lease(&mut self, index: u32, lease: Lease, actions: &mut Vec<Action>) {
+        self.unlease(index, actions);
+        let Some(port) = self.by_index.get_mut(&index) else {
+            return;
+        };
+        if matches!(port.state, State::Dark) {
+            return;
+        }
+        port.state = State::Leased {
+            lease: lease.clone(),
+            proven: false,
+            paths: Vec::new(),
+        };
+        actions.push(Action::Configure {
+            port: At {
+                index,
+                name: port.name.clone(),
+            },
+            destinations: self.endpoints.destinations(port.kind),
+            lease,
+        });
+        actions.push(Action::Allow(port.name.clone(), PortSet::Open));
+        if self.endpoints.beacon_for(port.kind).is_some() {
+            actions.push(Action::Allow(port.name.clone(), PortSet::Premises));
+        }
+        actions.push(port.report("leased"));
+        self.serve(index, actions);
+    }
+
+    fn on_lease_lost(&mut self, index: u32, actions: &mut Vec<Action>) {
+        if self.unlease(index, actions)
+            && let Some(port) = self.by_index.get(&index)
+        {
+            actions.push(port.report("lease-lost"));
+        }
+    }
+
+    /// Undoes a lease and leaves the carrier. Whether there was one.
+    fn unlease(&mut self, index: u32, actions: &mut Vec<Action>) -> bool {
+        let gate = self.gate;
+        let Some(port) = self.by_index.get_mut(&index) else {
+            return false;
+        };
+        let State::Leased { lease, paths, .. } = &mut port.state else {
+            return false;
+        };
+        let lease = lease.clone();
+        lose(gate, std::mem::take(paths), actions);
+        port.state = State::Lit;
+        port.shut(index, &lease, actions);
+        true
+    }
+
+    /// Opens what a port with a lease has to offer to a gate that is there.
+    fn serve(&mut self, index: u32, actions: &mut Vec<Action>) {
+        self.open_paths(index, Side::Outside, actions);
+        self.probe(index, actions);
+    }
+
+    fn open_paths(&mut self, index: u32, side: Side, actions: &mut Vec<Action>) {
+        let mut names: Vec<&str> = self.by_index.values().map(|port| &*port.name).collect();
+        names.sort_unstable();
+        let Some(port) = self.by_index.get(&index).filter(|_| self.gate) else {
+            return;
+        };
+        let order = names.iter().position(|name| *name == port.name);
+        let Some(rank) = self
+            .endpoints
+            .rank(&port.name, port.kind, order.unwrap_or(0))
+        else {
+            return;
+        };
+        let (name, kind) = (port.name.clone(), port.kind);
+        let Some(Port {
+            state: State::Leased { lease, paths, .. },
+            ..
+        }) = self.by_index.get_mut(&index)
+        else {
+            return;
+        };
+        for gateway in &self.endpoints.gateways {
+            let peer = match side {
+                Side::Outside => Some(gateway.outside),
+                Side::Lan => gateway.lan,
+            };
+            let Some(peer) = peer.filter(|_| gateway.kinds.contains(&kind)) else {
+                continue;
+            };
+            let id = PathId(self.next_path);
+            self.next_path = self.next_path.wrapping_add(1);
+            paths.push(OpenPath { id, side });
+            actions.push(Action::OpenPath {
+                from: Bound {
+                    port: name.clone(),
+                    address: lease.address,
+                },
+                path: UplinkToGate::Path {
+                    id,
+                    port: name.clone(),
+                    kind,
+                    rank,
+                    gateway: gateway.name.clone(),
+                    side,
+                    peer,
+                },
+            });
+        }
+    }
+
+    fn probe(&self, index: u32, actions: &mut Vec<Action>) {
+        if let Some(port) = self.by_index.get(&index).filter(|_| self.gate)
+            && let State::Leased { lease, .. } = &port.state
+            && let Some(beacon) = self.endpoints.beacon_for(port.kind)
+        {
+            actions.push(Action::OpenBeacon {
+                from: Bound {
+                    port: port.name.clone(),
+                    address: lease.address,
+                },
+                to: beacon.address,
+            });
+        }
+    }
+
+    fn on_premises(&mut self, index: u32, now_proven: bool, actions: &mut Vec<Action>) {
+        let gate = self.gate;
+        let Some(port) = self.by_index.get_mut(&index) else {
+            return;
+        };
+        let may = self.endpoints.beacon_for(port.kind).is_some();
+        let State::Leased { proven, paths, .. } = &mut port.state else {
+            return;
+        };
+        if *proven == now_proven || !may {
+            return;
+        }
+        *proven = now_proven;
+        if now_proven {
+            actions.push(Action::Allow(port.name.clone(), PortSet::Proven));
+            self.open_paths(index, Side::Lan, actions);
+        } else {
+            let lan = paths
+                .extract_if(.., |path| path.side == Side::Lan)
+                .collect();
+            lose(gate, lan, actions);
+            actions.push(Action::Forbid(port.name.clone(), PortSet::Proven));
+        }
+    }
+
+    /// The gate that the paths were opened for is gone, and its proofs with it.
+    fn forget_gate(&mut self, actions: &mut Vec<Action>) {
+        for port in self.by_index.values_mut() {
+            if let State::Leased { proven, paths, .. } = &mut port.state {
+                lose(false, std::mem::take(paths), actions);
+                if std::mem::take(proven) {
+                    actions.push(Action::Forbid(port.name.clone(), PortSet::Proven));
+                }
+            }
+        }
+    }
+}
+
+/// Ends paths whose port lives on.
+fn lose(gate: bool, paths: Vec<OpenPath>, actions: &mut Vec<Action>) {
+    for path in paths {
+        if gate {
+            actions.push(Action::Tell(UplinkToGate::PathLost { id: path.id }));
+        }
+        actions.push(Action::CutPath(path.id));
+    }
+}
+
+impl Port {
+    /// Shuts the port in the packet filter and takes its address and routes.
+    fn shut(&self, index: u32, lease: &Lease, actions: &mut Vec<Action>) {
+        actions.extend(PortSet::ALL.map(|set| Action::Forbid(self.name.clone(), set)));
+        actions.push(Action::ForgetHop(self.name.clone(), lease.router));
+        actions.push(Action::Flush(index));
+    }
+
+    fn report(&self, event: &str) -> Action {
+        Action::Report(Report::Uplink {
+            port: self.name.clone(),
+            kind: self.kind,
+            event: event.to_owned(),
+        })
+    }
+}

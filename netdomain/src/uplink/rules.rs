@@ -1,0 +1,240 @@
+//! The packet filter of the uplink's namespace.
+//!
+//! Everything is dropped in, out and forward; what may pass is the tunnel's five-tuples and the
+//! beacon, on ports that are in a set, and ARP with the port's next hop. The text is a pure
+//! function of the policy's endpoints. The sets start empty, so that the rules shut everything
+//! before any link comes up and again after a restart; [`super::netlink::Sets`] opens and shuts
+//! single ports.
+//!
+//! What the rules do not see: packet sockets. The DHCP client sends through one, so no rule lets
+//! DHCP through the kernel's own UDP. ICMP is dropped both ways: no echo replies, and no path-MTU
+//! messages that anybody on the way could forge. IPv6 has no rule at all, and is off by sysctl.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    net::SocketAddrV4,
+    process::{Command, Stdio},
+};
+
+use super::Endpoints;
+
+/// Name of the table, in the families `inet` and `arp`.
+pub(crate) const TABLE: &str = "sekisho";
+
+/// The ruleset as text for `nft -f -`. One transaction: it replaces whatever was loaded.
+pub fn ruleset(endpoints: &Endpoints) -> String {
+    let outside = elements(endpoints.gateways.iter().map(|gateway| gateway.outside));
+    let lan = elements(endpoints.gateways.iter().filter_map(|gateway| gateway.lan));
+    let beacon = elements(endpoints.beacon.iter().map(|beacon| beacon.address));
+
+    let mut text = String::from("flush ruleset\ntable inet sekisho {\n");
+    let doors = [
+        Door {
+            ports: "open",
+            peers: "outside",
+            protocol: "udp",
+            elements: outside,
+        },
+        Door {
+            ports: "proven",
+            peers: "lan",
+            protocol: "udp",
+            elements: lan,
+        },
+        Door {
+            ports: "premises",
+            peers: "beacon",
+            protocol: "tcp",
+            elements: beacon,
+        },
+    ];
+    let mut inward = String::new();
+    let mut outward = String::new();
+    for door in doors {
+        door.write(&mut text, &mut inward, &mut outward);
+    }
+    for (chain, rules) in [("input", &*inward), ("output", &*outward), ("forward", "")] {
+        let _ = write!(
+            text,
+            "  chain {chain} {{\n    type filter hook {chain} priority filter; policy drop;\n{rules}  }}\n"
+        );
+    }
+    text.push_str(ARP);
+    text
+}
+
+/// ARP only with the next hop of each port: nobody else on the wire learns that this laptop is
+/// there or what its other addresses are.
+const ARP: &str = "}
+table arp sekisho {
+  set nexthop { type ifname . ipv4_addr; }
+  chain input {
+    type filter hook input priority filter; policy drop;
+    iifname . arp saddr ip @nexthop accept
+  }
+  chain output {
+    type filter hook output priority filter; policy drop;
+    oifname . arp daddr ip @nexthop accept
+  }
+}
+";
+
+/// Ports of one set may talk to peers of another.
+struct Door {
+    ports: &'static str,
+    peers: &'static str,
+    protocol: &'static str,
+    elements: String,
+}
+
+impl Door {
+    fn write(&self, sets: &mut String, inward: &mut String, outward: &mut String) {
+        let Self {
+            ports,
+            peers,
+            protocol,
+            elements,
+        } = self;
+        // The set of ports exists in any case, so that opening a port never depends on the policy.
+        let _ = writeln!(sets, "  set {ports} {{ type ifname; }}");
+        if elements.is_empty() {
+            return;
+        }
+        let _ = writeln!(
+            sets,
+            "  set {peers} {{ type ipv4_addr . inet_service; elements = {{ {elements} }} }}"
+        );
+        let _ = writeln!(
+            inward,
+            "    iifname @{ports} ip saddr . {protocol} sport @{peers} ct state established accept"
+        );
+        let _ = writeln!(
+            outward,
+            "    oifname @{ports} ip daddr . {protocol} dport @{peers} accept"
+        );
+    }
+}
+
+fn elements(addresses: impl Iterator<Item = SocketAddrV4>) -> String {
+    let mut list: Vec<String> = addresses
+        .map(|address| format!("{} . {}", address.ip(), address.port()))
+        .collect();
+    list.sort_unstable();
+    list.dedup();
+    list.join(", ")
+}
+
+/// Why the packet filter was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// The program could not be started.
+    #[error("`nft` could not be started ({0}); install the distribution's package nftables")]
+    Start(#[source] io::Error),
+    /// It refused the rules.
+    #[error("`nft` refused the packet filter ({status}): {message}; the links stay down")]
+    Refused {
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// The first lines of what it said.
+        message: String,
+    },
+}
+
+/// Longest part of `nft`'s complaint that is kept.
+const MAX_COMPLAINT: usize = 2048;
+
+/// Loads the rules into the network namespace that the calling thread is in.
+pub fn load(text: &str) -> Result<(), RulesError> {
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(RulesError::Start)?;
+    if let Some(mut stdin) = nft.stdin.take() {
+        // A broken pipe shows as nft's own exit status.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let output = nft.wait_with_output().map_err(RulesError::Start)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let end = output.stderr.len().min(MAX_COMPLAINT);
+    Err(RulesError::Refused {
+        status: output.status,
+        message: String::from_utf8_lossy(&output.stderr[..end])
+            .trim()
+            .replace('\n', "; "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::endpoints::sample, *};
+
+    #[test]
+    fn text_is_what_it_was() {
+        assert_eq!(
+            ruleset(&sample()),
+            "\
+flush ruleset
+table inet sekisho {
+  set open { type ifname; }
+  set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }
+  set proven { type ifname; }
+  set lan { type ipv4_addr . inet_service; elements = { 10.12.0.2 . 51820 } }
+  set premises { type ifname; }
+  set beacon { type ipv4_addr . inet_service; elements = { 10.12.0.200 . 8443 } }
+  chain input {
+    type filter hook input priority filter; policy drop;
+    iifname @open ip saddr . udp sport @outside ct state established accept
+    iifname @proven ip saddr . udp sport @lan ct state established accept
+    iifname @premises ip saddr . tcp sport @beacon ct state established accept
+  }
+  chain output {
+    type filter hook output priority filter; policy drop;
+    oifname @open ip daddr . udp dport @outside accept
+    oifname @proven ip daddr . udp dport @lan accept
+    oifname @premises ip daddr . tcp dport @beacon accept
+  }
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+  }
+}
+table arp sekisho {
+  set nexthop { type ifname . ipv4_addr; }
+  chain input {
+    type filter hook input priority filter; policy drop;
+    iifname . arp saddr ip @nexthop accept
+  }
+  chain output {
+    type filter hook output priority filter; policy drop;
+    oifname . arp daddr ip @nexthop accept
+  }
+}
+"
+        );
+    }
+
+    #[test]
+    fn without_an_office_there_is_no_door_to_it() {
+        let mut endpoints = sample();
+        endpoints.beacon = None;
+        endpoints.gateways[0].lan = None;
+        let text = ruleset(&endpoints);
+        assert!(!text.contains("tcp"));
+        assert!(!text.contains("@proven"));
+        assert_eq!(text.matches("accept").count(), 2 + 2);
+    }
+
+    #[test]
+    fn without_gateways_nothing_passes_but_arp() {
+        let text = ruleset(&Endpoints::default());
+        assert_eq!(text.matches("accept").count(), 2);
+        assert_eq!(text.matches("policy drop").count(), 5);
+    }
+}

@@ -1,0 +1,475 @@
+//! The loop: waits for links, frames, messages and time, feeds the machines, does what they say.
+
+use std::{
+    collections::BTreeMap,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::Duration,
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::{Timespec, epoll},
+    io::Errno,
+    net::Shutdown,
+    time::{ClockId, clock_gettime},
+};
+use sekisho_control::{
+    Channel, ChannelError, Command, GateToUplink, PathId, Port, Report, UplinkToGate,
+};
+
+use super::{
+    Endpoints, NetlinkError, UplinkError,
+    dhcp::{Client, Socket, Step},
+    gate_ended,
+    netlink::{HostRoute, LinkEvent, LinkEvents, Routing, Sets},
+    ports::{Action, Event, Ports},
+    sockets::{open_beacon, open_path},
+    supervisor,
+};
+
+type Control = Channel<Report, Command>;
+type Gate = Channel<UplinkToGate, GateToUplink>;
+
+/// Frames that one port's DHCP client reads in one turn; a flood on one port must not starve the
+/// news of a pulled cable on another.
+const FRAMES_PER_TURN: usize = 32;
+/// Messages taken from the gate in one turn, for the same reason.
+const MESSAGES_PER_TURN: usize = 32;
+
+/// What became readable.
+const CONTROL: u64 = 0;
+const GATE: u64 = 1;
+const LINKS: u64 = 2;
+const SIGNAL: u64 = 3;
+/// From here on: the DHCP socket of the port with index `token - DHCP`.
+const DHCP: u64 = 16;
+
+/// Everything that the running uplink holds.
+pub(super) struct Turn {
+    endpoints: Endpoints,
+    ports: Ports,
+    epoll: OwnedFd,
+    control: Control,
+    gate: Option<Gate>,
+    routing: Routing,
+    sets: Sets,
+    links: LinkEvents,
+    terminate: UnixStream,
+    clients: BTreeMap<u32, (Client, Socket)>,
+    /// Our own descriptors of the paths: cutting one cuts the gate's copy as well.
+    paths: BTreeMap<PathId, OwnedFd>,
+    ending: bool,
+}
+
+fn fault(what: &'static str) -> impl Fn(Errno) -> UplinkError {
+    move |errno| UplinkError::Loop {
+        what,
+        source: errno.into(),
+    }
+}
+
+/// Time that also passes while the laptop sleeps, so that leases end when they end.
+fn now() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// A transaction id that a neighbour cannot guess.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // Fails on no kernel that runs this program; a fixed id is only easier to guess.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u32::from_ne_bytes(bytes)
+}
+
+impl Turn {
+    /// Opens the loop's own descriptors, in the namespace of the interfaces.
+    pub(super) fn open(
+        endpoints: Endpoints,
+        ports: Ports,
+        routing: Routing,
+        control: Control,
+    ) -> Result<Self, UplinkError> {
+        let failed = |what| move |source| UplinkError::Loop { what, source };
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fault("open an epoll instance"))?;
+        let links = LinkEvents::open()?;
+        let (terminate, signal) = UnixStream::pair().map_err(failed("make a pipe for signals"))?;
+        for number in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            let end = signal
+                .try_clone()
+                .map_err(failed("copy the signals' pipe"))?;
+            signal_hook::low_level::pipe::register(number, end)
+                .map_err(failed("register a signal handler"))?;
+        }
+        let turn = Self {
+            endpoints,
+            ports,
+            control,
+            gate: None,
+            routing,
+            sets: Sets::open()?,
+            links,
+            terminate,
+            clients: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            ending: false,
+            epoll,
+        };
+        turn.watch(&turn.control, CONTROL)?;
+        turn.watch(&turn.links, LINKS)?;
+        turn.watch(&turn.terminate, SIGNAL)?;
+        Ok(turn)
+    }
+
+    fn watch(&self, fd: impl AsFd, token: u64) -> Result<(), UplinkError> {
+        epoll::add(
+            &self.epoll,
+            fd,
+            epoll::EventData::new_u64(token),
+            epoll::EventFlags::IN,
+        )
+        .map_err(fault("watch a descriptor"))
+    }
+
+    /// Tells the supervisor that the rules are loaded, and looks at the links that are there.
+    pub(super) fn ready(&mut self) -> Result<(), UplinkError> {
+        self.report(&Report::Ready)?;
+        self.list_links()
+    }
+
+    /// Takes a gate's channel and offers it everything that is up.
+    pub(super) fn attach_gate(&mut self, gate: Gate) -> Result<(), UplinkError> {
+        self.drop_gate();
+        self.watch(&gate, GATE)?;
+        self.gate = Some(gate);
+        self.feed(Event::GateAttached)
+    }
+
+    /// Runs until told to end, or until the supervisor is gone.
+    pub(super) fn run(&mut self) -> Result<(), UplinkError> {
+        let mut ready = Vec::with_capacity(64);
+        while !self.ending {
+            let wait = self.wait();
+            ready.clear();
+            match epoll::wait(&self.epoll, spare_capacity(&mut ready), wait.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(fault("wait for events")(errno)),
+            }
+            // A pulled cable goes before everything else.
+            self.on_links()?;
+            for event in &ready {
+                match event.data.u64() {
+                    CONTROL => self.on_control()?,
+                    GATE => self.on_gate()?,
+                    SIGNAL => self.ending = true,
+                    LINKS => {}
+                    token => {
+                        let index = u32::try_from(token.saturating_sub(DHCP)).unwrap_or(0);
+                        self.on_frames(index)?;
+                    }
+                }
+            }
+            self.on_time()?;
+        }
+        tracing::info!("ending: links go down, the packet filter stays");
+        self.feed(Event::Suspend)
+    }
+
+    fn wait(&self) -> Option<Timespec> {
+        let due = self
+            .clients
+            .values()
+            .map(|(client, _)| client.due())
+            .min()?;
+        let wait = due.saturating_sub(now());
+        Some(Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        })
+    }
+
+    fn on_links(&mut self) -> Result<(), UplinkError> {
+        while let Some(events) = self.links.read() {
+            let Ok(events) = events else {
+                tracing::warn!("link events were lost; listing the links again");
+                self.list_links()?;
+                continue;
+            };
+            for event in events {
+                self.feed(match event {
+                    LinkEvent::Changed(link) => Event::Link(link),
+                    LinkEvent::Gone(index) => Event::Gone(index),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_links(&mut self) -> Result<(), UplinkError> {
+        let links = self.routing.links()?;
+        let gone = self.ports.absent_from(&links);
+        for index in gone {
+            self.feed(Event::Gone(index))?;
+        }
+        links
+            .into_iter()
+            .try_for_each(|link| self.feed(Event::Link(link)))
+    }
+
+    fn on_control(&mut self) -> Result<(), UplinkError> {
+        while let Some(received) = self.control.recv().map_err(supervisor)? {
+            let mut fds = received.fds.into_iter();
+            match received.message {
+                Command::Attach { port: Port::Gate } => {
+                    if let Some(fd) = fds.next() {
+                        self.attach_gate(Channel::from_fd(fd).map_err(gate_ended)?)?;
+                    }
+                }
+                Command::Suspend => self.feed(Event::Suspend)?,
+                Command::Resume => self.feed(Event::Resume)?,
+                Command::Shutdown => self.ending = true,
+                Command::Attach { .. } | Command::PowerButton | Command::Notice { .. } => {
+                    tracing::warn!("the supervisor sent a command that is not for the uplink");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_gate(&mut self) -> Result<(), UplinkError> {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(gate) = &self.gate else {
+                return Ok(());
+            };
+            match gate.recv() {
+                Ok(Some(received)) => self.feed(Event::Gate(received.message))?,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "the gate is gone; its sockets are cut");
+                    self.drop_gate();
+                    return self.feed(Event::GateLost);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_gate(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            let _ = epoll::delete(&self.epoll, &gate);
+        }
+    }
+
+    fn on_frames(&mut self, index: u32) -> Result<(), UplinkError> {
+        let mut buffer = Socket::buffer();
+        for _ in 0..FRAMES_PER_TURN {
+            // The port may have gone with the steps of the last frame.
+            let Some((client, socket)) = self.clients.get_mut(&index) else {
+                break;
+            };
+            let Some(frame) = socket.receive(&mut buffer) else {
+                break;
+            };
+            let endpoints = &self.endpoints;
+            let steps = client.on_frame(now(), frame, &|address| endpoints.names(address));
+            self.follow(index, steps)?;
+        }
+        Ok(())
+    }
+
+    fn on_time(&mut self) -> Result<(), UplinkError> {
+        let now = now();
+        let due: Vec<u32> = self
+            .clients
+            .iter()
+            .filter(|(_, (client, _))| client.due() <= now)
+            .map(|(index, _)| *index)
+            .collect();
+        for index in due {
+            if let Some((client, _)) = self.clients.get_mut(&index) {
+                let steps = client.on_time(now);
+                self.follow(index, steps)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a DHCP client says.
+    fn follow(&mut self, index: u32, steps: Vec<Step>) -> Result<(), UplinkError> {
+        for step in steps {
+            match step {
+                Step::Send(frame) => {
+                    if let Some((_, socket)) = self.clients.get(&index) {
+                        socket.send(&frame);
+                    }
+                }
+                Step::Bound(lease) => self.feed(Event::Bound(index, lease))?,
+                Step::Lost => self.feed(Event::LeaseLost(index))?,
+                Step::Ignored(what) => self.report(&Report::Ignored { what })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the ports' machine says, in its order.
+    fn feed(&mut self, event: Event) -> Result<(), UplinkError> {
+        for action in self.ports.on(event) {
+            self.act(action)?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), UplinkError> {
+        match action {
+            Action::Up(index) => or_gone(self.routing.set_up(index, true))?,
+            Action::Down(index) => self.routing.set_up(index, false)?,
+            Action::StartDhcp(index, mac) => self.start_dhcp(index, mac)?,
+            Action::StopDhcp(index) => {
+                if let Some((_, socket)) = self.clients.remove(&index) {
+                    let _ = epoll::delete(&self.epoll, &socket);
+                }
+            }
+            Action::Configure {
+                port,
+                lease,
+                destinations,
+            } => {
+                tracing::info!(
+                    port = port.name,
+                    address = %lease.address,
+                    prefix = lease.prefix,
+                    router = %lease.router,
+                    server = %lease.server,
+                    "leased"
+                );
+                self.sets.add_next_hop(&port.name, lease.router)?;
+                or_gone(self.routing.add_address(port.index, lease.address))?;
+                let hosts = destinations
+                    .into_iter()
+                    .filter(|host| *host != lease.router);
+                for (destination, via) in [(lease.router, None)]
+                    .into_iter()
+                    .chain(hosts.map(|host| (host, Some(lease.router))))
+                {
+                    or_gone(self.routing.add_host_route(&HostRoute {
+                        index: port.index,
+                        destination,
+                        source: lease.address,
+                        via,
+                    }))?;
+                }
+            }
+            Action::Flush(index) => self.routing.flush(index)?,
+            Action::Allow(port, set) => self.sets.add(set, &port)?,
+            Action::Forbid(port, set) => self.sets.remove(set, &port)?,
+            Action::ForgetHop(port, hop) => self.sets.remove_next_hop(&port, hop)?,
+            Action::OpenPath { from, path } => self.open_path(&from.port, from.address, &path)?,
+            Action::CutPath(id) => {
+                if let Some(socket) = self.paths.remove(&id) {
+                    // The socket is one for all who hold a descriptor of it: the gate's dies too.
+                    let _ = rustix::net::shutdown(&socket, Shutdown::Both);
+                }
+            }
+            Action::OpenBeacon { from, to } => match open_beacon(&from.port, from.address, to) {
+                Ok(socket) => {
+                    let port = from.port;
+                    self.tell(&UplinkToGate::Beacon { port }, &[socket.as_fd()])?;
+                }
+                Err(error) => {
+                    tracing::warn!(port = from.port, %error, "no connection to the beacon");
+                }
+            },
+            Action::Tell(message) => self.tell(&message, &[])?,
+            Action::Report(report) => self.report(&report)?,
+        }
+        Ok(())
+    }
+
+    fn start_dhcp(&mut self, index: u32, mac: [u8; 6]) -> Result<(), UplinkError> {
+        let socket = match Socket::open(index) {
+            Ok(socket) => socket,
+            // The link may be gone again; its event is on the way.
+            Err(error) => {
+                tracing::warn!(index, %error, "no DHCP on this port");
+                return Ok(());
+            }
+        };
+        self.watch(&socket, DHCP + u64::from(index))?;
+        let client = Client::new(mac, now(), random);
+        self.clients.insert(index, (client, socket));
+        Ok(())
+    }
+
+    fn open_path(
+        &mut self,
+        port: &str,
+        source: std::net::Ipv4Addr,
+        message: &UplinkToGate,
+    ) -> Result<(), UplinkError> {
+        let UplinkToGate::Path { id, peer, .. } = message else {
+            return Ok(());
+        };
+        match open_path(port, source, *peer) {
+            Ok(socket) => {
+                self.tell(message, &[socket.as_fd()])?;
+                self.paths.insert(*id, socket);
+            }
+            Err(error) => tracing::warn!(port, %peer, %error, "no path to this gateway"),
+        }
+        Ok(())
+    }
+
+    /// A gate that does not take what it must hear is no gate: this process ends, its sockets with
+    /// it, and the supervisor starts both afresh.
+    fn tell(
+        &mut self,
+        message: &UplinkToGate,
+        fds: &[std::os::fd::BorrowedFd<'_>],
+    ) -> Result<(), UplinkError> {
+        let Some(gate) = &self.gate else {
+            return Ok(());
+        };
+        match gate.send(message, fds) {
+            Ok(()) => Ok(()),
+            // Its end is read in its turn.
+            Err(error) if closed(&error) => Ok(()),
+            Err(error) => Err(gate_ended(error)),
+        }
+    }
+
+    fn report(&mut self, report: &Report) -> Result<(), UplinkError> {
+        tracing::debug!(?report);
+        match self.control.send(report, &[]) {
+            // News may be lost, the network not.
+            Err(ChannelError::Full) | Ok(()) => Ok(()),
+            Err(error) => Err(supervisor(error)),
+        }
+    }
+}
+
+fn closed(error: &ChannelError) -> bool {
+    error.ends()
+}
+
+/// A link can leave between its event and what is done about it; its own event follows.
+fn or_gone(answer: Result<(), NetlinkError>) -> Result<(), UplinkError> {
+    match answer {
+        Err(error)
+            if matches!(
+                error.errno(),
+                Errno::NODEV | Errno::NETDOWN | Errno::NETUNREACH
+            ) =>
+        {
+            tracing::warn!(%error, "a link left meanwhile");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
