@@ -1,0 +1,9 @@
+//! The chipset: the small legacy devices of a PC that every work OS still asks for. Each is plain
+//! data behind [`crate::bus::BusDevice`]; none knows of KVM.
+
+pub mod i8042;
+pub mod lpc;
+pub mod pm;
+pub mod reset;
+pub mod rtc;
+pub mod serial;

@@ -1,0 +1,447 @@
+//! What a guest is made of: the options of `sekisho-vmm run`, which a TOML machine file may give
+//! by the same names. Unknown names are refused in both.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::cpu::MAX_CPUS;
+
+/// The MTU of the guest's NIC where nothing else is said: inside a WireGuard tunnel.
+pub const DEFAULT_MTU: u16 = 1420;
+
+/// The machine as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Linux kernel, bzImage.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    #[serde(default)]
+    pub cmdline: String,
+    /// Guest memory.
+    #[serde(default)]
+    pub memory: Size,
+    /// Number of processors.
+    #[serde(default = "one")]
+    pub cpus: u8,
+    /// Disks, in the order in which the guest finds them.
+    #[serde(default)]
+    pub disk: Vec<Disk>,
+    /// NICs.
+    #[serde(default)]
+    pub net: Vec<Net>,
+    /// Console ports.
+    #[serde(default)]
+    pub console: Vec<Console>,
+    /// COM1.
+    #[serde(default)]
+    pub serial: Serial,
+    /// PS/2 keyboard and mouse.
+    #[serde(default)]
+    pub ps2: bool,
+    /// The supervisor's channel, `fd:N`.
+    pub control: Option<String>,
+    /// User to run as once everything is open.
+    pub user: Option<u32>,
+}
+
+fn one() -> u8 {
+    1
+}
+
+/// A number of bytes, written as `512M` or `2G`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Size(pub u64);
+
+impl Default for Size {
+    fn default() -> Self {
+        Self(512 << 20)
+    }
+}
+
+/// A disk image.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Raw image or block device.
+    pub path: PathBuf,
+    /// Refuse writes.
+    #[serde(default)]
+    pub readonly: bool,
+}
+
+/// A NIC and the frame link behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Net {
+    /// `fd:N`, or the path of a `SOCK_SEQPACKET` socket; without it the cable is out until the
+    /// supervisor attaches a link.
+    pub link: Option<Endpoint>,
+    /// Hardware address.
+    pub mac: Mac,
+    /// The largest packet that the guest may send.
+    #[serde(default = "default_mtu")]
+    pub mtu: u16,
+}
+
+fn default_mtu() -> u16 {
+    DEFAULT_MTU
+}
+
+/// A named console port and what is behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Console {
+    /// The name that the guest sees in `/dev/virtio-ports`.
+    pub name: String,
+    /// A stream socket.
+    pub socket: Option<Endpoint>,
+    /// A character device.
+    pub device: Option<PathBuf>,
+}
+
+/// An inherited descriptor or a path.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Endpoint {
+    /// `fd:N`, kept as written.
+    Inherited(String),
+    /// A path in the file system.
+    Path(PathBuf),
+}
+
+/// Where COM1 leads.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Serial {
+    /// There is no COM1.
+    #[default]
+    None,
+    /// To the terminal that the VMM was started on.
+    Stdio,
+    /// Into a file.
+    File(PathBuf),
+}
+
+/// A hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Mac(pub [u8; 6]);
+
+/// A value that is not what its option wants.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum ValueError {
+    /// Not a size.
+    #[error("`{0}` is no size: write a number of bytes with K, M or G behind it, as in 512M")]
+    Size(String),
+    /// Not an address.
+    #[error("`{0}` is no MAC address of one station: write six bytes as in 02:53:4b:00:07:17")]
+    Mac(String),
+    /// Not a place for the serial port.
+    #[error("`{0}` is no serial port: write stdio, none or file=PATH")]
+    Serial(String),
+    /// Not an endpoint.
+    #[error("an endpoint is empty: write fd:N or a path")]
+    Endpoint,
+    /// A list of `key=value` with an unknown key.
+    #[error("`{key}` is unknown here: the keys are {known}")]
+    Key {
+        /// What was written.
+        key: String,
+        /// What could be.
+        known: &'static str,
+    },
+    /// A key without its value.
+    #[error("`{0}` has no value: write key=value, separated by commas")]
+    Pair(String),
+    /// A key that must be there.
+    #[error("`{0}=` is missing")]
+    Missing(&'static str),
+    /// A key given twice.
+    #[error("`{0}=` is given twice")]
+    Twice(String),
+    /// Neither on nor off.
+    #[error("`{0}` is neither on nor off")]
+    Switch(String),
+    /// Not a number in range.
+    #[error("`{0}` is no MTU: write a number from 576 to 65535")]
+    Mtu(String),
+    /// A console without or with two ends.
+    #[error("console `{0}` needs either socket= or device=")]
+    ConsoleEnd(String),
+    /// A name that the guest could not show.
+    #[error("`{0}` is no console name: use letters, digits, dots, dashes, at most 64")]
+    Name(String),
+    /// Too many or no processors.
+    #[error("{0} processors are not possible: use 1 to {MAX_CPUS}")]
+    Cpus(u8),
+}
+
+impl FromStr for Size {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let bad = || ValueError::Size(text.to_owned());
+        let (digits, shift) = match text.as_bytes().last() {
+            Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+            Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+            Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+            _ => (text, 0),
+        };
+        let number: u64 = digits.parse().map_err(|_| bad())?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(bad)
+    }
+}
+
+impl FromStr for Mac {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let bad = || ValueError::Mac(text.to_owned());
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        // The first byte's lowest bit marks a group.
+        let group = bytes[0] & 1 != 0;
+        if parts.next().is_some() || group || bytes == [0; 6] {
+            return Err(bad());
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl FromStr for Serial {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.split_once('=') {
+            None if text == "stdio" => Ok(Self::Stdio),
+            None if text == "none" => Ok(Self::None),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            _ => Err(ValueError::Serial(text.to_owned())),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "" => Err(ValueError::Endpoint),
+            inherited if inherited.starts_with("fd:") => Ok(Self::Inherited(text.to_owned())),
+            path => Ok(Self::Path(path.into())),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inherited(text) => out.write_str(text),
+            Self::Path(path) => write!(out, "{}", path.display()),
+        }
+    }
+}
+
+macro_rules! from_string {
+    ($($name:ty),*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = ValueError;
+
+            fn try_from(text: String) -> Result<Self, ValueError> {
+                text.parse()
+            }
+        }
+    )*};
+}
+
+from_string!(Size, Mac, Serial, Endpoint);
+
+/// The `key=value` pairs of one option, each key at most once.
+struct Pairs<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Pairs<'a> {
+    fn parse(text: &'a str, keys: &[&str], known: &'static str) -> Result<Self, ValueError> {
+        let mut pairs: Vec<(&str, &str)> = Vec::new();
+        for part in text.split(',') {
+            let (key, value) = part
+                .split_once('=')
+                .ok_or_else(|| ValueError::Pair(part.to_owned()))?;
+            if !keys.contains(&key) {
+                let key = key.to_owned();
+                return Err(ValueError::Key { key, known });
+            }
+            if pairs.iter().any(|(other, _)| *other == key) {
+                return Err(ValueError::Twice(key.to_owned()));
+            }
+            pairs.push((key, value));
+        }
+        Ok(Self(pairs))
+    }
+
+    fn get(&self, key: &str) -> Option<&'a str> {
+        let found = self.0.iter().find(|(name, _)| *name == key);
+        found.map(|(_, value)| *value).filter(|value| !value.is_empty())
+    }
+
+    fn need(&self, key: &'static str) -> Result<&'a str, ValueError> {
+        self.get(key).ok_or(ValueError::Missing(key))
+    }
+}
+
+impl FromStr for Disk {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let pairs = Pairs::parse(text, &["path", "readonly"], "path, readonly")?;
+        let readonly = match pairs.get("readonly") {
+            None | Some("off") => false,
+            Some("on") => true,
+            Some(other) => return Err(ValueError::Switch(other.to_owned())),
+        };
+        Ok(Self {
+            path: pairs.need("path")?.into(),
+            readonly,
+        })
+    }
+}
+
+impl FromStr for Net {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let pairs = Pairs::parse(text, &["link", "mac", "mtu"], "link, mac, mtu")?;
+        let mtu = |text: &str| {
+            text.parse()
+                .map_err(|_| ValueError::Mtu(text.to_owned()))
+        };
+        Ok(Self {
+            link: pairs.get("link").map(str::parse).transpose()?,
+            mac: pairs.need("mac")?.parse()?,
+            mtu: pairs.get("mtu").map_or(Ok(DEFAULT_MTU), mtu)?,
+        })
+    }
+}
+
+impl FromStr for Console {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let pairs = Pairs::parse(text, &["name", "socket", "device"], "name, socket, device")?;
+        Ok(Self {
+            name: pairs.need("name")?.to_owned(),
+            socket: pairs.get("socket").map(str::parse).transpose()?,
+            device: pairs.get("device").map(PathBuf::from),
+        })
+    }
+}
+
+impl Machine {
+    /// Reads a machine file.
+    pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// Checks what single values cannot tell.
+    pub fn check(&self) -> Result<(), ValueError> {
+        if !(1..=MAX_CPUS).contains(&self.cpus) {
+            return Err(ValueError::Cpus(self.cpus));
+        }
+        for net in &self.net {
+            if net.mtu < 576 {
+                return Err(ValueError::Mtu(net.mtu.to_string()));
+            }
+        }
+        for console in &self.console {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+            if console.name.is_empty()
+                || console.name.len() > 64
+                || !console.name.bytes().all(plain)
+            {
+                return Err(ValueError::Name(console.name.clone()));
+            }
+            if console.socket.is_some() == console.device.is_some() {
+                return Err(ValueError::ConsoleEnd(console.name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_file_says_the_same_as_the_options() {
+        let machine = Machine::from_toml(
+            r#"
+            kernel = "vmlinuz"
+            initrd = "initrd"
+            cmdline = "console=ttyS0"
+            memory = "1G"
+            cpus = 2
+            serial = "file=/tmp/log"
+            control = "fd:3"
+
+            [[disk]]
+            path = "root.img"
+            readonly = true
+
+            [[net]]
+            link = "fd:4"
+            mac = "02:53:4b:00:07:17"
+
+            [[console]]
+            name = "jp.sekisho.agent.0"
+            socket = "fd:5"
+            "#,
+        )
+        .unwrap();
+        machine.check().unwrap();
+        assert_eq!(machine.memory, "1G".parse().unwrap());
+        assert_eq!(machine.disk, ["path=root.img,readonly=on".parse().unwrap()]);
+        let net = "link=fd:4,mac=02:53:4b:00:07:17,mtu=1420";
+        assert_eq!(machine.net, [net.parse().unwrap()]);
+        let console = "name=jp.sekisho.agent.0,socket=fd:5";
+        assert_eq!(machine.console, [console.parse().unwrap()]);
+        assert_eq!(machine.serial, Serial::File("/tmp/log".into()));
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        let error = Machine::from_toml("kernel = \"k\"\nmemroy = \"1G\"").unwrap_err();
+        assert!(error.to_string().contains("memroy"), "{error}");
+        let error = "path=x,ro=on".parse::<Disk>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`ro` is unknown here: the keys are path, readonly"
+        );
+    }
+
+    #[test]
+    fn crooked_values_are_refused() {
+        for mac in ["", "02:53:4b:00:07", "03:00:00:00:00:01", "02:53:4b:00:07:17:00"] {
+            assert!(mac.parse::<Mac>().is_err(), "{mac}");
+        }
+        for size in ["", "M", "1T", "-1M", "99999999999G"] {
+            assert!(size.parse::<Size>().is_err(), "{size}");
+        }
+        assert!("readonly=on".parse::<Disk>().is_err());
+        assert!("path=a,path=b".parse::<Disk>().is_err());
+        assert!("path=a,readonly=maybe".parse::<Disk>().is_err());
+        assert!("mac=02:53:4b:00:07:17,mtu=x".parse::<Net>().is_err());
+        assert!("pty".parse::<Serial>().is_err());
+    }
+}
