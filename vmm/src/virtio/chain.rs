@@ -100,12 +100,10 @@ impl Chain {
         // indirect one and a table outside memory: the last descriptor then still has a successor,
         // or there was none at all.
         let mut complete = false;
-        let mut count = 0;
-        for descriptor in chain {
-            if count == limit {
+        for (count, descriptor) in chain.enumerate() {
+            if count == usize::from(limit) {
                 return Err(DriverFault::TooLong);
             }
-            count += 1;
             complete = !descriptor.has_next();
             let piece = Piece {
                 address: descriptor.addr(),

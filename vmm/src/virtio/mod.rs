@@ -12,6 +12,7 @@ mod queue;
 mod regs;
 mod transport;
 
+pub mod net;
 pub mod rng;
 pub mod worker;
 

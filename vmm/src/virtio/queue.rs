@@ -1,7 +1,7 @@
 //! A split virtqueue (virtio 1.2, section 2.7), walked by `virtio-queue`, with every rule that the
 //! driver can break turned into a value.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use thiserror::Error;
 use virtio_queue::{Queue, QueueOwnedT as _, QueueT as _};
@@ -11,6 +11,9 @@ use super::{Chain, GuestRam};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`: the driver polls.
 const NO_INTERRUPT: u16 = 1;
+const AVAIL_HEADER_LEN: u64 = 4;
+const USED_HEADER_LEN: u64 = 4;
+const USED_ELEMENT_LEN: usize = 8;
 /// Vector number that stands for none (virtio 1.2, section 4.1.5.1.2).
 pub(super) const NO_VECTOR: u16 = 0xffff;
 
@@ -42,8 +45,8 @@ pub struct VirtQueue {
     ring: Queue,
     /// MSI-X vector of its interrupts, or [`NO_VECTOR`].
     pub(super) vector: u16,
-    /// Chains went back to the driver since the last look at whether it wants to know.
-    used: bool,
+    /// Used index at the last look at whether the driver wants to know.
+    told: u16,
 }
 
 impl VirtQueue {
@@ -52,7 +55,7 @@ impl VirtQueue {
         Ok(Self {
             ring: Queue::new(max_size)?,
             vector: NO_VECTOR,
-            used: false,
+            told: 0,
         })
     }
 
@@ -90,9 +93,28 @@ impl VirtQueue {
 
     /// Gives a chain back to the driver with `written` bytes in its writable buffers.
     pub fn push(&mut self, ram: &GuestRam, head: u16, written: u32) -> Result<(), DriverFault> {
-        self.used = true;
-        self.ring
-            .add_used(ram, head, written)
+        self.push_all(ram, &[(head, written)])
+    }
+
+    /// Gives several chains back at once: heads, and bytes written. The driver sees none of them or
+    /// all, which a frame in mergeable buffers needs (virtio 1.2, section 5.1.6.4.1).
+    pub fn push_all(&mut self, ram: &GuestRam, used: &[(u16, u32)]) -> Result<(), DriverFault> {
+        let size = self.ring.size();
+        let mut next = self.ring.next_used();
+        for (head, written) in used {
+            let mut element = [0; USED_ELEMENT_LEN];
+            element[..2].copy_from_slice(&head.to_le_bytes());
+            element[4..].copy_from_slice(&written.to_le_bytes());
+            let slot = u64::from(next.checked_rem(size).unwrap_or(0));
+            let place = self.ring.used_ring() + USED_HEADER_LEN + slot * 8;
+            ram.write_slice(&element, GuestAddress(place))
+                .map_err(|_| DriverFault::Ring)?;
+            next = next.wrapping_add(1);
+        }
+        self.ring.set_next_used(next);
+        let index = GuestAddress(self.ring.used_ring() + 2);
+        // Release: the elements are in memory before the index that covers them.
+        ram.store(next.to_le(), index, Ordering::Release)
             .map_err(|_| DriverFault::Ring)
     }
 
@@ -107,26 +129,27 @@ impl VirtQueue {
             .map_err(|_| DriverFault::Ring)
     }
 
-    /// Asks the driver to send no notifications until [`VirtQueue::listen`].
-    pub fn hush(&mut self, ram: &GuestRam) -> Result<(), DriverFault> {
-        if !self.ring.ready() {
-            return Ok(());
-        }
-        self.ring
-            .disable_notification(ram)
-            .map_err(|_| DriverFault::Ring)
-    }
-
-    /// Whether the driver is to be interrupted for what was pushed since the last call.
+    /// Whether the driver is to be interrupted for what was pushed since the last call (virtio
+    /// 1.2, section 2.7.7).
     pub(super) fn wants_interrupt(&mut self, ram: &GuestRam) -> bool {
-        if !std::mem::take(&mut self.used) {
+        let new = self.ring.next_used();
+        let old = std::mem::replace(&mut self.told, new);
+        if new == old {
             return false;
         }
+        // The used index is visible before the driver's wish is read: else a driver that goes to
+        // sleep between the two would never be woken.
+        fence(Ordering::SeqCst);
+        let read = |offset: u64| {
+            let place = GuestAddress(self.ring.avail_ring() + offset);
+            ram.load(place, Ordering::Relaxed).map(u16::from_le)
+        };
         if self.ring.event_idx_enabled() {
-            return self.ring.needs_notification(ram).unwrap_or(true);
+            let event = read(AVAIL_HEADER_LEN + 2 * u64::from(self.ring.size()));
+            let since_event = |event: u16| new.wrapping_sub(event).wrapping_sub(1);
+            return event.is_ok_and(|event| since_event(event) < new.wrapping_sub(old));
         }
-        let flags = ram.load(GuestAddress(self.ring.avail_ring()), Ordering::Relaxed);
-        u16::from_le(flags.unwrap_or(0)) & NO_INTERRUPT == 0
+        read(0).is_ok_and(|flags| flags & NO_INTERRUPT == 0)
     }
 
     /// Enables the queue with these addresses and this size.
@@ -156,6 +179,6 @@ impl VirtQueue {
     pub(super) fn reset(&mut self) {
         self.ring.reset();
         self.vector = NO_VECTOR;
-        self.used = false;
+        self.told = 0;
     }
 }

@@ -1,4 +1,4 @@
-//! Modern virtio-pci (virtio 1.2, section 4.1): one BAR, MSI-X, no legacy interface, no INTx.
+//! Modern virtio-pci (virtio 1.2, section 4.1): one BAR, MSI-X, no legacy interface, no `INTx`.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -337,8 +337,8 @@ impl<D: Device> VirtioPci<D> {
         let bar = self.space.u32_at(at + CAP_BAR).to_le_bytes()[0];
         let offset = self.space.u32_at(at + CAP_OFFSET);
         let length = usize::try_from(self.space.u32_at(at + CAP_LENGTH)).ok()?;
-        let aligned =
-            matches!(length, 1 | 2 | 4) && offset % self.space.u32_at(at + CAP_LENGTH) == 0;
+        let aligned = matches!(length, 1 | 2 | 4)
+            && offset.is_multiple_of(self.space.u32_at(at + CAP_LENGTH));
         (bar == regs::BAR && aligned).then_some((offset.into(), length))
     }
 
