@@ -1,0 +1,67 @@
+//! What a laptop is to be like.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::build;
+
+/// A folder of the build machine at the same path in the laptop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Absolute, without spaces or commas; must exist.
+    pub path: PathBuf,
+    /// Whether the laptop may write there.
+    pub writable: bool,
+}
+
+/// The laptop's hardware. The whole tree of the build machine is there read-only in any case
+/// (writes stay in the laptop's memory), except `/tmp` and `/run`, which are its own.
+#[derive(Debug)]
+pub struct Options {
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Processors.
+    pub cpus: u8,
+    /// The far ends of the cables of `eth0`, `eth1`: tap descriptors. A card without one exists
+    /// and has no carrier.
+    pub wires: Vec<OwnedFd>,
+    /// Cards whose cable is not plugged in at power-on, by number.
+    pub unplugged: Vec<usize>,
+    /// Names of console ports beside the laptop's own; their far ends: [`Laptop::port`]. In the
+    /// laptop they are `/dev/virtio-ports/NAME`.
+    ///
+    /// [`Laptop::port`]: crate::Laptop::port
+    pub ports: Vec<String>,
+    /// Shared folders beside the laptop's own work folder ([`Laptop::folder`]), which it may
+    /// write.
+    ///
+    /// [`Laptop::folder`]: crate::Laptop::folder
+    pub shares: Vec<Share>,
+    /// Load the module that keeps emulation from aborting under firmware guests (see `cr8/`).
+    pub cr8_workaround: bool,
+    /// Where folders of runs are made.
+    pub runs: PathBuf,
+    /// How long the way from power-on to the first command may take.
+    pub boot_limit: Duration,
+}
+
+/// Number of network cards.
+pub(crate) const CARDS: usize = 2;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory: 2048,
+            cpus: 2,
+            wires: Vec::new(),
+            unplugged: Vec::new(),
+            ports: Vec::new(),
+            shares: Vec::new(),
+            cr8_workaround: false,
+            runs: build::target_dir().join("laptop"),
+            // Four seconds on an idle machine; tests run beside builds.
+            boot_limit: Duration::from_secs(90),
+        }
+    }
+}
