@@ -77,6 +77,8 @@ pub const BASE: &[Rule] = &[
     Rule::allow(libc::SYS_rt_sigreturn),
     Rule::allow(libc::SYS_restart_syscall),
     Rule::allow(libc::SYS_tgkill),
+    // The message of a panic asks for the working directory.
+    Rule::allow(libc::SYS_getcwd),
     Rule::allow(libc::SYS_getpid),
     Rule::allow(libc::SYS_gettid),
     Rule::allow(libc::SYS_sched_getaffinity),
