@@ -1,8 +1,12 @@
 //! The gate: the one process that decides about every frame of the work OS.
 
 pub mod admit;
+pub mod counters;
+pub mod device;
+pub mod edge;
 pub mod packet;
 pub mod path;
+pub mod plan;
 pub mod situation;
 
 use thiserror::Error;

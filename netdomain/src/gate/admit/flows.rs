@@ -36,15 +36,15 @@ const ICMP: Duration = Duration::from_secs(60);
 
 /// A conversation as the laptop sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(super) struct Key {
     /// Transport protocol.
-    pub protocol: Protocol,
+    pub(super) protocol: Protocol,
     /// The other end.
-    pub peer: Ipv4Addr,
+    pub(super) peer: Ipv4Addr,
     /// Port of the other end; the identifier for ICMP echo.
-    pub peer_port: u16,
+    pub(super) peer_port: u16,
     /// Port of the laptop; the identifier for ICMP echo.
-    pub local_port: u16,
+    pub(super) local_port: u16,
 }
 
 /// Under what circumstances a decision was made. An entry that was decided under others is
@@ -69,19 +69,19 @@ enum State {
 
 /// One connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry {
+pub(super) struct Entry {
     key: Key,
     /// The circumstances of that decision.
     pub scope: Scope,
     /// Who began it.
-    pub begun: Direction,
+    pub(super) begun: Direction,
     state: State,
     expires: Moment,
 }
 
 impl Entry {
     /// Takes note of a packet of this connection.
-    pub fn seen(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Moment) {
+    pub(super) fn seen(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Moment) {
         if let Some(flags) = flags {
             self.state = next_state(self.state, self.begun == direction, flags);
         }
@@ -89,7 +89,7 @@ impl Entry {
     }
 
     /// Whether the connection has ended, so that a SYN on it begins another one.
-    pub fn ended(&self) -> bool {
+    pub(super) fn ended(&self) -> bool {
         matches!(self.state, State::Closing | State::Reset)
     }
 }
@@ -117,7 +117,7 @@ fn lifetime(protocol: Protocol, state: State) -> Duration {
 
 /// How a new TCP connection came to our notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub(super) enum Start {
     /// By its first packet.
     First,
     /// In the middle: the gate is younger than the connection.
@@ -126,10 +126,10 @@ pub enum Start {
 
 /// There is no place for another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub(super) struct Full;
 
 /// The table.
-pub struct FlowTable {
+pub(super) struct FlowTable {
     entries: Vec<Option<Entry>>,
     hash: RandomState,
 }
@@ -145,7 +145,7 @@ impl Default for FlowTable {
 
 impl FlowTable {
     /// The live connection of this key.
-    pub fn find(&mut self, key: &Key, now: Moment) -> Option<&mut Entry> {
+    pub(super) fn find(&mut self, key: &Key, now: Moment) -> Option<&mut Entry> {
         self.set(key)
             .iter_mut()
             .flatten()
@@ -153,7 +153,7 @@ impl FlowTable {
     }
 
     /// Adds a connection that policy has allowed, over a former one of the same key.
-    pub fn insert(
+    pub(super) fn insert(
         &mut self,
         key: Key,
         scope: Scope,
@@ -187,7 +187,7 @@ impl FlowTable {
     }
 
     /// Forgets a connection.
-    pub fn remove(&mut self, key: &Key) {
+    pub(super) fn remove(&mut self, key: &Key) {
         for slot in self.set(key) {
             if slot.is_some_and(|held| held.key == *key) {
                 *slot = None;

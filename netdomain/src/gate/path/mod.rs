@@ -1,6 +1,165 @@
-//! The path: between admission and the sockets.
+//! The path: between admission and the sockets, in both directions.
+//!
+//! Out: one admitted super-packet is segmented, sealed into batches of equal datagrams, and each
+//! batch leaves with one system call. In: datagrams are opened, and what is admitted is coalesced
+//! into super-frames for the guest.
 
+mod coalesce;
+mod datagram;
 mod mss;
 mod segment;
 
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+pub use coalesce::{Coalescer, Deliver, Ethernet};
+pub use datagram::{BATCH as INBOX_DATAGRAMS, Inbox, enable_receive_offload, send as send_datagram};
 pub use segment::{Segment, Segments};
+
+use super::admit::Admitted;
+use super::packet::Packet;
+use crate::moment::Moment;
+use crate::tunnel::{SealError, SegBatch, Tunnel};
+
+/// Batches that may wait for a socket. The longest super-packet (123 segments of 536 bytes) takes
+/// three; the rest is what a turn's small packets need.
+const BATCHES: usize = 8;
+/// Batches that must be free before another frame is read.
+const RESERVE: usize = 3;
+
+/// What became of the batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// All are gone.
+    All,
+    /// The socket takes no more for now.
+    Full,
+}
+
+/// Sealed datagrams on their way out. It does not matter which socket they leave by: they are the
+/// gateway's to open wherever they come from.
+#[derive(Debug, Default)]
+pub struct Path {
+    batches: [SegBatch; BATCHES],
+    /// The oldest batch, and how many from there are in use.
+    first: usize,
+    used: usize,
+    /// The device below cannot segment: batches go out datagram by datagram.
+    single: bool,
+    /// Datagrams that were dropped for want of room or by the kernel.
+    pub dropped: u64,
+}
+
+impl Path {
+    /// Whether there is room for the longest super-packet.
+    pub const fn has_room(&self) -> bool {
+        self.used + RESERVE <= BATCHES
+    }
+
+    /// Seals an admitted packet into the waiting batches.
+    pub fn send(
+        &mut self,
+        admitted: &Admitted<Packet<'_>>,
+        tunnel: &mut impl Tunnel,
+        mtu: u16,
+        now: Moment,
+    ) -> Result<(), SealError> {
+        for segment in Segments::new(admitted, mtu) {
+            let len = tunnel.sealed_len(&segment);
+            let Some(batch) = self.batch_for(len) else {
+                self.dropped += 1;
+                continue;
+            };
+            tunnel.seal(&segment, batch, now)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the waiting batches to `socket`. An error is the path's, not one datagram's: what
+    /// waits stays for the next path.
+    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<Flushed, Errno> {
+        while self.used > 0 {
+            let batch = &self.batches[self.first];
+            match send_all(socket, batch, &mut self.single) {
+                Ok(lost) => self.dropped += lost,
+                Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(Flushed::Full),
+                Err(error) => return Err(error),
+            }
+            self.batches[self.first].clear();
+            self.first = (self.first + 1) % BATCHES;
+            self.used -= 1;
+        }
+        Ok(Flushed::All)
+    }
+
+    /// Whether something waits.
+    pub const fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Drops what waits: there is no way for it any more.
+    pub fn clear(&mut self) {
+        for batch in &mut self.batches {
+            self.dropped += batch.count() as u64;
+            batch.clear();
+        }
+        self.used = 0;
+    }
+
+    /// The new path may be able to do what the old one could not.
+    pub const fn changed(&mut self) {
+        self.single = false;
+    }
+
+    fn batch_for(&mut self, len: usize) -> Option<&mut SegBatch> {
+        let last = (self.first + self.used.max(1) - 1) % BATCHES;
+        let at = if self.used > 0 && self.batches[last].fits(len) {
+            last
+        } else if self.used < BATCHES {
+            self.used += 1;
+            (self.first + self.used - 1) % BATCHES
+        } else {
+            return None;
+        };
+        Some(&mut self.batches[at])
+    }
+}
+
+/// Sends one batch, datagram by datagram where the kernel or the device does not segment. Returns
+/// how many datagrams were lost.
+fn send_all(socket: BorrowedFd<'_>, batch: &SegBatch, single: &mut bool) -> Result<u64, Errno> {
+    if batch.is_empty() {
+        return Ok(0);
+    }
+    if !*single {
+        match datagram::send_batch(socket, batch) {
+            // A device without checksum offload (EIO before Linux 6.11), or a path MTU below the
+            // segment (EINVAL).
+            Err(Errno::IO | Errno::INVAL) => *single = true,
+            Err(error) => return lost_or_failed(error),
+            Ok(()) => return Ok(0),
+        }
+    }
+    let mut lost = 0;
+    for (index, datagram) in batch.bytes().chunks(batch.segment()).enumerate() {
+        match send_datagram(socket, datagram) {
+            Ok(()) => {}
+            // Nothing of the batch is gone yet: it may wait.
+            Err(Errno::AGAIN | Errno::NOBUFS) if index == 0 => return Err(Errno::AGAIN),
+            Err(Errno::AGAIN | Errno::NOBUFS) => lost += 1,
+            Err(error) => lost += lost_or_failed(error)?,
+        }
+    }
+    Ok(lost)
+}
+
+/// An ICMP error that some earlier datagram drew is reported by the next call on the socket
+/// (RFC 1122, section 4.1.3.3): one datagram's loss, forged by whoever likes, and no failure of the
+/// path. A path that is truly gone shows by silence.
+fn lost_or_failed(error: Errno) -> Result<u64, Errno> {
+    match error {
+        Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::MSGSIZE => Ok(1),
+        error => Err(error),
+    }
+}

@@ -12,7 +12,7 @@ const MSS: u8 = 2;
 
 /// Lowers the MSS option (RFC 9293, section 3.7.1) in the IPv4 and TCP headers of a SYN to what
 /// fits `mtu`, and corrects the TCP checksum by the difference (RFC 1624).
-pub fn clamp_mss(headers: &mut [u8], mtu: u16) {
+pub(super) fn clamp_mss(headers: &mut [u8], mtu: u16) {
     let most = mtu.saturating_sub((IPV4_HEADER + TCP_HEADER) as u16);
     let mut at = IPV4_HEADER + TCP_HEADER;
     while let Some(&kind) = headers.get(at) {

@@ -1,0 +1,213 @@
+//! The edge: the guest's side of the gate. It answers what belongs to the guest's own network and
+//! hands on what wants out.
+
+mod arp;
+mod dhcp;
+mod dns;
+mod icmp;
+mod ipv6;
+mod reply;
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use sekisho_framelink::{GsoType, NetHdr};
+use sekisho_policy::Protocol;
+use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
+
+pub use dns::{Asked, Domains, Question, Resolver};
+use icmp::ErrorBudget;
+pub use reply::{ETHERNET_HEADER, Reply};
+
+use super::admit::{Refusal, Rule, Subject};
+use super::device::Device;
+use super::packet::{IPV4_HEADER, IcmpKind, Offload, Packet, Transport};
+use super::path::Ethernet;
+use crate::moment::Moment;
+
+/// The MAC address of the gate, on every laptop: locally administered, "SK".
+pub const GATE_MAC: EthernetAddress = EthernetAddress([0x02, 0x53, 0x4b, 0xff, 0xff, 0x01]);
+
+const DNS: u16 = 53;
+const TCP_CHECKSUM: u16 = 16;
+const UDP_CHECKSUM: u16 = 6;
+
+/// What a frame of the guest turned out to be.
+#[derive(Debug)]
+pub enum Taken<'a> {
+    /// A packet that wants out, for admission to decide.
+    Transit(Packet<'a>),
+    /// A question for the resolver.
+    Question(Packet<'a>),
+    /// Dealt with; there may be a reply.
+    Done,
+    /// Refused here; there may be a reply all the same.
+    Refused(Refusal),
+}
+
+/// What a part of the edge made of its frame.
+enum Outcome {
+    Done,
+    Refused(Rule),
+}
+
+/// The edge.
+#[derive(Debug)]
+pub struct Edge {
+    device: Device,
+    ethernet: Ethernet,
+    netmask: Ipv4Addr,
+    broadcast: Ipv4Addr,
+    errors: ErrorBudget,
+}
+
+impl Edge {
+    /// The edge of this device.
+    pub fn new(device: Device, now: Moment) -> Self {
+        let net = Ipv4Net::new(device.address, device.prefix).unwrap_or_default();
+        Self {
+            device,
+            ethernet: Ethernet {
+                guest: device.mac,
+                gate: GATE_MAC,
+            },
+            netmask: net.netmask(),
+            broadcast: net.broadcast(),
+            errors: ErrorBudget::new(now),
+        }
+    }
+
+    /// Who talks to whom on the guest's Ethernet.
+    pub const fn ethernet(&self) -> Ethernet {
+        self.ethernet
+    }
+
+    /// Takes one frame of the guest, header checked by the link. An answer is left in `reply`,
+    /// which comes empty.
+    pub fn take<'a>(&mut self, header: &NetHdr, frame: &'a [u8], reply: &mut Reply, now: Moment) -> Taken<'a> {
+        let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
+            return refuse(Rule::Malformed, 0);
+        };
+        let ether_type = u16::from(ethernet.ethertype());
+        if ethernet.src_addr() != self.device.mac {
+            return refuse(Rule::AntiSpoof, ether_type);
+        }
+        let body = &frame[ETHERNET_HEADER..];
+        let to_gate = ethernet.dst_addr() == GATE_MAC;
+        let outcome = match ethernet.ethertype() {
+            EthernetProtocol::Ipv4 => return self.ipv4(header, body, to_gate, reply, now),
+            EthernetProtocol::Arp => self.arp(body, reply),
+            EthernetProtocol::Ipv6 => self.ipv6(body, to_gate, reply),
+            EthernetProtocol::Unknown(_) => Outcome::Refused(Rule::EtherType),
+        };
+        match outcome {
+            Outcome::Done => Taken::Done,
+            Outcome::Refused(rule) => refuse(rule, ether_type),
+        }
+    }
+
+    fn ipv4<'a>(
+        &mut self,
+        header: &NetHdr,
+        body: &'a [u8],
+        to_gate: bool,
+        reply: &mut Reply,
+        now: Moment,
+    ) -> Taken<'a> {
+        const IPV4: u16 = 0x0800;
+        let packet = match offload(header).and_then(|offload| {
+            let packet = Packet::parse(body, offload).map_err(Rule::from)?;
+            checksum_in_place(header, &packet).then_some(packet).ok_or(Rule::Malformed)
+        }) {
+            Ok(packet) => packet,
+            Err(rule) => return refuse(rule, IPV4),
+        };
+        let flow = packet.flow();
+        let refused = |rule| {
+            Taken::Refused(Refusal {
+                rule,
+                subject: Subject::outbound(&flow),
+            })
+        };
+        let dhcp = flow.protocol == Protocol::Udp && flow.destination_port == dhcp::SERVER;
+        let unbound = flow.source.is_unspecified() && dhcp;
+        if flow.source != self.device.address && !unbound {
+            return refused(Rule::AntiSpoof);
+        }
+        let to_router = flow.destination == self.device.router;
+        if dhcp && (to_router || flow.destination.is_broadcast()) {
+            let payload = packet.body().get(reply::UDP_HEADER..).unwrap_or(&[]);
+            return match self.dhcp(payload, reply) {
+                Outcome::Done => Taken::Done,
+                Outcome::Refused(rule) => refused(rule),
+            };
+        }
+        // A DHCP server's answer: the guest plays one (T38).
+        if flow.protocol == Protocol::Udp && flow.source_port == dhcp::SERVER && !to_router {
+            return refused(Rule::Impostor);
+        }
+        if to_router {
+            return self.to_router(packet, reply, now);
+        }
+        if !to_gate {
+            // Sent to a MAC address that nobody has, or to all: multicast and broadcast end here.
+            return refused(Rule::NotServed);
+        }
+        Taken::Transit(packet)
+    }
+
+    /// A packet to the gate itself.
+    fn to_router<'a>(&mut self, packet: Packet<'a>, reply: &mut Reply, now: Moment) -> Taken<'a> {
+        let flow = packet.flow();
+        match packet.transport() {
+            Transport::Udp if flow.destination_port == DNS => Taken::Question(packet),
+            Transport::Icmp {
+                kind: IcmpKind::EchoRequest,
+            } => {
+                self.echo(&packet, reply);
+                Taken::Done
+            }
+            _ => {
+                self.prohibit(&packet, reply, now);
+                Taken::Refused(Refusal {
+                    rule: Rule::NotServed,
+                    subject: Subject::outbound(&flow),
+                })
+            }
+        }
+    }
+}
+
+fn refuse<'a>(rule: Rule, ether_type: u16) -> Taken<'a> {
+    Taken::Refused(Refusal {
+        rule,
+        subject: Subject::Frame { ether_type },
+    })
+}
+
+/// What the guest left to be done, by the header that the link has checked.
+fn offload(header: &NetHdr) -> Result<Offload, Rule> {
+    match header.gso() {
+        Some(GsoType::None) if header.needs_csum() => Ok(Offload::Checksum),
+        Some(GsoType::None) => Ok(Offload::None),
+        Some(GsoType::TcpV4) => Ok(Offload::Tcp {
+            mss: header.gso_size,
+        }),
+        _ => Err(Rule::Malformed),
+    }
+}
+
+/// Whether a missing checksum is the transport's own, where we will write it.
+fn checksum_in_place(header: &NetHdr, packet: &Packet<'_>) -> bool {
+    if packet.offload() == Offload::None {
+        return true;
+    }
+    let offset = match packet.transport() {
+        Transport::Tcp { .. } => TCP_CHECKSUM,
+        Transport::Udp => UDP_CHECKSUM,
+        Transport::Icmp { .. } => return false,
+    };
+    usize::from(header.csum_start) == ETHERNET_HEADER + IPV4_HEADER && header.csum_offset == offset
+}

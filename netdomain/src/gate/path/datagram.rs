@@ -1,0 +1,199 @@
+//! Sends and receives batches of datagrams: `UDP_SEGMENT` out, `recvmmsg` with `UDP_GRO` in.
+//!
+//! The only module of the gate with `unsafe`: rustix has neither control message.
+#![allow(unsafe_code)]
+
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
+
+use rustix::io::Errno;
+
+use crate::tunnel::SegBatch;
+
+/// Datagrams of one system call. With receive offload each is up to 64 KiB: half a megabyte.
+pub const BATCH: usize = 8;
+/// The longest datagram, receive offload included.
+const SLOT: usize = 65_536;
+/// Room for one control message with an `int`.
+const CONTROL: usize = 64;
+
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL]);
+
+/// Memory for one batch of received datagrams.
+pub struct Inbox {
+    storage: Box<[u8]>,
+    control: Box<[Control; BATCH]>,
+    headers: Box<[libc::mmsghdr; BATCH]>,
+    pieces: Box<[libc::iovec; BATCH]>,
+    sizes: [(usize, usize); BATCH],
+    count: usize,
+}
+
+// SAFETY: the pointers in `headers` and `pieces` are written before each system call and read by
+// nobody after it, so it makes no difference which thread holds them in between.
+unsafe impl Send for Inbox {}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        // SAFETY: all-zero is a valid `mmsghdr` and a valid `iovec`: null pointers, zero lengths.
+        let (header, piece) = unsafe { (zeroed::<libc::mmsghdr>(), zeroed::<libc::iovec>()) };
+        Self {
+            storage: vec![0; BATCH * SLOT].into_boxed_slice(),
+            control: Box::new([Control([0; CONTROL]); BATCH]),
+            headers: Box::new([header; BATCH]),
+            pieces: Box::new([piece; BATCH]),
+            sizes: [(0, 0); BATCH],
+            count: 0,
+        }
+    }
+}
+
+impl Inbox {
+    /// Receives up to [`BATCH`] datagrams. Zero: there is none now.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+        self.count = 0;
+        for (index, slot) in self.storage.chunks_exact_mut(SLOT).enumerate() {
+            self.pieces[index] = libc::iovec {
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: SLOT,
+            };
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_name = ptr::null_mut();
+            header.msg_namelen = 0;
+            header.msg_iov = &raw mut self.pieces[index];
+            header.msg_iovlen = 1;
+            header.msg_control = self.control[index].0.as_mut_ptr().cast();
+            header.msg_controllen = CONTROL;
+            header.msg_flags = 0;
+        }
+        // SAFETY: `BATCH` headers are filled, each with one piece and one control buffer that this
+        // structure owns and that live through the call; the lengths are theirs.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        };
+        let Ok(received) = usize::try_from(received) else {
+            return match last_error() {
+                Errno::AGAIN | Errno::INTR => Ok(0),
+                error => Err(error),
+            };
+        };
+        for index in 0..received {
+            let len = usize::try_from(self.headers[index].msg_len).unwrap_or(0).min(SLOT);
+            let truncated = self.headers[index].msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            let len = if truncated { 0 } else { len };
+            let segment = self.segment_size(index).unwrap_or(len).max(1);
+            self.sizes[index] = (len, segment);
+        }
+        self.count = received;
+        Ok(received)
+    }
+
+    /// The datagrams of the last batch, one by one.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.storage
+            .chunks_exact(SLOT)
+            .zip(self.sizes)
+            .take(self.count)
+            .flat_map(|(slot, (len, segment))| slot[..len].chunks(segment))
+    }
+
+    /// The size of the datagrams that the kernel joined into one, if it did.
+    fn segment_size(&self, index: usize) -> Option<usize> {
+        let header = &self.headers[index].msg_hdr;
+        // SAFETY: the kernel filled `msg_control` up to `msg_controllen`, which lies in our buffer.
+        let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
+        while !control.is_null() {
+            // SAFETY: `control` is not null, so it points to a whole `cmsghdr` within our buffer.
+            let message = unsafe { *control };
+            if message.cmsg_level == libc::SOL_UDP && message.cmsg_type == libc::UDP_GRO {
+                // SAFETY: a `UDP_GRO` message carries an `int`; the read may be unaligned.
+                let size = unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast::<libc::c_int>()) };
+                return usize::try_from(size).ok().filter(|&size| size > 0);
+            }
+            // SAFETY: `control` came from this header.
+            control = unsafe { libc::CMSG_NXTHDR(header, control) };
+        }
+        None
+    }
+}
+
+/// Sends a batch with one system call, or fails without having sent anything.
+pub fn send_batch(socket: BorrowedFd<'_>, batch: &SegBatch) -> Result<(), Errno> {
+    if batch.count() == 1 {
+        return send(socket, batch.bytes());
+    }
+    let mut piece = libc::iovec {
+        iov_base: batch.bytes().as_ptr().cast_mut().cast(),
+        iov_len: batch.bytes().len(),
+    };
+    let mut control = Control([0; CONTROL]);
+    // SAFETY: all-zero is a valid `msghdr`.
+    let mut header = unsafe { zeroed::<libc::msghdr>() };
+    header.msg_iov = &raw mut piece;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    // A segment is shorter than 64 KiB.
+    let segment = u16::try_from(batch.segment()).unwrap_or(u16::MAX);
+    // SAFETY: `CONTROL` bytes are room for one `cmsghdr` with a `u16`, and the buffer is aligned
+    // for it; `CMSG_FIRSTHDR` of a buffer with room is not null.
+    unsafe {
+        header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as libc::c_uint) as usize;
+        let message = libc::CMSG_FIRSTHDR(&raw const header);
+        (*message).cmsg_level = libc::SOL_UDP;
+        (*message).cmsg_type = libc::UDP_SEGMENT;
+        (*message).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as libc::c_uint) as usize;
+        ptr::write_unaligned(libc::CMSG_DATA(message).cast::<u16>(), segment);
+    }
+    // SAFETY: the header's one piece and its control buffer live through the call; the kernel only
+    // reads them.
+    let sent = unsafe {
+        libc::sendmsg(
+            socket.as_raw_fd(),
+            &raw const header,
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    if sent < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Sends one datagram.
+pub fn send(socket: BorrowedFd<'_>, datagram: &[u8]) -> Result<(), Errno> {
+    use rustix::net::{SendFlags, send};
+    send(
+        socket,
+        datagram,
+        SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+    )
+    .map(|_| ())
+}
+
+/// Asks the kernel to join datagrams of one sender on this socket.
+pub fn enable_receive_offload(socket: impl AsFd) -> Result<(), Errno> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an `int` that lives through the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+fn last_error() -> Errno {
+    std::io::Error::last_os_error()
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
+}

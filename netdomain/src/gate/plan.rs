@@ -1,0 +1,108 @@
+//! What the gate takes from policy besides admission, in the shape in which it is used.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use sekisho_control::{Side, UplinkKind};
+use sekisho_policy::{Policy, Verified};
+
+use super::edge::Domains;
+use super::situation::{GatewayId, Timings};
+
+/// A gateway.
+#[derive(Debug, Clone)]
+pub struct GatewayPlan {
+    /// Its name.
+    pub name: String,
+    /// Outside address.
+    pub outside: SocketAddrV4,
+    /// Address on the office LAN.
+    pub lan: Option<SocketAddrV4>,
+    /// WireGuard public key.
+    pub public_key: [u8; 32],
+    /// Uplinks that may carry its tunnel.
+    pub uplinks: Vec<UplinkKind>,
+}
+
+/// How premises are proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeaconPlan {
+    /// SHA-256 of the beacon's public key information.
+    pub spki_sha256: [u8; 32],
+    /// Longest time from request to answer.
+    pub round_trip: Duration,
+    /// Where it listens.
+    pub address: SocketAddrV4,
+}
+
+/// The plan.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Gateways in the order of policy; a [`GatewayId`] is a place in here.
+    pub gateways: Vec<GatewayPlan>,
+    /// The beacon, if there is one.
+    pub beacon: Option<BeaconPlan>,
+    /// Times.
+    pub timings: Timings,
+    /// Domains and their DNS servers.
+    pub domains: Domains,
+    /// Rules of admission, built-in ones not counted.
+    pub rules: usize,
+}
+
+/// Gateways that a gate serves; more are not needed and would only cost memory.
+const MAX_GATEWAYS: usize = 8;
+/// Rules of admission that are no flow: `default-deny` and `forbidden`.
+const FIXED_RULES: usize = 2;
+
+impl Plan {
+    /// Takes what the gate needs.
+    pub fn new(policy: &Verified<Policy>) -> Self {
+        let gateways = policy.vpn.gateway.iter().take(MAX_GATEWAYS);
+        Self {
+            gateways: gateways
+                .map(|gateway| GatewayPlan {
+                    name: gateway.name.clone(),
+                    outside: gateway.address,
+                    lan: gateway.lan_address,
+                    public_key: gateway.public_key.0,
+                    uplinks: gateway.uplinks.clone(),
+                })
+                .collect(),
+            beacon: policy.onprem.as_ref().map(|onprem| BeaconPlan {
+                spki_sha256: onprem.beacon.spki_sha256.0,
+                round_trip: onprem.beacon.round_trip,
+                address: onprem.beacon.address,
+            }),
+            timings: Timings {
+                dead_after: policy.vpn.dead_after,
+                retry_first: policy.vpn.retry.first,
+                retry_max: policy.vpn.retry.max,
+                recheck: policy
+                    .onprem
+                    .as_ref()
+                    .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
+            },
+            domains: Domains::new(policy),
+            rules: policy.flow.len() + FIXED_RULES,
+        }
+    }
+
+    /// The gateway that a path may lead to: its name, side, peer and uplink must all be policy's.
+    pub fn gateway(
+        &self,
+        name: &str,
+        side: Side,
+        peer: SocketAddrV4,
+        kind: UplinkKind,
+    ) -> Option<GatewayId> {
+        let index = self.gateways.iter().position(|gateway| gateway.name == name)?;
+        let gateway = &self.gateways[index];
+        let address = match side {
+            Side::Outside => Some(gateway.outside),
+            Side::Lan => gateway.lan,
+        };
+        let right = address == Some(peer) && gateway.uplinks.contains(&kind);
+        right.then(|| GatewayId(u8::try_from(index).unwrap_or(u8::MAX)))
+    }
+}
