@@ -125,7 +125,7 @@ impl Receive {
             }
             Gathered::Wait => return Ok(false),
         }
-        let Some(mut frame) = self.arena.get_mut(self.next) else {
+        let Some(frame) = self.arena.get_mut(self.next) else {
             return Ok(true);
         };
         let mut header = frame.hdr;
