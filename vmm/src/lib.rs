@@ -1,12 +1,22 @@
 //! The virtual machine monitor that runs the work OS.
+//!
+//! [`start::run`] takes a [`machine::Machine`] from its file to its end; [`board`] says what is
+//! where, [`pci`] and [`virtio`] are what the guest works with, [`sandbox`] what is left to the
+//! process when the guest starts.
 
 pub mod acpi;
 pub mod board;
 pub mod boot;
 pub mod bus;
 pub mod chipset;
+pub mod control;
 pub mod cpu;
+pub mod devices;
 pub mod irq;
 pub mod machine;
 pub mod pci;
+pub mod sandbox;
+pub mod serve;
+pub mod start;
+pub mod terminal;
 pub mod virtio;

@@ -208,7 +208,10 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(bad)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
         // The first byte's lowest bit marks a group.
@@ -292,7 +295,9 @@ impl<'a> Pairs<'a> {
 
     fn get(&self, key: &str) -> Option<&'a str> {
         let found = self.0.iter().find(|(name, _)| *name == key);
-        found.map(|(_, value)| *value).filter(|value| !value.is_empty())
+        found
+            .map(|(_, value)| *value)
+            .filter(|value| !value.is_empty())
     }
 
     fn need(&self, key: &'static str) -> Result<&'a str, ValueError> {
@@ -322,10 +327,7 @@ impl FromStr for Net {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let pairs = Pairs::parse(text, &["link", "mac", "mtu"], "link, mac, mtu")?;
-        let mtu = |text: &str| {
-            text.parse()
-                .map_err(|_| ValueError::Mtu(text.to_owned()))
-        };
+        let mtu = |text: &str| text.parse().map_err(|_| ValueError::Mtu(text.to_owned()));
         Ok(Self {
             link: pairs.get("link").map(str::parse).transpose()?,
             mac: pairs.need("mac")?.parse()?,
@@ -348,6 +350,24 @@ impl FromStr for Console {
 }
 
 impl Machine {
+    /// A machine with this kernel and nothing beside it.
+    pub fn new(kernel: PathBuf) -> Self {
+        Self {
+            kernel,
+            initrd: None,
+            cmdline: String::new(),
+            memory: Size::default(),
+            cpus: one(),
+            disk: Vec::new(),
+            net: Vec::new(),
+            console: Vec::new(),
+            serial: Serial::None,
+            ps2: false,
+            control: None,
+            user: None,
+        }
+    }
+
     /// Reads a machine file.
     pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
@@ -432,7 +452,12 @@ mod tests {
 
     #[test]
     fn crooked_values_are_refused() {
-        for mac in ["", "02:53:4b:00:07", "03:00:00:00:00:01", "02:53:4b:00:07:17:00"] {
+        for mac in [
+            "",
+            "02:53:4b:00:07",
+            "03:00:00:00:00:01",
+            "02:53:4b:00:07:17:00",
+        ] {
             assert!(mac.parse::<Mac>().is_err(), "{mac}");
         }
         for size in ["", "M", "1T", "-1M", "99999999999G"] {

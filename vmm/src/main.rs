@@ -1,15 +1,166 @@
-fn main() {
-    use sekisho_vmm::board::{Board, Equipment};
-    use sekisho_vmm::boot::LinuxBoot;
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).init();
-    let args: Vec<String> = std::env::args().collect();
-    let board = Board::new(Equipment { memory: 256 << 20, cpus: args[4].parse().unwrap(), ps2: false, serial: Some(Box::new(std::io::stdout())) }).unwrap();
-    let mut k = std::fs::File::open(&args[1]).unwrap();
-    let mut i = std::fs::File::open(&args[2]).unwrap();
-    let panel = board.panel.clone();
-    let loaded = board.load(LinuxBoot { kernel: (&mut k, "k"), initrd: Some((&mut i, "i")), cmdline: &args[3] }).unwrap();
-    loaded.switch_on(|| {}).unwrap();
-    while !panel.power.ended() { std::thread::sleep(std::time::Duration::from_millis(5)); }
-    eprintln!("{:?}", panel.power.ending());
-    std::process::exit(panel.power.ending().unwrap().status().into());
+//! `sekisho-vmm`: runs the work OS.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sekisho_vmm::machine::{Console, Disk, Machine, Net, Serial, Size};
+use sekisho_vmm::start;
+use tracing_subscriber::EnvFilter;
+
+/// Runs the work OS in a virtual machine that reaches nothing but what it is given.
+#[derive(Parser)]
+#[command(name = "sekisho-vmm", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a guest and wait for its end.
+    #[command(after_help = EXAMPLES)]
+    Run(Box<Run>),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A kernel and its initrd, on this terminal (Ctrl-C switches the guest off):
+    sekisho-vmm run --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 --initrd initrd.img \\
+        --cmdline 'console=ttyS0' --serial stdio
+
+  With two processors, a read-only disk and a NIC whose frames go to the network domain:
+    sekisho-vmm run --kernel vmlinuz --memory 2G --cpus 2 --disk path=root.img,readonly=on \\
+        --net link=/run/sekisho/link,mac=02:53:4b:00:07:17,mtu=1420
+
+  The same from a machine file, whose keys are the options' names:
+    sekisho-vmm run --config machine.toml
+
+Exit status:
+  0  the guest shut down      3  the guest asked for a reset
+  1  the guest did not start  4  the guest crashed
+  2  the options are wrong
+
+Start it as root or through the supervisor: it needs /dev/kvm, and closes itself into a sandbox
+before the guest's first instruction. SEKISHO_LOG sets what is logged (error to trace).";
+
+#[derive(Args)]
+struct Run {
+    /// Machine file (TOML). Options given beside it take the place of its values
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Linux kernel (bzImage)
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    kernel: Option<PathBuf>,
+
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+
+    /// Kernel command line
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+
+    /// Guest memory, a multiple of 2M [default: 512M]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+
+    /// Number of processors [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<u8>,
+
+    /// Disk: path=FILE[,readonly=on]; may be given several times
+    #[arg(long, value_name = "KEYS")]
+    disk: Vec<Disk>,
+
+    /// NIC: mac=XX:XX:XX:XX:XX:XX[,link=fd:N|PATH][,mtu=N]; without link the cable is out until
+    /// the supervisor attaches one
+    #[arg(long, value_name = "KEYS")]
+    net: Vec<Net>,
+
+    /// Console port: name=NAME,socket=fd:N|PATH or name=NAME,device=FILE; may be given several
+    /// times
+    #[arg(long, value_name = "KEYS")]
+    console: Vec<Console>,
+
+    /// COM1: stdio, file=PATH or none [default: none]
+    #[arg(long, value_name = "WHERE")]
+    serial: Option<Serial>,
+
+    /// Give the guest a PS/2 keyboard and mouse
+    #[arg(long)]
+    ps2: bool,
+
+    /// The supervisor's channel, an inherited SOCK_SEQPACKET socket
+    #[arg(long, value_name = "fd:N")]
+    control: Option<String>,
+
+    /// User and group to run as once everything is open
+    #[arg(long, value_name = "UID")]
+    user: Option<u32>,
+}
+
+impl Run {
+    fn machine(self) -> Result<Machine, String> {
+        let mut machine = match (&self.config, self.kernel) {
+            (Some(path), kernel) => {
+                let mut machine = read(path)?;
+                machine.kernel = kernel.unwrap_or(machine.kernel);
+                machine
+            }
+            (None, Some(kernel)) => Machine::new(kernel),
+            (None, None) => return Err("--kernel or --config is missing".to_owned()),
+        };
+        machine.initrd = self.initrd.or(machine.initrd);
+        machine.cmdline = self.cmdline.unwrap_or(machine.cmdline);
+        machine.memory = self.memory.unwrap_or(machine.memory);
+        machine.cpus = self.cpus.unwrap_or(machine.cpus);
+        machine.serial = self.serial.unwrap_or(machine.serial);
+        machine.ps2 |= self.ps2;
+        machine.control = self.control.or(machine.control);
+        machine.user = self.user.or(machine.user);
+        replace(&mut machine.disk, self.disk);
+        replace(&mut machine.net, self.net);
+        replace(&mut machine.console, self.console);
+        Ok(machine)
+    }
+}
+
+fn replace<T>(list: &mut Vec<T>, given: Vec<T>) {
+    if !given.is_empty() {
+        *list = given;
+    }
+}
+
+fn read(path: &Path) -> Result<Machine, String> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("--config {name} cannot be read: {error}"))?;
+    Machine::from_toml(&text).map_err(|error| format!("--config {name}: {error}"))
+}
+
+fn main() -> ExitCode {
+    let Cli {
+        command: Command::Run(options),
+    } = Cli::parse();
+    let filter = EnvFilter::try_from_env("SEKISHO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let outcome = options
+        .machine()
+        .and_then(|machine| start::run(&machine).map_err(|error| error.to_string()));
+    match outcome {
+        Ok(ending) => {
+            tracing::info!("the work OS ended: {}", ending.cause());
+            ExitCode::from(ending.status())
+        }
+        Err(error) => {
+            eprintln!("sekisho-vmm: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

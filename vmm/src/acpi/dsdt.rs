@@ -2,7 +2,8 @@
 
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Arg, CreateDWordField, Device, EISAName, Else, Equal, IO,
-    If, Memory32Fixed, Method, Name, Or, Package, Path, ResourceTemplate, Return, Scope, Uuid, ZERO,
+    If, Memory32Fixed, Method, Name, Or, Package, Path, ResourceTemplate, Return, Scope, Uuid,
+    ZERO,
 };
 use acpi_tables::{Aml, AmlSink};
 

@@ -169,7 +169,10 @@ mod tests {
         for table in &tables {
             // The FACS has no checksum.
             if table.name != "FACS" {
-                let sum = table.bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+                let sum = table
+                    .bytes
+                    .iter()
+                    .fold(0u8, |sum, byte| sum.wrapping_add(*byte));
                 assert_eq!(sum, 0, "{}", table.name);
             }
         }
@@ -195,10 +198,7 @@ mod tests {
     }
 
     fn check(folder: &Path, table: &Placed) {
-        let (binary, source) = (
-            format!("{}.dat", table.name),
-            format!("{}.dsl", table.name),
-        );
+        let (binary, source) = (format!("{}.dat", table.name), format!("{}.dsl", table.name));
         std::fs::write(folder.join(&binary), &table.bytes).unwrap();
         for arguments in [["-d", &binary], ["-ve", &source]] {
             let output = Command::new("iasl")

@@ -25,9 +25,7 @@ const MAX_MEMORY: u64 = 48 << 30;
 #[derive(Debug, Error)]
 pub enum MemoryError {
     /// The size is out of bounds or crooked.
-    #[error(
-        "guest memory of {bytes} bytes is not possible: give a multiple of 2M from 32M to 48G"
-    )]
+    #[error("guest memory of {bytes} bytes is not possible: give a multiple of 2M from 32M to 48G")]
     Size {
         /// The size asked for.
         bytes: u64,
@@ -104,9 +102,8 @@ fn map_region(start: u64, len: u64) -> Result<GuestRegionMmap, MemoryError> {
         )
     }
     .map_err(|error| MemoryError::Layout(error.to_string()))?;
-    GuestRegionMmap::new(region, GuestAddress(start)).ok_or_else(|| {
-        MemoryError::Layout(format!("{len:#x} bytes at {start:#x} do not fit"))
-    })
+    GuestRegionMmap::new(region, GuestAddress(start))
+        .ok_or_else(|| MemoryError::Layout(format!("{len:#x} bytes at {start:#x} do not fit")))
 }
 
 #[cfg(test)]
@@ -128,10 +125,7 @@ mod tests {
     #[test]
     fn crooked_sizes_are_refused() {
         for bytes in [0, 1 << 20, (64 << 20) + 1, 1 << 40] {
-            assert!(matches!(
-                allocate(bytes),
-                Err(MemoryError::Size { .. })
-            ));
+            assert!(matches!(allocate(bytes), Err(MemoryError::Size { .. })));
         }
     }
 

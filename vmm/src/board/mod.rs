@@ -2,8 +2,8 @@
 
 pub mod layout;
 pub mod memory;
-pub mod power;
 mod ports;
+pub mod power;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ use layout::{
 };
 use memory::{GuestRam, MemoryError};
 use ports::{ConfigPorts, PciMemory};
-use power::Power;
+use power::{Crash, Power};
 
 /// The LPC bridge's place, as on every ICH9.
 const LPC_SLOT: Slot = Slot::new(0x1f, 0);
@@ -237,7 +237,7 @@ impl Board {
                 mmio: Arc::new(mmio),
                 power: Arc::clone(&self.panel.power),
             },
-            _ram: self.ram,
+            ram: self.ram,
         })
     }
 }
@@ -247,22 +247,30 @@ pub struct Loaded {
     vcpus: Vec<VcpuFd>,
     exits: Exits,
     /// Guest memory outlives the processors.
-    _ram: GuestRam,
+    ram: GuestRam,
 }
 
 impl Loaded {
-    /// Starts one thread for each processor; `prepare` runs first in each (its sandbox).
-    pub fn switch_on<F>(self, prepare: F) -> Result<(), BoardError>
+    /// Starts one thread for each processor; `prepare` runs first in each and closes the thread's
+    /// sandbox. Where it fails the guest ends before its first instruction.
+    pub fn switch_on<F, E>(self, prepare: F) -> Result<(), BoardError>
     where
-        F: Fn() + Clone + Send + 'static,
+        F: Fn() -> Result<(), E> + Send + Sync + 'static,
+        E: std::fmt::Display,
     {
+        let prepare = Arc::new(prepare);
+        // KVM holds the host's addresses of guest memory, whatever happens to this value.
+        drop(self.ram);
         for (index, vcpu) in self.vcpus.into_iter().enumerate() {
-            let (exits, prepare) = (self.exits.clone(), prepare.clone());
+            let (exits, prepare) = (self.exits.clone(), Arc::clone(&prepare));
             thread::Builder::new()
                 .name(format!("vcpu{index}"))
-                .spawn(move || {
-                    prepare();
-                    cpu::run(vcpu, &exits);
+                .spawn(move || match prepare() {
+                    Ok(()) => cpu::run(vcpu, &exits),
+                    Err(error) => {
+                        tracing::error!("{error}");
+                        exits.power.crash(Crash::Unexpected);
+                    }
                 })
                 .map_err(|source| BoardError::Host {
                     what: "thread for a processor",

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use thiserror::Error;
 use rustix::event::{EventfdFlags, eventfd};
+use thiserror::Error;
 
 /// Why the guest is no more.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::fs::File;
 
 use linux_loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use linux_loader::loader::{BzImage, KernelLoader};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::{BootEntry, BootError, write_tables};
 use crate::board::layout::{

@@ -72,11 +72,7 @@ pub struct Ps2Controller {
 
 impl Ps2Controller {
     /// After power-on.
-    pub fn new(
-        keyboard_line: Box<dyn Line>,
-        mouse_line: Box<dyn Line>,
-        power: Arc<Power>,
-    ) -> Self {
+    pub fn new(keyboard_line: Box<dyn Line>, mouse_line: Box<dyn Line>, power: Arc<Power>) -> Self {
         Self {
             keyboard_line,
             mouse_line,

@@ -394,7 +394,11 @@ mod tests {
     fn the_alarm_rings_at_its_second_and_is_cleared_by_reading_c() {
         let (mut clock, time, wires) = clock();
         assert_eq!(clock.next_tick(), None);
-        for (index, value) in [(SECONDS_ALARM, 0x00), (MINUTES_ALARM, 0), (HOURS_ALARM, 0xc0)] {
+        for (index, value) in [
+            (SECONDS_ALARM, 0x00),
+            (MINUTES_ALARM, 0),
+            (HOURS_ALARM, 0xc0),
+        ] {
             put(&mut clock, index, value);
         }
         put(&mut clock, REG_B, B_24H | B_ALARM);

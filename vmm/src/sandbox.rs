@@ -1,0 +1,106 @@
+//! How the VMM closes itself in: nothing can be opened any more, and each kind of thread keeps
+//! only the system calls of its work.
+
+use sekisho_sandbox::{BASE, FILES, Filter, FilterError, Is, Limits, MESSAGES, Rule, Sandbox};
+use sekisho_sandbox::{Enforced, SandboxError};
+
+/// Descriptors: an event for each vector and queue of at most 30 devices, a duplicate of each
+/// source in the I/O thread, and what the machine file names.
+const MAX_FILES: u64 = 2048;
+
+/// Kinds of threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thread {
+    /// Waits for the supervisor, the terminal and the end of the guest.
+    Main,
+    /// Runs one processor.
+    Vcpu,
+    /// Serves the virtio queues.
+    Io,
+}
+
+// Numbers of `linux/kvm.h`, as the x86 `_IO`, `_IOR` and `_IOW` macros make them.
+const KVM_RUN: u32 = 0xae80;
+const KVM_GET_REGS: u32 = 0x8090_ae81;
+const KVM_GET_SREGS: u32 = 0x8138_ae83;
+const KVM_IRQ_LINE: u32 = 0x4008_ae61;
+const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
+const KVM_IOEVENTFD: u32 = 0x4040_ae79;
+
+const fn ioctl(request: u32) -> Rule {
+    Rule::allow(libc::SYS_ioctl).when(1, Is::Int(request))
+}
+
+/// Legacy interrupts.
+const LINES: &[Rule] = &[ioctl(KVM_IRQ_LINE)];
+/// MSI-X vectors and doorbells move when the guest moves them, also when a reset that waited for
+/// the I/O thread ends.
+const VECTORS: &[Rule] = &[ioctl(KVM_SET_GSI_ROUTING), ioctl(KVM_IOEVENTFD)];
+/// Running the guest, and telling where it crashed.
+const GUEST: &[Rule] = &[ioctl(KVM_RUN), ioctl(KVM_GET_REGS), ioctl(KVM_GET_SREGS)];
+/// The terminal gets its settings back, and is asked for them where standard output is closed.
+const TERMINAL: &[Rule] = &[ioctl(0x5401), ioctl(0x5402), ioctl(0x5404)];
+/// The disks' rings, made before the sandbox closed.
+const RINGS: &[Rule] = &[Rule::allow(libc::SYS_io_uring_enter)];
+
+/// The system calls of a kind of thread.
+pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
+    match thread {
+        Thread::Main => Filter::new("main", &[BASE, MESSAGES, LINES, VECTORS, TERMINAL]),
+        Thread::Vcpu => Filter::new("vcpu", &[BASE, GUEST, LINES, VECTORS]),
+        Thread::Io => Filter::new("virtio", &[BASE, MESSAGES, FILES, RINGS, VECTORS]),
+    }
+}
+
+/// Closes the process in, as `user` where one is given. Before any thread is started.
+pub fn enter(user: Option<u32>) -> Result<Enforced, SandboxError> {
+    let mut limits = Limits::default();
+    limits.files = MAX_FILES;
+    let mut sandbox = Sandbox::closed().limits(limits);
+    if let Some(user) = user {
+        sandbox = sandbox.user(user, user);
+    }
+    sandbox.enter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_filter_compiles() {
+        for thread in [Thread::Main, Thread::Vcpu, Thread::Io] {
+            filter(thread).unwrap();
+        }
+    }
+
+    /// The numbers above are the header's.
+    #[test]
+    fn ioctl_numbers_are_those_of_the_header() {
+        let number = |direction: u32, size: usize, nr: u32| {
+            direction << 30 | u32::try_from(size).unwrap() << 16 | 0xae << 8 | nr
+        };
+        let read = |size, nr| number(2, size, nr);
+        let write = |size, nr| number(1, size, nr);
+        assert_eq!(
+            KVM_GET_REGS,
+            read(size_of::<kvm_bindings::kvm_regs>(), 0x81)
+        );
+        assert_eq!(
+            KVM_GET_SREGS,
+            read(size_of::<kvm_bindings::kvm_sregs>(), 0x83)
+        );
+        assert_eq!(
+            KVM_IRQ_LINE,
+            write(size_of::<kvm_bindings::kvm_irq_level>(), 0x61)
+        );
+        assert_eq!(
+            KVM_SET_GSI_ROUTING,
+            write(size_of::<kvm_bindings::kvm_irq_routing>(), 0x6a)
+        );
+        assert_eq!(
+            KVM_IOEVENTFD,
+            write(size_of::<kvm_bindings::kvm_ioeventfd>(), 0x79)
+        );
+    }
+}

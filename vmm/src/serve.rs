@@ -1,0 +1,181 @@
+//! The main thread's loop while the guest runs: the supervisor, the terminal, signals, the clock,
+//! the links, and at last the guest's end.
+
+use std::io::{self, Stdin};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use sekisho_control::Report;
+
+use crate::board::Panel;
+use crate::board::power::Ending;
+use crate::control::{Control, Order};
+use crate::devices::Devices;
+
+/// How long a guest may take to shut down when the supervisor ends the VMM: a desktop that saves
+/// its documents takes some ten seconds, one that asks the person a question takes for ever.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
+/// The terminal is not asked for more while the guest does not read.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the loop works with.
+pub struct Desk {
+    /// The board's buttons.
+    pub panel: Panel,
+    /// The supervisor.
+    pub control: Control,
+    /// The devices, for fresh links.
+    pub devices: Devices,
+    /// Becomes readable on SIGINT, SIGTERM and SIGHUP.
+    pub signals: OwnedFd,
+    /// Standard input, while the serial port reads it.
+    pub keys: Option<Stdin>,
+}
+
+/// What woke the loop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    Power,
+    Signal,
+    Control,
+    Keys,
+    Link(usize),
+}
+
+impl Desk {
+    /// Serves until the guest has ended; tells how.
+    pub fn serve(mut self) -> io::Result<Ending> {
+        self.control.report(&Report::Ready);
+        for _ in &self.devices.links {
+            self.control.report(&Report::Link { up: true });
+        }
+        let mut deadline = None;
+        loop {
+            if let Some(ending) = self.panel.power.ending() {
+                let cause = ending.cause().to_owned();
+                self.control.report(&Report::WorkEnded { cause });
+                return Ok(ending.clone());
+            }
+            for wake in self.wait(deadline)? {
+                match wake {
+                    Wake::Power => {}
+                    Wake::Signal => self.panel.power.end(Ending::Stopped),
+                    Wake::Control => self.orders(&mut deadline),
+                    Wake::Keys => self.typed(),
+                    Wake::Link(index) => self.link_lost(index),
+                }
+            }
+            if deadline.is_some_and(|at| Instant::now() >= at) {
+                tracing::warn!("the work OS did not shut down in time and is switched off");
+                self.panel.power.end(Ending::Stopped);
+            }
+            lock(&self.panel.clock).tick();
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<Wake>> {
+        let mut wakes = vec![Wake::Power, Wake::Signal];
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.panel.power.as_fd(), PollFlags::IN),
+            PollFd::new(&self.signals, PollFlags::IN),
+        ];
+        if let Some(channel) = self.control.source() {
+            wakes.push(Wake::Control);
+            fds.push(PollFd::from_borrowed_fd(channel, PollFlags::IN));
+        }
+        let full = self.keys.is_some() && self.room() == 0;
+        if let Some(keys) = self.keys.as_ref().filter(|_| !full) {
+            wakes.push(Wake::Keys);
+            fds.push(PollFd::new(keys, PollFlags::IN));
+        }
+        for (index, (_, link)) in self.devices.links.iter().enumerate() {
+            wakes.push(Wake::Link(index));
+            // Only its end: what it carries is the I/O thread's.
+            fds.push(PollFd::new(link, PollFlags::RDHUP));
+        }
+        let timeout = [
+            deadline.map(|at| at.saturating_duration_since(Instant::now())),
+            lock(&self.panel.clock).next_tick(),
+            full.then_some(FULL_PAUSE),
+        ];
+        let timeout = timeout.into_iter().flatten().min();
+        let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut ready: Vec<Wake> = wakes
+            .into_iter()
+            .zip(ready)
+            .filter_map(|(wake, ready)| ready.then_some(wake))
+            .collect();
+        // Lost links are removed from the end, so that the other numbers stay right.
+        ready.reverse();
+        Ok(ready)
+    }
+
+    fn orders(&mut self, deadline: &mut Option<Instant>) {
+        while let Some(order) = self.control.next() {
+            match order {
+                Order::Link(socket) => self.attach(socket),
+                Order::PowerButton => lock(&self.panel.pm).press_power_button(),
+                Order::Shutdown | Order::Orphaned => {
+                    lock(&self.panel.pm).press_power_button();
+                    deadline.get_or_insert_with(|| Instant::now() + SHUTDOWN_GRACE);
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, socket: OwnedFd) {
+        let Some(nic) = self.devices.nics.first() else {
+            return tracing::warn!("the supervisor attached a link, and the guest has no NIC");
+        };
+        // The duplicate of the old link would keep it open.
+        self.devices.links.retain(|(nic, _)| *nic != 0);
+        match nic.attach(socket) {
+            Ok(watch) => {
+                self.devices.links.push((0, watch));
+                self.control.report(&Report::Link { up: true });
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn link_lost(&mut self, index: usize) {
+        if index < self.devices.links.len() {
+            self.devices.links.remove(index);
+            self.control.report(&Report::Link { up: false });
+        }
+    }
+
+    fn room(&self) -> usize {
+        let serial = self.panel.serial.as_ref();
+        serial.map_or(0, |serial| lock(serial).room())
+    }
+
+    fn typed(&mut self) {
+        let Some(keys) = &self.keys else { return };
+        let mut buffer = [0; 64];
+        let room = self.room().min(buffer.len());
+        match rustix::io::read(keys, &mut buffer[..room]) {
+            Ok(0) => self.keys = None,
+            Ok(count) => {
+                if let Some(serial) = &self.panel.serial {
+                    lock(serial).receive(&buffer[..count]);
+                }
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.keys = None,
+        }
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

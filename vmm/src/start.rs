@@ -1,0 +1,162 @@
+//! From a machine file to a running guest: everything is opened first, then the sandbox closes,
+//! then the processors start.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use thiserror::Error;
+
+use crate::board::power::Ending;
+use crate::board::{Board, BoardError, Equipment};
+use crate::boot::LinuxBoot;
+use crate::control::{Control, ControlError};
+use crate::devices::{DeviceError, Devices};
+use crate::machine::{Machine, Serial, ValueError};
+use crate::sandbox::{self, Thread};
+use crate::serve::Desk;
+use crate::terminal::Terminal;
+use crate::virtio::worker::Worker;
+
+/// Why the guest did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The machine file or the options make no machine.
+    #[error(transparent)]
+    Machine(#[from] ValueError),
+    /// The supervisor's channel.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A file cannot be opened.
+    #[error("--{option} {path} cannot be opened: {source}")]
+    Open {
+        /// The option that names it.
+        option: &'static str,
+        /// Its path.
+        path: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The board.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] sekisho_sandbox::SandboxError),
+    /// A filter of system calls.
+    #[error(transparent)]
+    Filter(#[from] sekisho_sandbox::FilterError),
+    /// The host.
+    #[error("the host gives no {what}: {source}")]
+    Host {
+        /// What it was asked for.
+        what: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+/// Runs the guest to its end.
+pub fn run(machine: &Machine) -> Result<Ending, StartError> {
+    machine.check()?;
+    let control = Control::open(machine.control.as_deref())?;
+    let signals = signals().map_err(|source| StartError::Host {
+        what: "pipe for signals",
+        source,
+    })?;
+    let mut kernel = open("kernel", &machine.kernel)?;
+    let mut initrd = match &machine.initrd {
+        Some(path) => Some((open("initrd", path)?, path.display().to_string())),
+        None => None,
+    };
+    let mut board = Board::new(Equipment {
+        memory: machine.memory.0,
+        cpus: machine.cpus,
+        ps2: machine.ps2,
+        serial: serial(&machine.serial)?,
+    })?;
+    let devices = Devices::open(machine, &mut board)?;
+    let panel = board.panel.clone();
+    let kernel_name = machine.kernel.display().to_string();
+    let loaded = board.load(LinuxBoot {
+        kernel: (&mut kernel, &kernel_name),
+        initrd: initrd.as_mut().map(|(file, name)| (file, name.as_str())),
+        cmdline: &machine.cmdline,
+    })?;
+    drop((kernel, initrd));
+    let host = |what| move |source| StartError::Host { what, source };
+    let worker = Worker::new(devices.served.clone()).map_err(host("event loop"))?;
+    let (main, vcpu, io) = (
+        sandbox::filter(Thread::Main)?,
+        sandbox::filter(Thread::Vcpu)?,
+        sandbox::filter(Thread::Io)?,
+    );
+
+    let enforced = sandbox::enter(machine.user)?;
+    tracing::debug!("the sandbox is closed: {enforced:?}");
+    let typing = machine.serial == Serial::Stdio;
+    let terminal = typing.then(Terminal::take);
+    let worker = worker
+        .spawn(move || io.install().map_err(io::Error::other))
+        .map_err(host("thread for devices"))?;
+    loaded.switch_on(move || vcpu.install())?;
+    main.install()?;
+
+    let desk = Desk {
+        panel,
+        control,
+        devices,
+        signals,
+        keys: typing.then(io::stdin),
+    };
+    let ending = desk.serve().map_err(host("events"))?;
+    // What the guest had written to its disks is on its way; the thread ends after its turn.
+    if let Err(error) = worker.stop() {
+        tracing::error!("the thread for devices failed: {error}");
+    }
+    drop(terminal);
+    Ok(ending)
+}
+
+fn open(option: &'static str, path: &Path) -> Result<File, StartError> {
+    File::open(path).map_err(|source| StartError::Open {
+        option,
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// Where COM1's output goes.
+fn serial(serial: &Serial) -> Result<Option<Box<dyn Write + Send>>, StartError> {
+    let file = match serial {
+        Serial::None => return Ok(None),
+        Serial::Stdio => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        Serial::File(path) => File::create(path),
+    };
+    match file {
+        Ok(file) => Ok(Some(Box::new(file))),
+        Err(source) => Err(StartError::Open {
+            option: "serial",
+            path: match serial {
+                Serial::File(path) => path.display().to_string(),
+                _ => "stdio".to_owned(),
+            },
+            source,
+        }),
+    }
+}
+
+/// One descriptor that becomes readable on each signal that ends a program.
+fn signals() -> io::Result<OwnedFd> {
+    let (read, write) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    Ok(read.into())
+}
