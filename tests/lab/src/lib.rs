@@ -1,1 +1,41 @@
-//! tests: lab.
+//! The world outside the laptop, in network namespaces on this machine: a cafe with an attacker's
+//! seat, an internet of decoys and a sink, the municipality's gateway, its LGWAN side, the My Number
+//! network, the office; captures on every wire, and the oracle that says whether the laptop leaked.
+//!
+//! ```no_run
+//! use sekisho_lab::{Lab, Options};
+//!
+//! let lab = Lab::start(Options::default())?;
+//! let page = lab.run("lgwan", &["curl", "-s", "http://10.12.10.5/"])?;
+//! println!("{}", page.stdout);
+//! # Ok::<(), sekisho_lab::LabError>(())
+//! ```
+//!
+//! Nothing of a lab outlives its process: the namespaces have no names, and every child is killed
+//! by the kernel when the process that started it ends, whatever it ends of.
+
+pub mod address;
+mod cable;
+mod capture;
+mod draw;
+mod error;
+mod lab;
+mod layout;
+mod namespace;
+pub mod oracle;
+mod papers;
+mod process;
+mod service;
+pub mod topology;
+
+pub use cable::Seat;
+pub use capture::{Direction, Recording};
+pub use draw::{draw, draw_svg};
+pub use error::LabError;
+pub use lab::{Lab, Options, PACKAGES, Recordings, missing_programs};
+pub use namespace::Netns;
+pub use oracle::{Canary, Leak};
+pub use papers::{LaptopFiles, Papers, ServerIdentity, WireGuardKey};
+pub use process::{Output, Process};
+pub use service::{Guestbook, Visit};
+pub use topology::{Cafe, Topology, Wall};

@@ -1,0 +1,280 @@
+//! What the municipality would issue to a laptop: keys, a signed policy, the device file, and the
+//! beacon's certificate.
+
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{CertificateParams, KeyPair};
+use sekisho_policy::{PrivateKey, Signature};
+use sha2::{Digest as _, Sha256};
+
+use crate::{LabError, address as at, layout::filter};
+
+/// A WireGuard key pair in base64.
+#[derive(Debug, Clone)]
+pub struct WireGuardKey {
+    /// Private half.
+    pub private: String,
+    /// Public half.
+    pub public: String,
+}
+
+impl WireGuardKey {
+    /// A fresh pair, made by wireguard-tools.
+    pub fn generate() -> Result<Self, LabError> {
+        let private = filter("wg", &["genkey"], "")?;
+        let public = filter("wg", &["pubkey"], &private)?;
+        Ok(Self { private, public })
+    }
+}
+
+/// A self-signed certificate and its key, in PEM.
+#[derive(Debug, Clone)]
+pub struct ServerIdentity {
+    /// Certificate.
+    pub certificate: String,
+    /// Private key.
+    pub key: String,
+    /// SHA-256 of the public key's SubjectPublicKeyInfo, in lower-case hex.
+    pub spki_sha256: String,
+}
+
+impl ServerIdentity {
+    /// A fresh ECDSA P-256 identity.
+    pub fn generate(name: &str) -> Result<Self, LabError> {
+        let failed = |error: rcgen::Error| LabError::Papers {
+            what: error.to_string(),
+        };
+        let key = KeyPair::generate().map_err(failed)?;
+        let params = CertificateParams::new(vec![name.to_owned()]).map_err(failed)?;
+        let certificate = params.self_signed(&key).map_err(failed)?;
+        let digest = Sha256::digest(rcgen::PublicKeyData::subject_public_key_info(&key));
+        Ok(Self {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            spki_sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
+
+    fn write(&self, dir: &Path, name: &str) -> Result<(), LabError> {
+        for (suffix, text) in [("pem", &self.certificate), ("key", &self.key)] {
+            std::fs::write(dir.join(format!("{name}.{suffix}")), text)
+                .map_err(LabError::io("write a certificate"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The papers of one lab.
+#[derive(Debug, Clone)]
+pub struct Papers {
+    /// The gateway's key.
+    pub gateway: WireGuardKey,
+    /// The laptop's key.
+    pub laptop: WireGuardKey,
+    /// The beacon's identity.
+    pub beacon: ServerIdentity,
+    signer: [u8; 32],
+}
+
+/// Files of a laptop, as [`Papers::issue`] wrote them.
+#[derive(Debug, Clone)]
+pub struct LaptopFiles {
+    /// `policy.toml`.
+    pub policy: PathBuf,
+    /// `policy.toml.sig`.
+    pub signature: PathBuf,
+    /// Public keys that may sign policies.
+    pub trust: PathBuf,
+    /// `device.toml`; the private key is in `wg.key` beside it.
+    pub device: PathBuf,
+    /// The gate's own folder.
+    pub state: PathBuf,
+}
+
+impl Papers {
+    /// Fresh keys and certificates; those of the lab's servers are written to `dir`.
+    pub(crate) fn generate(dir: &Path) -> Result<Self, LabError> {
+        let mut signer = [0; 32];
+        getrandom::fill(&mut signer).map_err(|error| LabError::Papers {
+            what: error.to_string(),
+        })?;
+        let papers = Self {
+            gateway: WireGuardKey::generate()?,
+            laptop: WireGuardKey::generate()?,
+            beacon: ServerIdentity::generate("beacon")?,
+            signer,
+        };
+        papers.beacon.write(dir, "beacon")?;
+        ServerIdentity::generate("public.example")?.write(dir, "decoy")?;
+        Ok(papers)
+    }
+    /// The policy of the lab's municipality: groupware, time, ping and name service from anywhere, files
+    /// from the office only, My Number never.
+    pub fn policy(&self) -> String {
+        let now = Timestamp::now();
+        let (hour, season) = (
+            SignedDuration::from_hours(1),
+            SignedDuration::from_hours(24 * 90),
+        );
+        POLICY
+            .replace("@ISSUED@", &(now - hour).to_string())
+            .replace("@EXPIRES@", &(now + season).to_string())
+            .replace("@GATEWAY@", &at::GATEWAY_OUTSIDE.to_string())
+            .replace("@GATEWAY_LAN@", &at::GATEWAY_LAN.to_string())
+            .replace("@GATEWAY_KEY@", &self.gateway.public)
+            .replace("@BEACON@", &at::BEACON.to_string())
+            .replace("@BEACON_KEY@", &self.beacon.spki_sha256)
+    }
+
+    /// Signs a policy as the municipality would.
+    pub fn sign(&self, policy: &[u8]) -> Signature {
+        PrivateKey::from_seed(&self.signer).sign(policy)
+    }
+
+    /// Writes the files of a laptop to `dir`.
+    pub fn issue(&self, dir: &Path) -> Result<LaptopFiles, LabError> {
+        self.issue_policy(dir, &self.policy())
+    }
+
+    /// Like [`Papers::issue`], with another policy.
+    pub fn issue_policy(&self, dir: &Path, policy: &str) -> Result<LaptopFiles, LabError> {
+        let files = LaptopFiles {
+            policy: dir.join("policy.toml"),
+            signature: dir.join("policy.toml.sig"),
+            trust: dir.join("trust.pem"),
+            device: dir.join("device.toml"),
+            state: dir.join("state"),
+        };
+        let write = |file: &Path, text: &str| {
+            std::fs::write(file, text).map_err(LabError::io("write the laptop's files"))
+        };
+        std::fs::create_dir_all(&files.state).map_err(LabError::io("make the laptop's folder"))?;
+        write(&files.policy, policy)?;
+        write(&files.signature, &self.sign(policy.as_bytes()).to_file())?;
+        write(
+            &files.trust,
+            &PrivateKey::from_seed(&self.signer).public_pem(),
+        )?;
+        write(&dir.join("wg.key"), &self.laptop.private)?;
+        write(&files.device, &device())?;
+        Ok(files)
+    }
+}
+
+/// The device file of the lab's only laptop.
+fn device() -> String {
+    let mac: Vec<String> = at::GUEST_MAC
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!(
+        "device = \"mihon-0001\"\nprivate_key = \"wg.key\"\naddress = \"{}/24\"\nrouter = \"{}\"\n\
+         mac = \"{}\"\nmtu = {}\n",
+        at::GUEST,
+        at::GUEST_ROUTER,
+        mac.join(":"),
+        at::INNER_MTU
+    )
+}
+
+const POLICY: &str = r#"# 見本市 持ち出し端末ポリシー（試験用）
+schema = 1
+
+[policy]
+id = "jp.mihon-city"
+version = 42
+issued = "@ISSUED@"
+expires = "@EXPIRES@"
+change = "試験"
+
+[segments.lgwan]
+prefixes = ["10.12.0.0/16", "10.250.0.0/16"]
+dns = ["10.12.0.53"]
+domains = ["mihon-city.example", "lgwan.example"]
+ntp = ["10.12.0.123"]
+
+[forbidden]
+prefixes = ["10.99.0.0/16"]
+reason = "個人番号利用事務系には接続できません"
+
+[[flow]]
+id = "groupware-web"
+to = { segment = "lgwan", hosts = ["10.12.10.0/24"] }
+tcp = [80, 443]
+icmp = true
+
+[[flow]]
+id = "time"
+to = { segment = "lgwan", hosts = ["10.12.0.123/32"] }
+udp = [123]
+
+[[flow]]
+id = "files"
+to = { segment = "lgwan", hosts = ["10.12.30.0/24"] }
+tcp = [445]
+places = ["onprem"]
+
+[[uplink]]
+kind = "wired"
+rank = 1
+
+[vpn]
+kill_switch = "always"
+up_within = "20s"
+dead_after = "3s"
+retry = { first = "1s", max = "5s" }
+
+[[vpn.gateway]]
+name = "honcho-1"
+kind = "wireguard"
+address = "@GATEWAY@"
+lan_address = "@GATEWAY_LAN@"
+public_key = "@GATEWAY_KEY@"
+uplinks = ["wired"]
+
+[onprem]
+uplinks = ["wired"]
+# Generous: the test machines are slow and busy.
+beacon = { address = "@BEACON@", spki_sha256 = "@BEACON_KEY@", round_trip = "1s" }
+recheck = "5s"
+
+[logging]
+record = ["connection", "denied-flow", "policy"]
+
+[[test]]
+name = "庁外からグループウェアが見える"
+from = { place = "remote", uplink = "wired" }
+accept = ["tcp 10.12.10.5:80"]
+deny = ["tcp 10.12.30.4:445", "tcp 198.51.100.80:443", "udp 198.51.100.53:53"]
+
+[[test]]
+name = "庁内では共有フォルダが使える"
+from = { place = "onprem", uplink = "wired" }
+accept = ["tcp 10.12.30.4:445"]
+deny = ["tcp 10.99.0.1:443"]
+"#;
+
+#[cfg(test)]
+mod tests {
+    use sekisho_policy::{Clock, Floor, Trust, verify};
+
+    use super::*;
+
+    #[test]
+    fn the_issued_policy_verifies_and_passes_its_own_tests() {
+        let dir = tempfile::tempdir().unwrap();
+        let papers = Papers::generate(dir.path()).unwrap();
+        let files = papers.issue(dir.path()).unwrap();
+        let trust = Trust::parse(&std::fs::read_to_string(&files.trust).unwrap()).unwrap();
+        let policy = std::fs::read(&files.policy).unwrap();
+        let signature = std::fs::read(&files.signature).unwrap();
+        verify(
+            &policy,
+            &signature,
+            &trust,
+            &Clock::system(Floor::default()),
+        )
+        .unwrap();
+    }
+}

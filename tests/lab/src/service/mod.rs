@@ -1,0 +1,8 @@
+//! What the nodes serve: stock servers started as children, and the lab's small answering machines.
+
+mod answer;
+mod server;
+
+pub use answer::{Guestbook, Visit};
+pub(crate) use answer::{Machine, answer};
+pub(crate) use server::{START_LIMIT, WIREGUARD_INTERFACE, dnsmasq, nginx, wireguard};
