@@ -212,16 +212,16 @@ impl Table {
         // Who starts (+1) and ends (-1) at an address; `None` is `[forbidden]`. Ends lie one past
         // the last address and may be 2^32.
         let mut edges: BTreeMap<u64, Vec<(Option<usize>, i32)>> = BTreeMap::new();
-        let mut add = |who: Option<usize>, prefix: &Ipv4Net| {
+        let mut add = |who: Option<usize>, prefix: Ipv4Net| {
             let (start, end) = bounds(prefix);
             edges.entry(start).or_default().push((who, 1));
             edges.entry(end).or_default().push((who, -1));
         };
-        for prefix in &policy.forbidden.prefixes {
+        for &prefix in &policy.forbidden.prefixes {
             add(None, prefix);
         }
         for &flow in flows {
-            for prefix in &policy.flow[flow].peers.hosts {
+            for &prefix in &policy.flow[flow].peers.hosts {
                 add(Some(flow), prefix);
             }
         }
@@ -245,13 +245,12 @@ impl Table {
                 Action::Refuse(RuleId::FORBIDDEN)
             } else {
                 let flows: Vec<usize> = active.keys().copied().flatten().collect();
-                match lists.get(&flows) {
-                    Some(&action) => action,
-                    None => {
-                        let action = table.port_list(policy, protocol, &flows);
-                        lists.insert(flows, action);
-                        action
-                    }
+                if let Some(&action) = lists.get(&flows) {
+                    action
+                } else {
+                    let action = table.port_list(policy, protocol, &flows);
+                    lists.insert(flows, action);
+                    action
                 }
             };
             table.append(start, action);
@@ -340,7 +339,7 @@ impl Table {
 }
 
 /// First address, and one past the last.
-pub(crate) fn bounds(prefix: &Ipv4Net) -> (u64, u64) {
+pub(crate) fn bounds(prefix: Ipv4Net) -> (u64, u64) {
     let start = u64::from(prefix.network().to_bits());
     (start, u64::from(prefix.broadcast().to_bits()) + 1)
 }
@@ -359,3 +358,6 @@ fn ranges(flow: &Flow, protocol: Protocol) -> Vec<(u16, u16)> {
         Protocol::Icmp => vec![(0, 0)],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,7 @@ impl Draft {
         let (source, policy) = Source::parse(name, bytes)?;
         let problems = check::problems(&policy, &source);
         if !problems.is_empty() {
-            return Err(source.error(problems));
+            return Err(Box::new(source.error(problems)));
         }
         let admission = Admission::of_checked(&policy);
         Ok(Self {
@@ -65,12 +65,10 @@ impl Draft {
     pub fn explain(&self, query: &Query) -> Explanation {
         let decision = self.admission.decide(query);
         let rule = decision.rule();
-        let line = match rule {
-            RuleId::DEFAULT_DENY => None,
-            RuleId::FORBIDDEN => self.source.line(&[Step::Key("forbidden")]),
-            flow => flow
-                .flow()
-                .and_then(|index| self.source.line(&[Step::Key("flow"), Step::Index(index)])),
+        let line = match (rule, rule.flow()) {
+            (RuleId::FORBIDDEN, _) => Some(self.source.line(&[Step::Key("forbidden")])),
+            (_, Some(index)) => Some(self.source.line(&[Step::Key("flow"), Step::Index(index)])),
+            (_, None) => None,
         };
         Explanation {
             decision,
@@ -117,7 +115,7 @@ impl Draft {
         if problems.is_empty() {
             Ok(self.policy.test.len())
         } else {
-            Err(self.source.error(problems))
+            Err(Box::new(self.source.error(problems)))
         }
     }
 }

@@ -58,8 +58,10 @@ pub struct Meta {
     /// Grows with each change; a laptop never goes back.
     pub version: u64,
     /// When it was signed.
+    #[serde(deserialize_with = "value::instant")]
     pub issued: Timestamp,
     /// From this instant on it is not applied any more.
+    #[serde(deserialize_with = "value::instant")]
     pub expires: Timestamp,
     /// What changed, for people.
     #[serde(default)]
@@ -218,7 +220,7 @@ impl Default for Retry {
     fn default() -> Self {
         Self {
             first: Duration::from_secs(1),
-            max: Duration::from_secs(60),
+            max: Duration::from_mins(1),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde_path_to_error::Segment;
 use toml::de::{DeTable, DeValue};
 use toml_parser::lexer::TokenKind;
 
@@ -59,6 +60,25 @@ impl Spot {
         Self { at, keys, items }
     }
 
+    /// The value that a path leads to, where it lies inside `outer`: the parser gives a value
+    /// that one of our own types refused the place of its whole array.
+    fn narrow(&self, path: &serde_path_to_error::Path, outer: Range<usize>) -> Range<usize> {
+        let mut spot = self;
+        for segment in path {
+            let next = match segment {
+                Segment::Map { key } => spot.keys.get(key),
+                Segment::Seq { index } => spot.items.get(*index),
+                Segment::Enum { .. } | Segment::Unknown => None,
+            };
+            match next {
+                Some(next) => spot = next,
+                None => return outer,
+            }
+        }
+        let inside = outer.start <= spot.at.start && spot.at.end <= outer.end;
+        if inside { spot.at.clone() } else { outer }
+    }
+
     fn of_table(table: &DeTable<'_>) -> BTreeMap<String, Self> {
         table
             .iter()
@@ -108,37 +128,33 @@ impl Source {
                 return Err(refuse(text, Fault::UnknownSchema, schema.span()));
             }
         }
-        let typed = toml::de::Deserializer::from(root.clone());
-        let policy: Policy = serde_path_to_error::deserialize(typed).map_err(|error| {
-            let at = error.inner().span().unwrap_or(0..0);
-            let fault = Fault::Type {
-                path: error.path().to_string(),
-                message: error.inner().message().to_owned(),
-            };
-            refuse(text, fault, at)
-        })?;
-        let root = Spot {
+        let spots = Spot {
             at: 0..0,
             keys: Spot::of_table(root.get_ref()),
             items: Vec::new(),
         };
+        let typed = toml::de::Deserializer::from(root);
+        let policy: Policy = serde_path_to_error::deserialize(typed).map_err(|error| {
+            let fault = Fault::Type {
+                path: error.path().to_string(),
+                message: error.inner().message().to_owned(),
+            };
+            let outer = error.inner().span().unwrap_or(0..text.len());
+            refuse(text, fault, spots.narrow(error.path(), outer))
+        })?;
         Ok((
             Self {
                 name: name.into(),
                 text: text.into(),
-                root,
+                root: spots,
             },
             policy,
         ))
     }
 
     /// An error about this file.
-    pub(crate) fn error(&self, problems: Vec<Problem>) -> Box<PolicyError> {
-        Box::new(PolicyError::new(
-            self.name.clone(),
-            self.text.clone(),
-            problems,
-        ))
+    pub(crate) fn error(&self, problems: Vec<Problem>) -> PolicyError {
+        PolicyError::new(self.name.clone(), self.text.clone(), problems)
     }
 
     /// Where a value stands; the deepest part of the path that is there.
@@ -158,9 +174,9 @@ impl Source {
     }
 
     /// Line of a value, from 1.
-    pub(crate) fn line(&self, path: &[Step<'_>]) -> Option<usize> {
+    pub(crate) fn line(&self, path: &[Step<'_>]) -> usize {
         let at = self.span(path).start;
-        Some(position(&self.text, at).0)
+        position(&self.text, at).0
     }
 }
 

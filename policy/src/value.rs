@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -194,6 +195,16 @@ pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     parse_duration(&text).ok_or_else(|| {
         D::Error::custom(format_args!(
             "`{text}` is not a duration such as \"500ms\", \"30s\", \"15m\", \"12h\" or \"3d\" (10 years at most)"
+        ))
+    })
+}
+
+/// An instant (RFC 3339, with its offset from UTC).
+pub(crate) fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format_args!(
+            "`{text}` is not an instant such as \"2026-11-20T09:00:00+09:00\""
         ))
     })
 }

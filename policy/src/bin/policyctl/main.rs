@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sekisho_policy::{
-    Clock, Draft, Explanation, Floor, Lang, Place, PrivateKey, Probe, Trust, UplinkKind, verify,
+    Clock, Decision, Draft, Explanation, Floor, Lang, Place, PrivateKey, Probe, RuleId, Trust,
+    UplinkKind, verify,
 };
 
 use files::{read, write_new};
@@ -89,11 +90,30 @@ enum PlaceName {
     Onprem,
 }
 
+impl From<PlaceName> for Place {
+    fn from(name: PlaceName) -> Self {
+        match name {
+            PlaceName::Remote => Self::Remote,
+            PlaceName::Onprem => Self::Office,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum UplinkName {
     Wired,
     Wifi,
     Sim,
+}
+
+impl From<UplinkName> for UplinkKind {
+    fn from(name: UplinkName) -> Self {
+        match name {
+            UplinkName::Wired => Self::Wired,
+            UplinkName::Wifi => Self::Wifi,
+            UplinkName::Sim => Self::Sim,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -210,15 +230,6 @@ fn explain(
     lang: Lang,
 ) -> Result<ExitCode, Failure> {
     let probe: Probe = connection.parse().map_err(Failure::Probe)?;
-    let place = match place {
-        PlaceName::Remote => Place::Remote,
-        PlaceName::Onprem => Place::Office,
-    };
-    let uplink = match uplink {
-        UplinkName::Wired => UplinkKind::Wired,
-        UplinkName::Wifi => UplinkKind::Wifi,
-        UplinkName::Sim => UplinkKind::Sim,
-    };
     let bytes = read(file, sekisho_policy::MAX_POLICY)?;
     let draft = Draft::parse(&file.display().to_string(), &bytes).map_err(Failure::Policy)?;
     let Explanation {
@@ -226,7 +237,7 @@ fn explain(
         rule,
         line,
         reason,
-    } = draft.explain(&probe.at(place, uplink));
+    } = draft.explain(&probe.at(place.into(), uplink.into()));
     let (en, ja) = if decision.is_allowed() {
         ("allowed", "許可")
     } else {
@@ -243,11 +254,39 @@ fn explain(
         &format!("{probe}: {en} by {rule}{at}{reason}"),
         &format!("{probe}: {ja}。規則 {rule}{at}{reason}"),
     );
+    if decision == Decision::Refuse(RuleId::DEFAULT_DENY) {
+        elsewhere(&draft, probe, lang);
+    }
     Ok(if decision.is_allowed() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Where the same connection would be allowed: what the person who asks wants to know next.
+fn elsewhere(draft: &Draft, probe: Probe, lang: Lang) {
+    for &place in PlaceName::value_variants() {
+        for &uplink in UplinkName::value_variants() {
+            let answer = draft.explain(&probe.at(place.into(), uplink.into()));
+            if answer.decision.is_allowed() {
+                let rule = answer.rule;
+                let at = format!("--place {} --uplink {}", name(&place), name(&uplink));
+                say(
+                    lang,
+                    &format!("  it would be allowed with {at}, by {rule}"),
+                    &format!("  {at} なら {rule} により許可されます"),
+                );
+            }
+        }
+    }
+}
+
+/// A choice as it is typed.
+fn name(choice: &impl ValueEnum) -> String {
+    choice
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn signature_of(file: &Path) -> PathBuf {

@@ -1,0 +1,292 @@
+//! The file format: what is refused, where the error points, and what it says.
+
+use sekisho_policy::{Draft, Fault, Lang, MAX_POLICY};
+
+const SAMPLE: &str = include_str!("../../tests/lab/policy/policy.toml");
+
+/// The sample with one piece of text replaced.
+fn with(old: &str, new: &str) -> String {
+    assert_eq!(
+        SAMPLE.matches(old).count(),
+        1,
+        "`{old}` must be in the sample once"
+    );
+    SAMPLE.replace(old, new)
+}
+
+/// Parses; gives `LINE:COLUMN MESSAGE` of the first problem, and checks that the place is that of
+/// `mark` in the text.
+#[track_caller]
+fn refused(text: &str, mark: &str, message: &str) {
+    let error = Draft::parse("policy.toml", text.as_bytes()).expect_err("must be refused");
+    let first = error.problems()[0].fault.text(Lang::En);
+    assert!(first.contains(message), "expected `{message}` in: {first}");
+    // The mark may stand elsewhere too: look from the first line that was changed.
+    let same: usize = text
+        .split_inclusive('\n')
+        .zip(SAMPLE.split_inclusive('\n'))
+        .take_while(|(ours, sample)| ours == sample)
+        .map(|(line, _)| line.len())
+        .sum();
+    let offset = same + text[same..].find(mark).expect("the mark is in the text");
+    let line = text[..offset].matches('\n').count() + 1;
+    let column = text[..offset].rsplit('\n').next().unwrap().chars().count() + 1;
+    assert_eq!(error.positions().next().unwrap(), (line, column), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("policy.toml:{line}:{column}: "))
+    );
+}
+
+#[test]
+fn the_sample_is_correct_and_its_tests_hold() {
+    let draft = Draft::parse("policy.toml", SAMPLE.as_bytes()).unwrap();
+    assert_eq!(draft.run_tests().unwrap(), 4);
+    assert_eq!(draft.policy().flow.len(), 4);
+}
+
+#[test]
+fn there_is_no_way_to_switch_the_kill_switch_off() {
+    let text = with("\"always\"", "\"off\"");
+    refused(&text, "\"off\"", "unknown variant `off`, expected `always`");
+}
+
+#[test]
+fn unsafe_wifi_has_no_name() {
+    for kind in ["wep", "open", "wpa-tkip", "wpa-personal"] {
+        let text =
+            format!("{SAMPLE}\n[[uplink]]\nkind = \"wifi\"\nrank = 2\nsecurity = [\"{kind}\"]\n");
+        refused(&text, &format!("\"{kind}\"]"), "expected one of `wpa3-sae`");
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_choices() {
+    let cases = [
+        ("kill_switch =", "killswitch  ="),
+        ("places =", "place ="),
+        ("lan_address", "lan_addr   "),
+        ("recheck =", "rechecks ="),
+    ];
+    for (old, new) in cases {
+        let text = with(old, new);
+        refused(&text, new.trim_end_matches([' ', '=']), "unknown field");
+    }
+    // A key of a later schema is not ignored: ignoring it could widen the rule.
+    let text = with("tcp    = [445]", "tcp = [445]\ngroups = [\"kaikei\"]");
+    refused(&text, "groups", "unknown field `groups`, expected one of");
+}
+
+#[test]
+fn a_schema_of_another_version_is_named_as_such() {
+    let text = with("schema = 1", "schema = 2");
+    refused(&text, "2\n", "understands `schema = 1` only");
+}
+
+#[test]
+fn values_of_the_wrong_form_say_the_right_one() {
+    let cases = [
+        (
+            "\"10.12.30.0/24\"",
+            "\"10.12.30.7/24\"",
+            "write \"10.12.30.0/24\" or \"10.12.30.7/32\"",
+        ),
+        (
+            "\"10.12.30.0/24\"",
+            "\"fileserver\"",
+            "is not an IPv4 prefix",
+        ),
+        ("[445]", "[0]", "a port (1 to 65535)"),
+        ("[445]", "[70000]", "a port (1 to 65535)"),
+        ("\"49152-65535\"", "\"65535-49152\"", "is not a port"),
+        ("\"30s\"", "\"30 seconds\"", "is not a duration"),
+        (
+            "\"203.0.113.10:51820\"",
+            "\"vpn.mihon-city.example:51820\"",
+            "names are not looked up",
+        ),
+        ("\"203.0.113.10:51820\"", "\"203.0.113.10\"", "with a port"),
+        (
+            "\"2026-11-20T09:00:00+09:00\"",
+            "\"yesterday\"",
+            "is not an instant such as",
+        ),
+        (
+            "\"tcp 10.12.10.5:22\"",
+            "\"ssh 10.12.10.5\"",
+            "is not a connection",
+        ),
+    ];
+    for (old, new, message) in cases {
+        let text = with(old, new);
+        refused(&text, new.trim_matches(['[', ']']), message);
+    }
+}
+
+#[test]
+fn rules_between_values_hold() {
+    let cases = [
+        (
+            "\"10.12.30.0/24\"",
+            "\"10.13.30.0/24\"",
+            "is not inside segment `lgwan`",
+        ),
+        (
+            "[\"10.12.0.53\"]",
+            "[\"10.13.0.53\"]",
+            "is not inside segment `lgwan`",
+        ),
+        (
+            "[\"10.99.0.0/16\"]",
+            "[\"10.12.30.128/25\"]",
+            "overlaps 10.12.30.128/25",
+        ),
+        (
+            "\"2027-02-28T00:00:00+09:00\"",
+            "\"2026-02-28T00:00:00+09:00\"",
+            "later than `issued`",
+        ),
+        (
+            "id     = \"files\"",
+            "id     = \"groupware-web\"",
+            "is used twice",
+        ),
+        (
+            "id     = \"files\"",
+            "id     = \"forbidden\"",
+            "and not `default-deny` or `forbidden`",
+        ),
+        ("\"10.12.0.0/16\"", "\"0.0.0.0/0\"", "wider than /8"),
+        ("\"10.12.0.0/16\"", "\"224.0.0.0/8\"", "no unicast network"),
+        ("[\"onprem\"]", "[]", "never applies"),
+        ("\"60s\"", "\"10ms\"", "shorter than `first`"),
+        ("\"50ms\"", "\"5s\"", "between 1ms and 1s"),
+        (
+            "\"lgwan.example\"",
+            "\"mihon-city.example\"",
+            "already belongs",
+        ),
+        ("[\"eth0\", \"eth1\"]", "[\"eth0\", \"eth0\"]", "named once"),
+    ];
+    for (old, new, message) in cases {
+        let text = with(old, new);
+        let error = Draft::parse("policy.toml", text.as_bytes()).expect_err(message);
+        assert!(
+            error.to_string().contains(message),
+            "expected `{message}` in:\n{error}"
+        );
+        let (line, _) = error.positions().next().unwrap();
+        let changed = text
+            .lines()
+            .zip(SAMPLE.lines())
+            .position(|(a, b)| a != b)
+            .unwrap()
+            + 1;
+        // Forbidding a flow's host is told at the flow.
+        assert!(
+            line == changed || message.starts_with("overlaps"),
+            "line {line}, not {changed}"
+        );
+    }
+}
+
+#[test]
+fn only_a_cable_proves_the_office() {
+    let text = SAMPLE.replace(
+        "[onprem]                                    # 庁内の証明: 有線 + 固定した鍵のビーコン\nuplinks = [\"wired\"]",
+        "[onprem]\nuplinks = [\"wired\", \"wifi\"]",
+    );
+    refused(
+        &text,
+        "[\"wired\", \"wifi\"]",
+        "only a cable proves the office",
+    );
+}
+
+#[test]
+fn a_flow_has_one_direction() {
+    let text = with(
+        "to     = {",
+        "from = { segment = \"lgwan\", hosts = [] }\nto = {",
+    );
+    let error = Draft::parse("policy.toml", text.as_bytes()).unwrap_err();
+    assert!(
+        error.to_string().contains("one of `to` and `from`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_failing_test_is_a_problem_at_its_probe() {
+    let text = with("\"tcp 10.12.10.5:22\"", "\"tcp 10.12.10.5:80\"").replace(
+        "\"tcp 10.12.10.5:443\", \"tcp 10.12.10.5:80\",",
+        "\"tcp 10.12.10.5:443\",",
+    );
+    let draft = Draft::parse("policy.toml", text.as_bytes()).unwrap();
+    let error = draft.run_tests().unwrap_err();
+    assert!(matches!(error.problems(), [problem]
+        if matches!(&problem.fault, Fault::TestFails { rule, .. } if rule == "groupware-web")));
+    let (line, _) = error.positions().next().unwrap();
+    assert!(
+        text.lines().nth(line - 1).unwrap().contains("deny   = "),
+        "line {line}"
+    );
+}
+
+#[test]
+fn hostile_files_are_refused_early() {
+    let parse = |text: &[u8]| Draft::parse("policy.toml", text).unwrap_err();
+    let fault = |text: &[u8]| parse(text).problems()[0].fault.clone();
+    assert_eq!(fault(&vec![b'#'; MAX_POLICY + 1]), Fault::TooLong);
+    assert_eq!(fault(b"schema = 1\n# \xff"), Fault::NotUtf8);
+    assert_eq!(
+        fault(format!("a = {}", "[".repeat(500_000)).as_bytes()),
+        Fault::TooDeep
+    );
+    assert_eq!(
+        fault(format!("a{} = 1", ".a".repeat(500_000)).as_bytes()),
+        Fault::TooDeep
+    );
+    assert_eq!(
+        fault("a = { b = ".repeat(100_000).as_bytes()),
+        Fault::TooDeep
+    );
+    // Dots in strings and comments are no nesting.
+    let dots = format!("# {}\nschema = \"{}\"", ".".repeat(100), ".".repeat(100));
+    assert_eq!(fault(dots.as_bytes()), Fault::UnknownSchema);
+    assert!(matches!(fault(b"schema = 1\nschema = 1"), Fault::Syntax(_)));
+    assert!(matches!(fault(b""), Fault::Type { .. }));
+}
+
+#[test]
+fn flows_that_overlap_without_end_are_refused() {
+    let flow = |index: usize| {
+        let hosts = vec!["\"10.12.0.0/16\""; 1].join(",");
+        let ports: Vec<String> = (0..40).map(|port| (port * 2 + 1).to_string()).collect();
+        format!(
+            "[[flow]]\nid = \"f{index}\"\nto = {{ segment = \"lgwan\", hosts = [{hosts}, \"10.12.{}.{}/32\"] }}\ntcp = [{}]\n",
+            index / 200,
+            index % 200,
+            ports.join(",")
+        )
+    };
+    let text = format!("{SAMPLE}\n{}", (0..2000).map(flow).collect::<String>());
+    let error = Draft::parse("policy.toml", text.as_bytes()).unwrap_err();
+    assert!(
+        error.to_string().contains("overlap each other too often"),
+        "{error}"
+    );
+}
+
+#[test]
+fn problems_are_shown_with_their_line_and_a_caret() {
+    let text = with("\"always\"", "\"off\"");
+    let error = Draft::parse("policy.toml", text.as_bytes()).unwrap_err();
+    let shown = error.render(Lang::Ja);
+    assert!(
+        shown.contains("policy.toml:") && shown.contains("kill_switch = \"off\""),
+        "{shown}"
+    );
+    assert!(shown.contains("vpn.kill_switch の誤り"), "{shown}");
+}
