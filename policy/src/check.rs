@@ -21,7 +21,7 @@ const MIN_PREFIX_LEN: u8 = 8;
 /// Longest identifier of a flow or gateway: it is shown in one line of a table.
 const MAX_NAME: usize = 64;
 /// Problems told at once: nobody reads more, and the report stays small for hostile files.
-const MAX_PROBLEMS: usize = 32;
+pub(crate) const MAX_PROBLEMS: usize = 32;
 /// Addresses that are no unicast destination in any network (RFC 6890): this host, loopback,
 /// link-local, multicast and everything above.
 const SPECIAL: [(Ipv4Addr, u8); 4] = [

@@ -92,7 +92,7 @@ impl Draft {
                     let decision = self
                         .admission
                         .decide(&probe.at(test.from.place, test.from.uplink));
-                    if decision.is_allowed() != allowed {
+                    if decision.is_allowed() != allowed && problems.len() < check::MAX_PROBLEMS {
                         let path = [
                             Step::Key("test"),
                             Step::Index(number),
