@@ -4,22 +4,19 @@ pub mod admit;
 pub mod counters;
 pub mod device;
 pub mod edge;
+mod engine;
+mod guest;
+mod inward;
+mod messages;
+mod outward;
 pub mod packet;
 pub mod path;
 pub mod plan;
+mod run;
 pub mod situation;
+pub mod sockets;
+mod turn;
 
-use thiserror::Error;
-
-/// Command line of `sekisho-netdomain gate`.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
-
-/// Why the gate ended.
-#[derive(Debug, Error)]
-pub enum GateError {}
-
-/// Runs the gate until it is told to end.
-pub fn run(_args: &Args) -> Result<(), GateError> {
-    Ok(())
-}
+pub use engine::{Gate, Parts};
+pub use guest::Guest;
+pub use run::{Args, GateError, run};

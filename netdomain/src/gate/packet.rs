@@ -3,9 +3,7 @@
 use std::net::Ipv4Addr;
 
 use sekisho_policy::Protocol;
-use smoltcp::wire::{
-    Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
-};
+use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 use thiserror::Error;
 
 /// Bytes of an IPv4 header without options; packets with options are refused.
@@ -46,7 +44,10 @@ pub enum Transport {
 
 /// The TCP flags that move a connection's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "they are the bits of RFC 9293, section 3.1")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the bits of RFC 9293, section 3.1"
+)]
 pub struct TcpFlags {
     /// SYN.
     pub syn: bool,
@@ -195,7 +196,12 @@ impl<'a> Packet<'a> {
     /// The packet that an ICMP error quotes: protocol, addresses and ports as that packet had
     /// them. `None` unless this is an ICMP error that quotes enough.
     pub fn quoted(&self) -> Option<Flow> {
-        if !matches!(self.transport, Transport::Icmp { kind: IcmpKind::Error }) {
+        if !matches!(
+            self.transport,
+            Transport::Icmp {
+                kind: IcmpKind::Error
+            }
+        ) {
             return None;
         }
         let quote = self.body().get(8..)?;
@@ -212,9 +218,8 @@ impl<'a> Packet<'a> {
             1 => (Protocol::Icmp, 4, 4),
             _ => return None,
         };
-        let address = |at: usize| {
-            Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3])
-        };
+        let address =
+            |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
         let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
         Some(Flow {
             protocol,

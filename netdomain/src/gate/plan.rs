@@ -96,7 +96,10 @@ impl Plan {
         peer: SocketAddrV4,
         kind: UplinkKind,
     ) -> Option<GatewayId> {
-        let index = self.gateways.iter().position(|gateway| gateway.name == name)?;
+        let index = self
+            .gateways
+            .iter()
+            .position(|gateway| gateway.name == name)?;
         let gateway = &self.gateways[index];
         let address = match side {
             Side::Outside => Some(gateway.outside),

@@ -17,7 +17,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum StampError {
     /// The file could not be opened.
-    #[error("cannot open the handshake timestamp {path}; give --state a folder that the gate may write")]
+    #[error(
+        "cannot open the handshake timestamp {path}; give --state a folder that the gate may write"
+    )]
     Open {
         /// The file.
         path: PathBuf,
@@ -131,6 +133,9 @@ mod tests {
     fn a_torn_record_counts_as_empty() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("wireguard-stamp"), [7; RECORD]).unwrap();
-        assert_eq!(StampFile::open(folder.path()).unwrap().newest(), Duration::ZERO);
+        assert_eq!(
+            StampFile::open(folder.path()).unwrap().newest(),
+            Duration::ZERO
+        );
     }
 }

@@ -84,7 +84,11 @@ impl WireGuard {
         // A stamp is the wall clock at creation plus the time that passed since then on gotatun's
         // clock. Where the wall clock went back, the missing time is made up on that clock.
         let ahead = (identity.stamp_floor + Duration::from_secs(1)).saturating_sub(wall);
-        let ahead = if identity.stamp_floor < wall { Duration::ZERO } else { ahead };
+        let ahead = if identity.stamp_floor < wall {
+            Duration::ZERO
+        } else {
+            ahead
+        };
         Self {
             tunn,
             limiter,

@@ -59,7 +59,11 @@ impl Edge {
                     return None;
                 }
                 let wanted = request.requested_ip.unwrap_or(request.client_ip);
-                let answer = if ours(wanted) { DhcpMessageType::Ack } else { DhcpMessageType::Nak };
+                let answer = if ours(wanted) {
+                    DhcpMessageType::Ack
+                } else {
+                    DhcpMessageType::Nak
+                };
                 Some(answer)
             }
             // A release frees nothing, a decline changes nothing: there is no other address.
@@ -86,8 +90,16 @@ impl Edge {
             transaction_id: request.transaction_id,
             secs: 0,
             client_hardware_address: self.device.mac,
-            client_ip: if nak { Ipv4Addr::UNSPECIFIED } else { request.client_ip },
-            your_ip: if lease { self.device.address } else { Ipv4Addr::UNSPECIFIED },
+            client_ip: if nak {
+                Ipv4Addr::UNSPECIFIED
+            } else {
+                request.client_ip
+            },
+            your_ip: if lease {
+                self.device.address
+            } else {
+                Ipv4Addr::UNSPECIFIED
+            },
             server_ip: Ipv4Addr::UNSPECIFIED,
             router: (!nak).then_some(self.device.router),
             subnet_mask: (!nak).then_some(self.netmask),
@@ -121,7 +133,11 @@ impl Edge {
     ) {
         let bound = !request.client_ip.is_unspecified() && kind != DhcpMessageType::Nak;
         let everybody = !bound && (request.broadcast || kind == DhcpMessageType::Nak);
-        let to = if everybody { Ipv4Addr::BROADCAST } else { self.device.address };
+        let to = if everybody {
+            Ipv4Addr::BROADCAST
+        } else {
+            self.device.address
+        };
         reply.udp(
             &self.ethernet,
             (self.device.router, SERVER),

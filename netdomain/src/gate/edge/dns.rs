@@ -170,7 +170,7 @@ struct Pending {
 /// What became of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// It is to go into the tunnel: [`Resolver::packet`].
+    /// It is to go into the tunnel: [`Resolver::packet_mut`].
     Forward,
     /// Refused by this rule; the answer that says so is in the reply, if there is one.
     Refused(Rule),
@@ -251,9 +251,10 @@ impl Resolver {
         Asked::Forward
     }
 
-    /// The inner packet of the last question that is to be forwarded.
-    pub fn packet(&self) -> &[u8] {
-        &self.packet
+    /// The inner packet of the last question that is to be forwarded. Taken and given back, so
+    /// that its memory is used again.
+    pub const fn packet_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.packet
     }
 
     /// Takes a packet out of the tunnel if it answers a question, and leaves the guest's answer in
@@ -291,12 +292,7 @@ impl Resolver {
             return false;
         };
         let (port, id) = held.guest;
-        reply.udp(
-            ethernet,
-            (self.router, DNS),
-            (self.address, port),
-            payload,
-        );
+        reply.udp(ethernet, (self.router, DNS), (self.address, port), payload);
         let at = super::ETHERNET_HEADER + IPV4_HEADER + UDP_HEADER;
         reply.renumber(at, id);
         true

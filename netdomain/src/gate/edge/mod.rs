@@ -86,7 +86,13 @@ impl Edge {
 
     /// Takes one frame of the guest, header checked by the link. An answer is left in `reply`,
     /// which comes empty.
-    pub fn take<'a>(&mut self, header: &NetHdr, frame: &'a [u8], reply: &mut Reply, now: Moment) -> Taken<'a> {
+    pub fn take<'a>(
+        &mut self,
+        header: &NetHdr,
+        frame: &'a [u8],
+        reply: &mut Reply,
+        now: Moment,
+    ) -> Taken<'a> {
         let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
             return refuse(Rule::Malformed, 0);
         };
@@ -119,7 +125,9 @@ impl Edge {
         const IPV4: u16 = 0x0800;
         let packet = match offload(header).and_then(|offload| {
             let packet = Packet::parse(body, offload).map_err(Rule::from)?;
-            checksum_in_place(header, &packet).then_some(packet).ok_or(Rule::Malformed)
+            checksum_in_place(header, &packet)
+                .then_some(packet)
+                .ok_or(Rule::Malformed)
         }) {
             Ok(packet) => packet,
             Err(rule) => return refuse(rule, IPV4),

@@ -10,7 +10,7 @@ use crate::gate::path::Ethernet;
 /// Length of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
 /// Length of a UDP header.
-pub const UDP_HEADER: usize = 8;
+pub(super) const UDP_HEADER: usize = 8;
 const TTL: u8 = 64;
 
 /// The frame that answers another one. Empty: there is no answer.
@@ -95,7 +95,7 @@ impl Reply {
 }
 
 /// Writes an IPv4 header over the start of `packet`, for the whole of `packet`.
-pub fn write_ipv4(
+pub(super) fn write_ipv4(
     packet: &mut [u8],
     (source, destination): (Ipv4Addr, Ipv4Addr),
     protocol: IpProtocol,
@@ -114,7 +114,12 @@ pub fn write_ipv4(
 }
 
 /// Writes a UDP header and `payload` over `body`, which is exactly as long as both.
-pub fn write_udp(body: &mut [u8], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) {
+pub(super) fn write_udp(
+    body: &mut [u8],
+    from: (Ipv4Addr, u16),
+    to: (Ipv4Addr, u16),
+    payload: &[u8],
+) {
     let total = u16::try_from(body.len()).unwrap_or(u16::MAX);
     body[UDP_HEADER..].copy_from_slice(payload);
     let mut udp = UdpPacket::new_unchecked(body);
@@ -125,7 +130,7 @@ pub fn write_udp(body: &mut [u8], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), pa
 }
 
 /// Writes the ICMP checksum over `body`, whose checksum field is zero.
-pub fn fill_icmp_checksum(body: &mut [u8]) {
+pub(super) fn fill_icmp_checksum(body: &mut [u8]) {
     let sum = !checksum::data(body);
     body[2..4].copy_from_slice(&sum.to_be_bytes());
 }

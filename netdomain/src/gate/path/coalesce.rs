@@ -178,15 +178,13 @@ impl<'a> Coalescer<'a> {
         let start = HEADER_LEN + ETHERNET_HEADER;
         // All of these are below 64 KiB: `total` is bounded by MAX_PACKET in `joins`.
         let short = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
-        let header = NetHdr::partial_csum(
-            short(ETHERNET_HEADER + IPV4_HEADER),
-            short(TCP_CHECKSUM),
-        )
-        .with_gso(
-            GsoType::TcpV4,
-            short(stream.segment),
-            short(ETHERNET_HEADER + headers),
-        );
+        let header =
+            NetHdr::partial_csum(short(ETHERNET_HEADER + IPV4_HEADER), short(TCP_CHECKSUM))
+                .with_gso(
+                    GsoType::TcpV4,
+                    short(stream.segment),
+                    short(ETHERNET_HEADER + headers),
+                );
         prefix[..HEADER_LEN].copy_from_slice(&header.emit());
         prefix[HEADER_LEN..start].copy_from_slice(&self.ethernet.to_guest(IPV4));
         let packet = &mut prefix[start..start + headers];

@@ -87,7 +87,9 @@ impl Inbox {
             };
         };
         for index in 0..received {
-            let len = usize::try_from(self.headers[index].msg_len).unwrap_or(0).min(SLOT);
+            let len = usize::try_from(self.headers[index].msg_len)
+                .unwrap_or(0)
+                .min(SLOT);
             let truncated = self.headers[index].msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             let len = if truncated { 0 } else { len };
             let segment = self.segment_size(index).unwrap_or(len).max(1);
@@ -116,7 +118,8 @@ impl Inbox {
             let message = unsafe { *control };
             if message.cmsg_level == libc::SOL_UDP && message.cmsg_type == libc::UDP_GRO {
                 // SAFETY: a `UDP_GRO` message carries an `int`; the read may be unaligned.
-                let size = unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast::<libc::c_int>()) };
+                let size =
+                    unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast::<libc::c_int>()) };
                 return usize::try_from(size).ok().filter(|&size| size > 0);
             }
             // SAFETY: `control` came from this header.
@@ -127,7 +130,7 @@ impl Inbox {
 }
 
 /// Sends a batch with one system call, or fails without having sent anything.
-pub fn send_batch(socket: BorrowedFd<'_>, batch: &SegBatch) -> Result<(), Errno> {
+pub(super) fn send_batch(socket: BorrowedFd<'_>, batch: &SegBatch) -> Result<(), Errno> {
     if batch.count() == 1 {
         return send(socket, batch.bytes());
     }
@@ -168,12 +171,7 @@ pub fn send_batch(socket: BorrowedFd<'_>, batch: &SegBatch) -> Result<(), Errno>
 /// Sends one datagram.
 pub fn send(socket: BorrowedFd<'_>, datagram: &[u8]) -> Result<(), Errno> {
     use rustix::net::{SendFlags, send};
-    send(
-        socket,
-        datagram,
-        SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-    )
-    .map(|_| ())
+    send(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map(|_| ())
 }
 
 /// Asks the kernel to join datagrams of one sender on this socket.

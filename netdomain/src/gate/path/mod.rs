@@ -14,7 +14,9 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 
 pub use coalesce::{Coalescer, Deliver, Ethernet};
-pub use datagram::{BATCH as INBOX_DATAGRAMS, Inbox, enable_receive_offload, send as send_datagram};
+pub use datagram::{
+    BATCH as INBOX_DATAGRAMS, Inbox, enable_receive_offload, send as send_datagram,
+};
 pub use segment::{Segment, Segments};
 
 use super::admit::Admitted;

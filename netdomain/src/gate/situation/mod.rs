@@ -264,14 +264,14 @@ impl Machine {
             Event::SendFailed(id) => self.path_failed(id, now),
             Event::SessionGone => self.close(Reason::Connecting),
             Event::Proven(port) => self.proven(port, now, actions),
-            Event::Disproven(port) => self.disproven(&port, actions),
+            Event::Disproven(port) => self.disproven(port, now, actions),
             Event::UplinkGone => self.drop_everything(Reason::UplinkGone, actions),
             Event::Suspend => {
                 self.asleep = true;
                 self.drop_everything(Reason::Suspended, actions);
             }
             Event::Resume => self.asleep = false,
-            Event::Doubt => self.doubt(actions),
+            Event::Doubt => self.doubt(now, actions),
             Event::Tick => {}
         }
         self.advance(now, actions);
@@ -300,7 +300,10 @@ impl Machine {
             due = due.min(way.asked.map_or(way.taken + CONFIRM, |at| at + REPEAT));
         }
         if let Some(since) = way.unanswered {
-            due = due.min(way.asked.map_or(since + SILENCE, |at| (at + REPEAT).max(since + SILENCE)));
+            due = due.min(
+                way.asked
+                    .map_or(since + SILENCE, |at| (at + REPEAT).max(since + SILENCE)),
+            );
         }
         due
     }
@@ -360,7 +363,7 @@ impl Machine {
             self.path_lost(id, Action::Close(id), actions);
         }
         // The uplink knows: it told us.
-        self.proofs.end(port);
+        self.proofs.forget(port);
     }
 
     fn path_failed(&mut self, id: PathId, now: Moment) {
@@ -376,9 +379,9 @@ impl Machine {
         }
     }
 
-    fn disproven(&mut self, port: &str, actions: &mut Vec<Action>) {
-        if self.proofs.end(port) {
-            actions.push(Action::Premises(port.to_owned(), false));
+    fn disproven(&mut self, port: String, now: Moment, actions: &mut Vec<Action>) {
+        if !self.asleep && self.proofs.fail(&port, now, self.timings.recheck) {
+            actions.push(Action::Premises(port, false));
         }
     }
 
@@ -393,8 +396,8 @@ impl Machine {
         self.close(reason);
     }
 
-    fn doubt(&mut self, actions: &mut Vec<Action>) {
-        for port in self.proofs.clear() {
+    fn doubt(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        for port in self.proofs.doubt(now) {
             actions.push(Action::Premises(port, false));
         }
         self.attempt = None;
@@ -410,7 +413,8 @@ impl Machine {
 
     /// Whether the path may carry the tunnel at all at present.
     fn usable(&self, id: PathId, now: Moment) -> bool {
-        self.paths.usable(id, now, |port| self.proofs.hold(port, now))
+        self.paths
+            .usable(id, now, |port| self.proofs.hold(port, now))
     }
 
     fn best(&self, now: Moment) -> Option<PathId> {
@@ -445,7 +449,10 @@ impl Machine {
         for port in self.proofs.due(now, self.timings.recheck) {
             actions.push(Action::Probe(port));
         }
-        if self.session.is_some_and(|(_, since)| now.since(since) >= REJECT) {
+        if self
+            .session
+            .is_some_and(|(_, since)| now.since(since) >= REJECT)
+        {
             self.session = None;
         }
         self.leave_bad_way(now, actions);
@@ -463,7 +470,9 @@ impl Machine {
         if self.session.is_none() {
             return self.close(Reason::Connecting);
         }
-        let silent = way.unanswered.map_or(Duration::ZERO, |since| now.since(since));
+        let silent = way
+            .unanswered
+            .map_or(Duration::ZERO, |since| now.since(since));
         let mute = if way.heard.is_none() {
             now.since(way.taken)
         } else {
@@ -491,7 +500,11 @@ impl Machine {
                 self.paths.pardon_one(way.path);
             }
             None => {
-                let reason = if lived { Reason::GatewaySilent } else { Reason::Connecting };
+                let reason = if lived {
+                    Reason::GatewaySilent
+                } else {
+                    Reason::Connecting
+                };
                 self.close(reason);
             }
         }
@@ -514,7 +527,11 @@ impl Machine {
         let unconfirmed =
             way.heard.is_none() && now.since(way.taken) >= CONFIRM && asked_long_ago(REPEAT);
         let silent = way.unanswered.is_some_and(|since| {
-            let pause = if way.asked.is_some_and(|at| at >= since) { REPEAT } else { ASK_EVERY };
+            let pause = if way.asked.is_some_and(|at| at >= since) {
+                REPEAT
+            } else {
+                ASK_EVERY
+            };
             now.since(since) >= SILENCE && asked_long_ago(pause)
         });
         let stale = session.is_some_and(|(_, since)| now.since(since) >= REKEY)
@@ -564,7 +581,10 @@ impl Machine {
             actions.push(Action::Initiate(attempt.path));
         }
         if let Phase::Closed(reason) = &mut self.phase
-            && matches!(reason, Reason::Started | Reason::NoPath | Reason::Connecting | Reason::UplinkGone)
+            && matches!(
+                reason,
+                Reason::Started | Reason::NoPath | Reason::Connecting | Reason::UplinkGone
+            )
         {
             if self.attempt.is_some() {
                 *reason = Reason::Connecting;

@@ -140,8 +140,15 @@ impl Paths {
         let (Some(best), Some(used)) = (self.entry(best), self.entry(used)) else {
             return true;
         };
-        let better = (best.info.side != Side::Lan, best.info.rank, best.info.gateway)
-            < (used.info.side != Side::Lan, used.info.rank, used.info.gateway);
+        let better = (
+            best.info.side != Side::Lan,
+            best.info.rank,
+            best.info.gateway,
+        ) < (
+            used.info.side != Side::Lan,
+            used.info.rank,
+            used.info.gateway,
+        );
         better && (best.info.side == Side::Lan || now.since(best.since) >= STABLE)
     }
 

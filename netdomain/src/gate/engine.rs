@@ -1,0 +1,350 @@
+//! The gate as one value: everything it holds, and what it does with a frame, a datagram, a
+//! message and the time. The loop that waits is in [`turn`](super::turn).
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path as FilePath;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use gotatun::noise::index_table::IndexTable;
+use sekisho_control::{Channel, Command, GateToUplink, Report, UplinkToGate};
+use sekisho_framelink::FrameArena;
+use sekisho_policy::{Admission, Policy, Verified};
+
+use super::GateError;
+use super::admit::{Gatekeeper, Refusal, Terms};
+use super::counters::Counters;
+use super::device::DeviceFile;
+use super::edge::{Edge, Reply, Resolver};
+use super::guest::Guest;
+use super::path::{Inbox, Path};
+use super::plan::Plan;
+use super::situation::{Action, Event, GatewayId, Machine, Situation};
+use super::sockets::Sockets;
+use crate::moment::{Moment, slept};
+use crate::premises::{BeaconClient, Probe};
+use crate::tunnel::{Datagram, Identity, StampFile, Tunnel, WireGuard};
+
+/// Frames that are read from the guest with one system call. More would only push each other out
+/// of the cache: a super-frame is 64 KiB.
+const ARENA: usize = 16;
+
+/// The gate's end of its channel to the supervisor.
+pub(super) type Control = Channel<Report, Command>;
+/// The gate's end of its channel to the uplink.
+pub(super) type UplinkChannel = Channel<GateToUplink, UplinkToGate>;
+
+/// The gate.
+pub struct Gate {
+    pub(super) plan: Plan,
+    pub(super) edge: Edge,
+    pub(super) resolver: Resolver,
+    pub(super) keeper: Gatekeeper,
+    pub(super) counters: Counters,
+    pub(super) machine: Machine,
+    pub(super) tunnels: Vec<WireGuard>,
+    pub(super) stamp: StampFile,
+    pub(super) path: Path,
+    pub(super) guest: Guest,
+    pub(super) sockets: Sockets,
+    pub(super) control: Control,
+    pub(super) uplink: Option<UplinkChannel>,
+    pub(super) beacon: Option<BeaconClient>,
+    pub(super) probes: Vec<Probe>,
+    pub(super) mtu: u16,
+    pub(super) arena: Option<FrameArena>,
+    pub(super) inbox: Option<Inbox>,
+    pub(super) opened: Vec<BytesMut>,
+    pub(super) scratch: BytesMut,
+    pub(super) reply: Reply,
+    pub(super) datagram: Datagram,
+    pub(super) events: VecDeque<Event>,
+    pub(super) actions: Vec<Action>,
+    /// The situation changed and the supervisor could not be told yet.
+    pub(super) untold: bool,
+    /// Time that the machine has slept, and the wall clock less the time since boot, when last
+    /// looked at.
+    pub(super) slept: Duration,
+    pub(super) wall: Duration,
+    pub(super) expires: Duration,
+    pub(super) ended: bool,
+}
+
+/// What a gate is made of.
+pub struct Parts<'a> {
+    /// The policy in force.
+    pub policy: &'a Verified<Policy>,
+    /// The device and its key.
+    pub device: DeviceFile,
+    /// Folder that keeps the handshake timestamp.
+    pub state: &'a FilePath,
+    /// Channel to the supervisor.
+    pub control: OwnedFd,
+    /// Frame link, if there is one yet.
+    pub link: Option<OwnedFd>,
+    /// Channel to the uplink, if there is one yet.
+    pub uplink: Option<OwnedFd>,
+}
+
+impl Gate {
+    /// Opens everything. Afterwards the gate needs no path, no name and no new socket.
+    pub fn open(parts: Parts<'_>) -> Result<Self, GateError> {
+        let now = Moment::now();
+        let plan = Plan::new(parts.policy);
+        let device = parts.device.device;
+        let stamp = StampFile::open(parts.state)?;
+        let indices = IndexTable::from_os_rng();
+        let tunnels = plan
+            .gateways
+            .iter()
+            .map(|gateway| {
+                let identity = Identity {
+                    private: parts.device.private_key,
+                    gateway: gateway.public_key,
+                    stamp_floor: stamp.newest(),
+                    mtu: device.mtu,
+                };
+                WireGuard::new(&identity, &indices, now)
+            })
+            .collect();
+        let beacon = plan
+            .beacon
+            .map(|beacon| BeaconClient::new(beacon.address, beacon.spki_sha256, beacon.round_trip))
+            .transpose()?;
+        let mut guest = Guest::new(device.mtu);
+        if let Some(link) = parts.link {
+            guest.attach(link)?;
+        }
+        let uplink = parts.uplink.map(Channel::from_fd).transpose()?;
+        let resolver = Resolver::new(
+            plan.domains.clone(),
+            device.address,
+            device.router,
+            Box::new(random),
+            now,
+        );
+        Ok(Self {
+            edge: Edge::new(device, now),
+            resolver,
+            keeper: Gatekeeper::new(
+                Admission::compile(parts.policy),
+                Terms {
+                    address: device.address,
+                    mtu: device.mtu,
+                    resolvers: plan.domains.servers(),
+                },
+                now,
+            ),
+            counters: Counters::new(plan.rules, now),
+            machine: Machine::new(plan.timings),
+            tunnels,
+            stamp,
+            path: Path::default(),
+            guest,
+            sockets: Sockets::default(),
+            control: Channel::from_fd(parts.control)?,
+            uplink,
+            beacon,
+            probes: Vec::new(),
+            mtu: device.mtu,
+            arena: Some(FrameArena::new(ARENA)),
+            inbox: Some(Inbox::default()),
+            opened: Vec::with_capacity(1024),
+            scratch: BytesMut::with_capacity(1 << 20),
+            reply: Reply::with_mtu(device.mtu),
+            datagram: Datagram::new(),
+            events: VecDeque::with_capacity(64),
+            actions: Vec::with_capacity(64),
+            untold: true,
+            slept: slept(),
+            wall: wall_less_boot(now),
+            expires: since_1970(parts.policy),
+            ended: false,
+            plan,
+        })
+    }
+
+    /// Where the gate stands.
+    pub const fn situation(&self) -> Situation {
+        self.machine.situation()
+    }
+
+    /// Refusals, by rule.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The tunnel to a gateway.
+    pub(super) fn tunnel(&mut self, gateway: GatewayId) -> Option<&mut WireGuard> {
+        self.tunnels.get_mut(usize::from(gateway.0))
+    }
+
+    /// Lets an event happen, with everything that follows from it.
+    pub(super) fn happen(&mut self, event: Event, now: Moment) {
+        self.events.push_back(event);
+        // An action can fail and so make an event; each path can fail once, so this ends.
+        while let Some(event) = self.events.pop_front() {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.machine.handle(event, now, &mut actions);
+            for action in actions.drain(..) {
+                self.act(action, now);
+            }
+            self.actions = actions;
+        }
+    }
+
+    fn act(&mut self, action: Action, now: Moment) {
+        match action {
+            Action::Initiate(path) => {
+                let Some(gateway) = self.sockets.sender(path).map(|socket| socket.gateway) else {
+                    return;
+                };
+                let mut datagram = std::mem::take(&mut self.datagram);
+                if let Some(tunnel) = self.tunnel(gateway) {
+                    tunnel.initiate(&mut datagram, now);
+                    self.keep_stamp(gateway);
+                    self.send_on(path, datagram.bytes());
+                }
+                self.datagram = datagram;
+            }
+            Action::Kick(path) => {
+                let Some(gateway) = self.sockets.sender(path).map(|socket| socket.gateway) else {
+                    return;
+                };
+                let mut datagram = std::mem::take(&mut self.datagram);
+                let ready = self
+                    .tunnel(gateway)
+                    .is_some_and(|tunnel| tunnel.kick(&mut datagram, now));
+                if ready {
+                    self.send_on(path, datagram.bytes());
+                }
+                self.datagram = datagram;
+            }
+            Action::ResetTunnels => {
+                for tunnel in &mut self.tunnels {
+                    tunnel.reset(now);
+                }
+                self.path.clear();
+            }
+            Action::Close(path) => self.sockets.close(path),
+            Action::Drain(path) => self.sockets.drain(path, now),
+            Action::Probe(port) => self.tell_uplink(&GateToUplink::ProbeBeacon { port }),
+            Action::Premises(port, proven) => {
+                tracing::info!(%port, proven, "premises");
+                self.tell_uplink(&GateToUplink::Premises { port, proven });
+            }
+            Action::Report => {
+                if matches!(self.machine.situation(), Situation::Closed(_)) {
+                    self.path.clear();
+                }
+                self.path.changed();
+                self.untold = true;
+            }
+        }
+    }
+
+    /// Sends one datagram of the protocol itself. A path that does not take it has failed.
+    pub(super) fn send_on(&mut self, path: sekisho_control::PathId, datagram: &[u8]) {
+        use rustix::io::Errno;
+        let Some(socket) = self.sockets.sender(path) else {
+            return;
+        };
+        match super::path::send_datagram(socket.as_fd(), datagram) {
+            Ok(())
+            | Err(Errno::AGAIN | Errno::NOBUFS | Errno::CONNREFUSED | Errno::HOSTUNREACH) => {}
+            Err(error) => {
+                tracing::debug!(?path, %error, "cannot send");
+                self.events.push_back(Event::SendFailed(path));
+            }
+        }
+    }
+
+    /// Keeps the newest handshake stamp before the handshake leaves.
+    pub(super) fn keep_stamp(&mut self, gateway: GatewayId) {
+        let Some(stamp) = self
+            .tunnels
+            .get(usize::from(gateway.0))
+            .map(WireGuard::last_stamp)
+        else {
+            return;
+        };
+        if let Err(error) = self.stamp.keep(stamp) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn tell_uplink(&mut self, message: &GateToUplink) {
+        if let Some(uplink) = &self.uplink
+            && let Err(error) = uplink.send(message, &[])
+        {
+            tracing::warn!("cannot tell the uplink: {error}");
+            if error.ends() {
+                self.lose_uplink();
+            }
+        }
+    }
+
+    /// The uplink is gone: so is every path.
+    pub(super) fn lose_uplink(&mut self) {
+        self.uplink = None;
+        self.probes.clear();
+        self.events.push_back(Event::UplinkGone);
+    }
+
+    /// Counts a refusal and reports a sample.
+    pub(super) fn refused(&mut self, refusal: &Refusal, now: Moment) {
+        let Some(sample) = self.counters.refused(refusal, now) else {
+            return;
+        };
+        let rule = match sample.rule {
+            super::admit::Rule::Policy(id) => self.keeper.rules().name(id),
+            built_in => built_in.name().unwrap_or("unknown"),
+        };
+        let report = Report::Refused(sekisho_control::Refused {
+            rule: rule.to_owned(),
+            packet: sample.subject.to_string(),
+            count: sample.count,
+        });
+        // A full channel costs a sample, not a count.
+        let _ = self.control.send(&report, &[]);
+    }
+
+    /// Sends the reply that the edge left.
+    pub(super) fn send_reply(&mut self) {
+        if !self.reply.frame().is_empty() {
+            self.guest.send(self.reply.frame());
+            self.reply.clear();
+        }
+    }
+}
+
+/// Wall clock less time since boot: jumps when the wall clock does.
+pub(super) fn wall_less_boot(now: Moment) -> Duration {
+    wall().saturating_sub(now.since_boot())
+}
+
+/// Time since 1970.
+pub(super) fn wall() -> Duration {
+    std::time::SystemTime::now()
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn since_1970(policy: &Verified<Policy>) -> Duration {
+    let seconds = policy.policy.expires.as_second();
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// An unpredictable number.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    fill_random(&mut bytes);
+    u32::from_ne_bytes(bytes)
+}
+
+/// Fills `bytes` with unpredictable ones. The kernel gives up to 256 bytes whole once it is up.
+pub(super) fn fill_random(bytes: &mut [u8]) {
+    use rustix::rand::{GetRandomFlags, getrandom};
+    while getrandom(&mut *bytes, GetRandomFlags::empty()).is_err() {}
+}

@@ -1,0 +1,121 @@
+//! From the gateway to the guest.
+
+use std::os::fd::AsFd;
+
+use bytes::BytesMut;
+use sekisho_control::PathId;
+
+use super::admit::Origin;
+use super::engine::Gate;
+use super::packet::{Offload, Packet};
+use super::path::{Coalescer, Inbox};
+use super::situation::Event;
+use crate::moment::Moment;
+use crate::tunnel::{Opened, Tunnel};
+
+/// System calls for datagrams in one turn and path: eight receive-offloaded datagrams each.
+const READS: usize = 2;
+
+/// What a batch of datagrams showed about the path that they came over.
+#[derive(Default)]
+struct Signs {
+    heard: bool,
+    handshake: bool,
+}
+
+impl Gate {
+    /// Reads one path's socket until it is empty, the budget is spent or the guest's link is full.
+    pub(super) fn read_path(&mut self, index: usize, now: Moment) {
+        let Some(mut inbox) = self.inbox.take() else {
+            return;
+        };
+        for _ in 0..READS {
+            let Some(socket) = self.sockets.readers().get(index) else {
+                break;
+            };
+            let id = socket.id;
+            // An error is an ICMP message about something sent earlier, which anybody can forge.
+            let Ok(1..) = inbox.receive(socket.as_fd()) else {
+                break;
+            };
+            self.datagrams(id, index, &inbox, now);
+            if self.guest.is_full() {
+                break;
+            }
+        }
+        self.inbox = Some(inbox);
+    }
+
+    fn datagrams(&mut self, id: PathId, index: usize, inbox: &Inbox, now: Moment) {
+        let signs = self.open_all(id, index, inbox, now);
+        if signs.heard {
+            let handshake = signs.handshake;
+            self.happen(
+                Event::Heard {
+                    path: id,
+                    handshake,
+                },
+                now,
+            );
+        }
+        let opened = std::mem::take(&mut self.opened);
+        self.deliver_all(&opened, now);
+        self.opened = opened;
+        self.opened.clear();
+    }
+
+    /// Opens a batch. Inner packets end up in `opened`.
+    fn open_all(&mut self, id: PathId, index: usize, inbox: &Inbox, now: Moment) -> Signs {
+        let mut signs = Signs::default();
+        let Some(socket) = self.sockets.readers().get(index) else {
+            return signs;
+        };
+        let peer = socket.peer;
+        let Some(tunnel) = self.tunnels.get_mut(usize::from(socket.gateway.0)) else {
+            return signs;
+        };
+        // All packets of the batch before this one are gone: their memory is taken again.
+        self.scratch.clear();
+        for datagram in inbox.datagrams() {
+            self.scratch.extend_from_slice(datagram);
+            let sealed: BytesMut = self.scratch.split();
+            match tunnel.open(sealed, peer, &mut self.datagram, now) {
+                Opened::Inner(packet) => {
+                    signs.heard = true;
+                    self.opened.push(packet);
+                }
+                Opened::Alive => signs.heard = true,
+                Opened::Answer { proven } => {
+                    signs.heard |= proven;
+                    signs.handshake |= proven;
+                    let _ = super::path::send_datagram(socket.as_fd(), self.datagram.bytes());
+                }
+                Opened::Refused => tracing::trace!(?id, "a datagram that is not the gateway's"),
+            }
+        }
+        signs
+    }
+
+    fn deliver_all(&mut self, opened: &[BytesMut], now: Moment) {
+        let ethernet = self.edge.ethernet();
+        let situation = self.machine.situation();
+        let mut coalescer = Coalescer::new(ethernet, self.mtu);
+        for bytes in opened {
+            let Ok(packet) = Packet::parse(bytes, Offload::None) else {
+                continue;
+            };
+            if self
+                .resolver
+                .answer(&packet, &ethernet, &mut self.reply, now)
+            {
+                self.send_reply();
+                continue;
+            }
+            match self.keeper.admit(packet, Origin::Tunnel, &situation, now) {
+                Ok(admitted) => coalescer.offer(&admitted, &mut self.guest),
+                Err(refusal) => self.refused(&refusal, now),
+            }
+        }
+        coalescer.flush(&mut self.guest);
+    }
+}

@@ -1,0 +1,233 @@
+//! What supervisor and uplink say, and what the gate tells the supervisor.
+
+use std::os::fd::OwnedFd;
+
+use sekisho_control::{
+    Channel, ChannelError, Command, Port, Received, Report, SituationReport, UplinkToGate,
+};
+
+use super::engine::{Gate, fill_random};
+use super::situation::{Event, PathInfo, Situation};
+use crate::moment::Moment;
+use crate::premises::Progress;
+
+/// Messages of one channel in one turn.
+const MESSAGES: usize = 16;
+/// Conversations with the beacon at one time: one a port.
+const MAX_PROBES: usize = 4;
+/// `IFNAMSIZ` less its final zero.
+const MAX_PORT_NAME: usize = 15;
+
+impl Gate {
+    /// Hears the supervisor.
+    pub(super) fn read_control(&mut self, now: Moment) {
+        for _ in 0..MESSAGES {
+            match self.control.recv() {
+                Ok(Some(received)) => self.command(received, now),
+                Ok(None) => return,
+                Err(error) => {
+                    // Nobody is left to restart anything: everything ends with the supervisor.
+                    tracing::info!("the supervisor is gone: {error}");
+                    self.ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, received: Received<Command>, now: Moment) {
+        let mut fds = received.fds.into_iter();
+        match received.message {
+            Command::Attach { port } => {
+                if let Some(socket) = fds.next() {
+                    self.attach(port, socket, now);
+                }
+            }
+            Command::Suspend => self.happen(Event::Suspend, now),
+            Command::Resume => self.happen(Event::Resume, now),
+            Command::Shutdown => self.ended = true,
+            // Not the gate's business.
+            Command::PowerButton | Command::Notice { .. } => {}
+        }
+    }
+
+    fn attach(&mut self, port: Port, socket: OwnedFd, now: Moment) {
+        match port {
+            Port::Link => match self.guest.attach(socket) {
+                Ok(()) => tracing::info!("a fresh frame link"),
+                Err(error) => tracing::warn!("{error}"),
+            },
+            Port::Uplink => {
+                self.lose_uplink();
+                self.happen(Event::Tick, now);
+                match Channel::from_fd(socket) {
+                    Ok(channel) => self.uplink = Some(channel),
+                    Err(error) => tracing::warn!("{error}"),
+                }
+            }
+            Port::Gate | Port::GuestChannel => {}
+        }
+    }
+
+    /// Hears the uplink.
+    pub(super) fn read_uplink(&mut self, now: Moment) {
+        for _ in 0..MESSAGES {
+            let Some(uplink) = &self.uplink else {
+                return;
+            };
+            match uplink.recv() {
+                Ok(Some(received)) => self.uplink_says(received, now),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!("the uplink is gone: {error}");
+                    self.lose_uplink();
+                    self.happen(Event::Tick, now);
+                }
+            }
+        }
+    }
+
+    fn uplink_says(&mut self, received: Received<UplinkToGate>, now: Moment) {
+        let socket = received.fds.into_iter().next();
+        match received.message {
+            UplinkToGate::Path {
+                id,
+                port,
+                kind,
+                rank,
+                gateway,
+                side,
+                peer,
+            } => {
+                let Some(socket) = socket else { return };
+                let Some(gateway) = self.plan.gateway(&gateway, side, peer, kind) else {
+                    tracing::warn!(%port, %peer, "a path that policy does not name");
+                    return;
+                };
+                if port.len() > MAX_PORT_NAME || self.machine.path(id).is_some() {
+                    return;
+                }
+                if let Err(error) = self.sockets.add(id, gateway, peer, socket) {
+                    tracing::warn!(%port, %peer, "{error}");
+                    return;
+                }
+                let info = PathInfo {
+                    id,
+                    port,
+                    kind,
+                    rank,
+                    gateway,
+                    side,
+                };
+                self.happen(Event::PathUp(info), now);
+            }
+            UplinkToGate::PathLost { id } => self.happen(Event::PathLost(id), now),
+            UplinkToGate::Beacon { port } => {
+                if let Some(socket) = socket {
+                    self.begin_probe(port, socket, now);
+                }
+            }
+            UplinkToGate::CarrierLost { port } => {
+                self.probes.retain(|probe| probe.port() != port);
+                self.happen(Event::CarrierLost(port), now);
+            }
+        }
+    }
+
+    fn begin_probe(&mut self, port: String, socket: OwnedFd, now: Moment) {
+        let Some(beacon) = &self.beacon else {
+            return;
+        };
+        self.probes.retain(|probe| probe.port() != port);
+        if port.len() > MAX_PORT_NAME || self.probes.len() >= MAX_PROBES {
+            return;
+        }
+        if rustix::io::ioctl_fionbio(&socket, true).is_err() {
+            return;
+        }
+        let mut nonce = [0; 32];
+        fill_random(&mut nonce);
+        match beacon.begin(port, socket, nonce, now) {
+            Ok(probe) => self.probes.push(probe),
+            Err(error) => tracing::warn!("cannot ask the beacon: {error}"),
+        }
+        self.advance_probes(now);
+    }
+
+    /// Goes on with every conversation with the beacon.
+    pub(super) fn advance_probes(&mut self, now: Moment) {
+        let mut index = 0;
+        while let Some(probe) = self.probes.get_mut(index) {
+            let port = probe.port().to_owned();
+            let event = match probe.advance(now) {
+                Progress::Waiting => {
+                    index += 1;
+                    continue;
+                }
+                Progress::Proven(took) => {
+                    tracing::debug!(%port, ?took, "the beacon proved itself");
+                    Event::Proven(port)
+                }
+                Progress::Failed(why) => {
+                    tracing::info!(%port, "{why}");
+                    Event::Disproven(port)
+                }
+            };
+            self.probes.swap_remove(index);
+            self.happen(event, now);
+        }
+    }
+
+    /// Tells the supervisor the situation if it does not know it yet.
+    pub(super) fn tell_situation(&mut self) {
+        if !self.untold {
+            return;
+        }
+        let report = Report::Situation(self.describe());
+        match self.control.send(&report, &[]) {
+            Ok(()) => {
+                tracing::info!(situation = ?self.machine.situation(), "situation");
+                self.untold = false;
+            }
+            Err(ChannelError::Full) => {}
+            Err(error) => {
+                tracing::info!("the supervisor is gone: {error}");
+                self.ended = true;
+            }
+        }
+    }
+
+    fn describe(&self) -> SituationReport {
+        match self.machine.situation() {
+            Situation::Closed(reason) => SituationReport::Closed {
+                reason: reason.words().to_owned(),
+            },
+            Situation::Tunnelled {
+                gateway,
+                path,
+                side,
+                place,
+                ..
+            } => SituationReport::Tunnelled {
+                gateway: self
+                    .plan
+                    .gateways
+                    .get(usize::from(gateway.0))
+                    .map(|gateway| gateway.name.clone())
+                    .unwrap_or_default(),
+                port: self
+                    .machine
+                    .path(path)
+                    .map(|path| path.port.clone())
+                    .unwrap_or_default(),
+                side,
+                place,
+            },
+        }
+    }
+
+    /// Tells the supervisor that everything is open and the sandbox closed.
+    pub fn ready(&self) -> Result<(), ChannelError> {
+        self.control.send(&Report::Ready, &[])
+    }
+}

@@ -1,0 +1,132 @@
+//! From the guest to the gateway.
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+use sekisho_framelink::Frame;
+
+use super::admit::{Admitted, Origin, Refusal, Rule, Subject};
+use super::edge::{Asked, Taken};
+use super::engine::Gate;
+use super::packet::{Offload, Packet};
+use super::path::Flushed;
+use super::situation::{Event, Situation};
+use crate::moment::Moment;
+use crate::tunnel::SealError;
+
+/// System calls for frames in one turn. With sixteen frames each: a turn's budget of 64.
+const READS: usize = 4;
+
+impl Gate {
+    /// Reads frames until there are none, the budget is spent or the way out is full.
+    pub(super) fn read_guest(&mut self, now: Moment) {
+        let Some(mut arena) = self.arena.take() else {
+            return;
+        };
+        for _ in 0..READS {
+            if !self.path.has_room() || !self.guest.receive(&mut arena) || arena.is_empty() {
+                break;
+            }
+            let short = arena.len() < arena.slots();
+            for frame in arena.frames() {
+                self.guest_frame(&frame, now);
+                if !self.path.has_room() {
+                    self.flush(now);
+                }
+            }
+            if short {
+                break;
+            }
+        }
+        arena.clear();
+        self.arena = Some(arena);
+        self.flush(now);
+    }
+
+    fn guest_frame(&mut self, frame: &Frame<'_>, now: Moment) {
+        match self
+            .edge
+            .take(&frame.hdr, frame.frame, &mut self.reply, now)
+        {
+            Taken::Transit(packet) => self.transit(packet, now),
+            Taken::Question(packet) => self.question(&packet, now),
+            Taken::Done => {}
+            Taken::Refused(refusal) => self.refused(&refusal, now),
+        }
+        self.send_reply();
+    }
+
+    fn transit(&mut self, packet: Packet<'_>, now: Moment) {
+        let situation = self.machine.situation();
+        match self.keeper.admit(packet, Origin::Guest, &situation, now) {
+            Ok(admitted) => self.send(&admitted, situation, now),
+            Err(refusal) => {
+                // While closed the guest is left to try again, as on a wire without a plug; what
+                // policy forbids it is told at once.
+                if matches!(refusal.rule, Rule::Policy(_) | Rule::NotServed) {
+                    self.edge.prohibit(&packet, &mut self.reply, now);
+                }
+                self.refused(&refusal, now);
+            }
+        }
+    }
+
+    /// Passes an admitted packet to the tunnel of the situation.
+    fn send(&mut self, admitted: &Admitted<Packet<'_>>, situation: Situation, now: Moment) {
+        let Situation::Tunnelled { gateway, .. } = situation else {
+            return;
+        };
+        let Some(tunnel) = self.tunnels.get_mut(usize::from(gateway.0)) else {
+            return;
+        };
+        match self.path.send(admitted, tunnel, self.mtu, now) {
+            Ok(()) => self.machine.handle(Event::Sent, now, &mut self.actions),
+            Err(SealError::NoSession) => self.happen(Event::SessionGone, now),
+        }
+    }
+
+    fn question(&mut self, packet: &Packet<'_>, now: Moment) {
+        let ethernet = self.edge.ethernet();
+        let refusal = |rule| Refusal {
+            rule,
+            subject: Subject::outbound(&packet.flow()),
+        };
+        match self.resolver.ask(packet, &ethernet, &mut self.reply, now) {
+            Asked::Refused(rule) => self.refused(&refusal(rule), now),
+            Asked::Forward => {
+                let situation = self.machine.situation();
+                let bytes = std::mem::take(self.resolver.packet_mut());
+                if let Ok(question) = Packet::parse(&bytes, Offload::None) {
+                    match self
+                        .keeper
+                        .admit(question, Origin::Resolver, &situation, now)
+                    {
+                        Ok(admitted) => self.send(&admitted, situation, now),
+                        Err(refused) => self.refused(&refused, now),
+                    }
+                }
+                *self.resolver.packet_mut() = bytes;
+            }
+        }
+    }
+
+    /// Sends the waiting batches over the path in use.
+    pub(super) fn flush(&mut self, now: Moment) {
+        if self.path.is_empty() {
+            return;
+        }
+        let Situation::Tunnelled { path, .. } = self.machine.situation() else {
+            return self.path.clear();
+        };
+        let Some(socket) = self.sockets.sender(path) else {
+            return self.path.clear();
+        };
+        match self.path.flush(socket.as_fd()) {
+            Ok(Flushed::All | Flushed::Full) | Err(Errno::INTR) => {}
+            Err(error) => {
+                tracing::info!(?path, %error, "cannot send over this path");
+                self.happen(Event::SendFailed(path), now);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The gate as a process: arguments, files, sandbox, loop.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use sekisho_control::{ChannelError, InheritedError, inherited};
+use sekisho_framelink::LinkError;
+use sekisho_policy::{Clock, Floor, Policy, Trust, TrustError, Verified, VerifyError, verify};
+use thiserror::Error;
+
+use super::device::{DeviceError, DeviceFile};
+use super::engine::{Gate, Parts};
+use crate::tunnel::StampError;
+
+/// Command line of `sekisho-netdomain gate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The signed policy.
+    #[arg(long)]
+    policy: PathBuf,
+    /// Its signature.
+    #[arg(long)]
+    signature: PathBuf,
+    /// The keys that may sign it.
+    #[arg(long)]
+    trust: PathBuf,
+    /// The device file of this laptop.
+    #[arg(long)]
+    device: PathBuf,
+    /// A folder in which the gate keeps the time of its last handshake.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// The frame link, an inherited descriptor.
+    #[arg(long, value_name = "fd:N")]
+    link: Option<String>,
+    /// The channel to the uplink, an inherited descriptor.
+    #[arg(long, value_name = "fd:N")]
+    uplink: Option<String>,
+    /// The channel to the supervisor, an inherited descriptor.
+    #[arg(long, value_name = "fd:N")]
+    control: String,
+    /// The user that the gate becomes.
+    #[arg(long, value_name = "UID")]
+    user: Option<u32>,
+}
+
+/// Why the gate ended.
+#[derive(Debug, Error)]
+pub enum GateError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An inherited descriptor is not there.
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
+    /// The trust file holds no keys.
+    #[error("the keys that may sign the policy cannot be used: {0}")]
+    Trust(#[from] TrustError),
+    /// The policy is not to be believed.
+    #[error("the policy is not applied: {0}")]
+    Policy(#[from] VerifyError),
+    /// The policy expired while the gate served.
+    #[error("the policy has expired; the gate ends, so that nothing passes without one")]
+    PolicyExpired,
+    /// The device file is of no use.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The handshake timestamp cannot be kept.
+    #[error(transparent)]
+    Stamp(#[from] StampError),
+    /// TLS cannot be set up.
+    #[error("the client of the premises beacon cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A channel is unusable.
+    #[error("a channel to another process cannot be used: {0}")]
+    Channel(#[from] ChannelError),
+    /// The frame link is unusable.
+    #[error("the frame link cannot be used: {0}")]
+    Link(#[from] LinkError),
+    /// Waiting failed.
+    #[error("waiting for events failed: {0}")]
+    Wait(Errno),
+}
+
+/// Runs the gate until it is told to end.
+pub fn run(args: &Args) -> Result<(), GateError> {
+    let policy = read_policy(args)?;
+    let mut gate = Gate::open(Parts {
+        policy: &policy,
+        device: DeviceFile::read(&args.device)?,
+        state: &args.state,
+        control: inherited(&args.control)?,
+        link: optional(args.link.as_deref())?,
+        uplink: optional(args.uplink.as_deref())?,
+    })?;
+    drop(policy);
+    gate.ready()?;
+    gate.serve()
+}
+
+fn optional(word: Option<&str>) -> Result<Option<OwnedFd>, InheritedError> {
+    word.map(inherited).transpose()
+}
+
+fn read_policy(args: &Args) -> Result<Verified<Policy>, GateError> {
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|source| GateError::Read {
+            path: path.clone(),
+            source,
+        })
+    };
+    let trust = Trust::parse(&String::from_utf8_lossy(&read(&args.trust)?))?;
+    let policy = verify(
+        &read(&args.policy)?,
+        &read(&args.signature)?,
+        &trust,
+        &Clock::system(Floor::default()),
+    )?;
+    Ok(policy)
+}

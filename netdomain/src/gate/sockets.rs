@@ -1,0 +1,137 @@
+//! The sockets of the paths: what the uplink handed over, checked, and nothing else.
+
+use std::net::SocketAddrV4;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{SocketType, getpeername, sockopt};
+use sekisho_control::PathId;
+use thiserror::Error;
+
+use super::path::enable_receive_offload;
+use super::situation::GatewayId;
+use crate::moment::Moment;
+
+/// A path that was lost is read for so long: what the gateway sent before it knew still arrives.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Lost paths that are read at one time.
+const MAX_DRAINING: usize = 8;
+/// Bytes that may wait in the kernel for one turn of the gate, as far as the system allows.
+const BUFFER: usize = 4 << 20;
+
+/// Why a descriptor is no path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NotAPath {
+    /// Not a UDP socket.
+    #[error("the descriptor is not a datagram socket")]
+    Kind,
+    /// Not connected to where the uplink says.
+    #[error("the socket is not connected to the peer that was named")]
+    Peer,
+    /// The kernel refused something.
+    #[error("the socket cannot be used: {0}")]
+    Socket(rustix::io::Errno),
+}
+
+/// The socket of one path.
+#[derive(Debug)]
+pub struct PathSocket {
+    /// The path.
+    pub id: PathId,
+    /// The gateway at its end.
+    pub gateway: GatewayId,
+    /// Where it is connected to.
+    pub peer: SocketAddrV4,
+    socket: OwnedFd,
+    draining: Option<Moment>,
+}
+
+impl AsFd for PathSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    held: Vec<PathSocket>,
+}
+
+impl Sockets {
+    /// Takes a socket after having asked the kernel where it leads.
+    pub fn add(
+        &mut self,
+        id: PathId,
+        gateway: GatewayId,
+        peer: SocketAddrV4,
+        socket: OwnedFd,
+    ) -> Result<(), NotAPath> {
+        let kind = sockopt::socket_type(&socket).map_err(NotAPath::Socket)?;
+        if kind != SocketType::DGRAM {
+            return Err(NotAPath::Kind);
+        }
+        let named = getpeername(&socket)
+            .map_err(|_| NotAPath::Peer)?
+            .and_then(|address| SocketAddrV4::try_from(address).ok());
+        if named != Some(peer) {
+            return Err(NotAPath::Peer);
+        }
+        rustix::io::ioctl_fionbio(&socket, true).map_err(NotAPath::Socket)?;
+        // Both only make it faster.
+        let _ = enable_receive_offload(&socket);
+        let _ = sockopt::set_socket_recv_buffer_size(&socket, BUFFER);
+        let _ = sockopt::set_socket_send_buffer_size(&socket, BUFFER);
+        self.held.push(PathSocket {
+            id,
+            gateway,
+            peer,
+            socket,
+            draining: None,
+        });
+        Ok(())
+    }
+
+    /// The socket to send on, for a path that lives.
+    pub fn sender(&self, id: PathId) -> Option<&PathSocket> {
+        self.held
+            .iter()
+            .find(|held| held.id == id && held.draining.is_none())
+    }
+
+    /// All sockets to read from, dying ones included.
+    pub fn readers(&self) -> &[PathSocket] {
+        &self.held
+    }
+
+    /// Closes the path at once.
+    pub fn close(&mut self, id: PathId) {
+        self.held.retain(|held| held.id != id);
+    }
+
+    /// Reads on for a while, and sends no more.
+    pub fn drain(&mut self, id: PathId, now: Moment) {
+        let draining = self
+            .held
+            .iter()
+            .filter(|held| held.draining.is_some())
+            .count();
+        if draining >= MAX_DRAINING {
+            return self.close(id);
+        }
+        for held in self.held.iter_mut().filter(|held| held.id == id) {
+            held.draining = Some(now + DRAIN);
+        }
+    }
+
+    /// Closes what has been read for long enough.
+    pub fn expire(&mut self, now: Moment) {
+        self.held
+            .retain(|held| held.draining.is_none_or(|until| now < until));
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.held.iter().filter_map(|held| held.draining).min()
+    }
+}
