@@ -68,7 +68,7 @@ pub struct Args {
     /// Interfaces to use, separated by commas. Without it, each Ethernet interface of the namespace.
     #[arg(long, value_delimiter = ',')]
     pub ports: Vec<String>,
-    /// Drop to this user id after set-up.
+    /// Run as this user (and group of the same number) once everything is open.
     #[arg(long)]
     pub user: Option<u32>,
 }
@@ -114,6 +114,12 @@ pub enum UplinkError {
     /// The packet filter.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// The process could not be closed in.
+    #[error(transparent)]
+    Sandbox(#[from] sekisho_sandbox::SandboxError),
+    /// The filter of system calls could not be set.
+    #[error(transparent)]
+    Filter(#[from] sekisho_sandbox::FilterError),
     /// The kernel's network tables.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -147,6 +153,7 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
 
     let ports = ports::Ports::new(endpoints.clone(), args.ports.clone());
     let mut turn = turn::Turn::open(endpoints, ports, routing, control)?;
+    setup::close_in(args.user)?;
     turn.ready()?;
     if let Some(gate) = gate {
         turn.attach_gate(gate)?;

@@ -1,5 +1,5 @@
 //! What is done once, before anything from the wire is looked at: into the namespace, IPv6 off,
-//! packet filter loaded, and only then is any link touched.
+//! packet filter loaded, the process closed in, and only then is any link touched.
 
 use std::{
     fs, io,
@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sekisho_sandbox::{BASE, Capabilities, Filter, Is, Limits, MESSAGES, Network, Rule, Sandbox};
 
 use super::UplinkError;
 
@@ -75,4 +76,41 @@ fn set(key: &str, value: &str) -> Result<(), UplinkError> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Descriptors that the uplink may hold: a few of its own, and for each of at most 16 ports a DHCP
+/// socket and two paths per gateway.
+const MAX_DESCRIPTORS: u64 = 256;
+
+const fn socket(family: i32) -> Rule {
+    Rule::allow(libc::SYS_socket).when(0, Is::Int(family.cast_unsigned()))
+}
+
+/// What the running uplink does besides moving messages: it opens sockets for DHCP, for paths and
+/// to the beacon. No file, no program, no netlink socket but those that are open.
+const SOCKETS: &[Rule] = &[
+    socket(libc::AF_INET),
+    socket(libc::AF_PACKET),
+    Rule::allow(libc::SYS_bind),
+    Rule::allow(libc::SYS_connect),
+    Rule::allow(libc::SYS_setsockopt),
+];
+
+/// Closes the process in, with what it needs of its namespace: interfaces, addresses, routes and
+/// packet sockets.
+pub(super) fn close_in(user: Option<u32>) -> Result<(), UplinkError> {
+    let mut limits = Limits::default();
+    limits.files = MAX_DESCRIPTORS;
+    let mut sandbox = Sandbox::closed()
+        .network(Network::Keep)
+        .keep(Capabilities::NETWORK)
+        .limits(limits)
+        .allow_tcp();
+    if let Some(user) = user {
+        sandbox = sandbox.user(user, user);
+    }
+    let filter = Filter::new("uplink", &[BASE, MESSAGES, SOCKETS])?;
+    let enforced = sandbox.enter()?;
+    tracing::debug!(?enforced, "closed in");
+    Ok(filter.install()?)
 }
