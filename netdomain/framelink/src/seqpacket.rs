@@ -41,9 +41,12 @@ pub struct SeqPacket {
     calls: Calls,
 }
 
-/// The arguments of `sendmmsg` and `recvmmsg`, filled anew for each call.
+/// The arguments of `sendmmsg` and `recvmmsg`. The pointers are filled anew for each call; all else
+/// stays zero, as there are no names and no ancillary data. The kernel writes only `msg_len` and
+/// `msg_flags`.
 struct Calls {
-    headers: Box<[libc::mmsghdr; BATCH]>,
+    sends: Box<[libc::mmsghdr; BATCH]>,
+    receives: Box<[libc::mmsghdr; BATCH]>,
     pieces: Box<[libc::iovec; BATCH]>,
 }
 
@@ -108,7 +111,8 @@ impl SeqPacket {
             stats: Stats::default(),
             closed: false,
             calls: Calls {
-                headers: Box::new([NO_HEADER; BATCH]),
+                sends: Box::new([NO_HEADER; BATCH]),
+                receives: Box::new([NO_HEADER; BATCH]),
                 pieces: Box::new([NO_PIECE; BATCH]),
             },
         })
@@ -127,8 +131,7 @@ impl SeqPacket {
     /// Gives up to [`BATCH`] messages, each of which can be sent, to the kernel.
     fn send_run(&mut self, run: &[Message<'_>]) -> Result<usize, Errno> {
         let mut count: libc::c_uint = 0;
-        for (header, message) in self.calls.headers.iter_mut().zip(run) {
-            *header = NO_HEADER;
+        for (header, message) in self.calls.sends.iter_mut().zip(run) {
             // `Segment` is `repr(transparent)` over `iovec`. The kernel does not write to it.
             header.msg_hdr.msg_iov = message.as_ptr().cast_mut().cast();
             header.msg_hdr.msg_iovlen = message.len() as _;
@@ -141,7 +144,7 @@ impl SeqPacket {
         let sent = unsafe {
             libc::sendmmsg(
                 self.socket.as_raw_fd(),
-                self.calls.headers.as_mut_ptr(),
+                self.calls.sends.as_mut_ptr(),
                 count,
                 flags,
             )
@@ -154,7 +157,7 @@ impl SeqPacket {
         let mut count: libc::c_uint = 0;
         let calls = &mut self.calls;
         for ((header, piece), slot) in calls
-            .headers
+            .receives
             .iter_mut()
             .zip(calls.pieces.iter_mut())
             .zip(arena.slots_mut())
@@ -163,7 +166,6 @@ impl SeqPacket {
             piece.iov_len = slot.len();
             // No room for ancillary data: the kernel closes whatever came, and says so by
             // MSG_CTRUNC.
-            *header = NO_HEADER;
             header.msg_hdr.msg_iov = std::ptr::from_mut(piece);
             header.msg_hdr.msg_iovlen = 1;
             count += 1;
@@ -173,7 +175,7 @@ impl SeqPacket {
         let received = unsafe {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
-                self.calls.headers.as_mut_ptr(),
+                self.calls.receives.as_mut_ptr(),
                 count,
                 libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC,
                 std::ptr::null_mut(),
@@ -217,10 +219,10 @@ impl FrameLink for SeqPacket {
             } else {
                 match self.send_run(run) {
                     Ok(sent) => {
-                        for message in run.iter().take(sent) {
-                            self.stats.sent += 1;
-                            self.stats.sent_bytes += sendable(message).unwrap_or(0) as u64;
-                        }
+                        let headers = self.calls.sends.iter().take(sent);
+                        let bytes: u64 = headers.map(|header| u64::from(header.msg_len)).sum();
+                        self.stats.sent += sent as u64;
+                        self.stats.sent_bytes += bytes;
                         sent
                     }
                     Err(Errno::INTR) => 0,
@@ -253,7 +255,7 @@ impl FrameLink for SeqPacket {
             Err(Errno::CONNRESET) => return Err(LinkError::Closed),
             Err(errno) => return Err(LinkError::Socket(errno)),
         };
-        for (slot, header) in self.calls.headers.iter().take(count).enumerate() {
+        for (slot, header) in self.calls.receives.iter().take(count).enumerate() {
             let len = header.msg_len as usize;
             let flags = header.msg_hdr.msg_flags;
             if flags & libc::MSG_CTRUNC != 0 {

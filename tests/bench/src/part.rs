@@ -1,0 +1,80 @@
+//! Second processes, and what both sides measure of themselves.
+
+use std::{
+    os::fd::OwnedFd,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::{
+    thread::{CpuSet, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::BenchError;
+
+/// A second process that is measuring.
+#[derive(Debug)]
+pub struct Part {
+    name: &'static str,
+    child: Child,
+}
+
+/// Starts this program again as the part `name` with `input` as its standard input.
+pub fn start(name: &'static str, arguments: &[String], input: OwnedFd) -> Result<Part, BenchError> {
+    let program = std::env::current_exe().map_err(BenchError::system("find this program"))?;
+    let child = Command::new(program)
+        .args(["part", name])
+        .args(arguments)
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(BenchError::system(format!(
+            "start the second process of {name}"
+        )))?;
+    Ok(Part { name, child })
+}
+
+impl Part {
+    /// Waits for its end and takes the measurement that it printed.
+    pub fn finish<M: DeserializeOwned>(self) -> Result<M, BenchError> {
+        let output = self
+            .child
+            .wait_with_output()
+            .map_err(BenchError::system("wait for the second process"))?;
+        serde_json::from_slice(&output.stdout).map_err(|error| BenchError::Part {
+            part: self.name.to_owned(),
+            said: format!("{error}; it ended with {}", output.status),
+        })
+    }
+}
+
+/// Prints what a part measured, for [`Part::finish`].
+pub fn tell<M: Serialize>(measurement: &M) -> Result<(), BenchError> {
+    let text = serde_json::to_string(measurement)
+        .map_err(std::io::Error::from)
+        .map_err(BenchError::system("write the measurement"))?;
+    println!("{text}");
+    Ok(())
+}
+
+/// Pins the calling thread to one core, so that pairs run alike.
+pub fn pin(core: usize) -> Result<(), BenchError> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).map_err(|_| {
+        BenchError::Missing(format!(
+            "this benchmark needs processor core {core}; run it on a machine with two cores"
+        ))
+    })
+}
+
+/// Processor time that this process has used so far.
+pub fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
