@@ -22,8 +22,10 @@ pub const AGENT_PORT: &str = "jp.sekisho.agent.0";
 /// What the init is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
-    /// Modules in the initrd's `/modules`, in loading order.
+    /// Modules in the initrd's `/modules`, in loading order, that the start itself needs.
     pub modules: Vec<String>,
+    /// Those that are loaded beside the rest of the start, before the first command.
+    pub modules_beside: Vec<String>,
     /// Which machine this is.
     pub role: Role,
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Role};
 use crate::cpio::Archive;
 use crate::debian::FetchError;
 use crate::kernel::Kernel;
+use crate::qemu;
 
 /// An initrd could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -20,22 +21,18 @@ pub enum InitrdError {
     Io(#[from] io::Error),
 }
 
-/// Console, network cards, the build machine's tree, KVM, the power button. What else a program
-/// in the laptop needs, the kernel loads by itself through modprobe.
+/// Console ports and the build machine's tree.
 const LAPTOP_MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_console",
     "9pnet_virtio",
     "9p",
     "overlay",
-    "virtio_net",
-    "virtio_rng",
-    "kvm-amd",
-    "kvm-intel",
-    "tun",
-    "evdev",
-    "button",
 ];
+
+/// Network cards, KVM, the power button. What else a program in the laptop needs, the kernel
+/// loads by itself through modprobe.
+const LAPTOP_MODULES_BESIDE: &[&str] = &["virtio_net", "virtio_rng", "tun", "evdev", "button"];
 
 /// Writes the laptop's initrd to `path`.
 pub(crate) fn laptop(kernel: &Kernel, init: &Path, path: &Path) -> Result<(), InitrdError> {
@@ -43,9 +40,32 @@ pub(crate) fn laptop(kernel: &Kernel, init: &Path, path: &Path) -> Result<(), In
         modules_dir: kernel.modules_dir(),
     };
     let mut archive = Archive::new(Vec::new());
-    base(&mut archive, kernel, init, LAPTOP_MODULES, role)?;
+    let mut beside = vec![if qemu::intel() {
+        "kvm-intel"
+    } else {
+        "kvm-amd"
+    }];
+    beside.extend(LAPTOP_MODULES_BESIDE);
+    base(
+        &mut archive,
+        kernel,
+        init,
+        &Modules {
+            first: LAPTOP_MODULES,
+            beside: &beside,
+        },
+        role,
+    )?;
     fs::write(path, archive.finish()?)?;
     Ok(())
+}
+
+/// Modules by name, without what they need.
+pub(crate) struct Modules<'a> {
+    /// Those that the start itself needs.
+    pub(crate) first: &'a [&'a str],
+    /// Those that are loaded beside it.
+    pub(crate) beside: &'a [&'a str],
 }
 
 /// What both machines' initrds hold: init, its configuration, modules, the first console.
@@ -53,26 +73,35 @@ pub(crate) fn base(
     archive: &mut Archive<Vec<u8>>,
     kernel: &Kernel,
     init: &Path,
-    modules: &[&str],
+    modules: &Modules<'_>,
     role: Role,
 ) -> Result<(), InitrdError> {
     archive.character_device("dev/console", 5, 1)?;
     archive.file("init", 0o755, &fs::read(init)?)?;
-    let mut names = Vec::new();
-    for module in kernel.modules(modules)? {
-        let name = module
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        archive.file(&format!("modules/{name}"), 0o644, &fs::read(&module)?)?;
-        names.push(name);
+    let first = kernel.modules(modules.first)?;
+    let mut beside = kernel.modules(modules.beside)?;
+    beside.retain(|module| !first.contains(module));
+    for module in first.iter().chain(&beside) {
+        archive.file(
+            &format!("modules/{}", file_name(module)),
+            0o644,
+            &fs::read(module)?,
+        )?;
     }
+    let names = |modules: &[PathBuf]| modules.iter().map(|path| file_name(path)).collect();
     let config = Config {
-        modules: names,
+        modules: names(&first),
+        modules_beside: names(&beside),
         role,
     };
     let config = serde_json::to_vec(&config).map_err(io::Error::other)?;
     archive.file(crate::config::PATH.trim_start_matches('/'), 0o644, &config)?;
     Ok(())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }

@@ -84,7 +84,7 @@ pub struct Laptop {
 }
 
 /// How long a command runs at most, if nothing else was said.
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+const RUN_LIMIT: Duration = Duration::from_mins(1);
 
 /// How much of the console is shown with a failure.
 const TAIL_LINES: usize = 25;
@@ -368,7 +368,7 @@ fn tail_of(folder: &Path) -> String {
             .filter(|line| !line.contains("TCG doesn't support requested feature"))
             .collect();
         for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
-            text.push_str(&format!("  {what}: {line}\n"));
+            text.extend(["  ", what, ": ", line, "\n"]);
         }
     }
     text

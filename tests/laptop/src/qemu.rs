@@ -22,15 +22,21 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// The presence of `/dev/kvm` does not tell: a paravirtual KVM has the node too and cannot run a
 /// stock kernel.
 pub(crate) fn hardware_virtualisation() -> bool {
+    (has_flag("svm") || has_flag("vmx")) && Path::new("/dev/kvm").exists()
+}
+
+/// Whether the laptop's processor is Intel's; the emulated one is AMD's.
+pub(crate) fn intel() -> bool {
+    hardware_virtualisation() && has_flag("vmx")
+}
+
+fn has_flag(wanted: &str) -> bool {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = cpuinfo
         .lines()
         .find(|line| line.starts_with("flags"))
         .unwrap_or_default();
-    flags
-        .split_whitespace()
-        .any(|flag| flag == "svm" || flag == "vmx")
-        && Path::new("/dev/kvm").exists()
+    flags.split_whitespace().any(|flag| flag == wanted)
 }
 
 /// A command line in the making, and the descriptors that go with it.
@@ -40,7 +46,7 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// The board that does not vary: a PCIe machine with ACPI and no device but those asked for.
+    /// The board that does not vary: a `PCIe` machine with ACPI and no device but those asked for.
     pub(crate) fn new(memory: u32, cpus: u8) -> Self {
         let mut qemu = Self {
             command: Command::new("qemu-system-x86_64"),

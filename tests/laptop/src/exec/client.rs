@@ -164,7 +164,7 @@ impl ExecClient {
             state.greeted.push(sender);
             receiver
         };
-        self.wait_hello(&waiting, limit)
+        wait_hello(&waiting, limit)
     }
 
     /// Asks for a hello and waits for it: a round trip that proves that the server is alive now.
@@ -176,19 +176,7 @@ impl ExecClient {
             receiver
         };
         self.shared.send(&Request::Sync { nonce: 0 })?;
-        self.wait_hello(&waiting, limit)
-    }
-
-    fn wait_hello(
-        &self,
-        waiting: &Receiver<Event>,
-        limit: Duration,
-    ) -> Result<Duration, ExecError> {
-        match waiting.recv_timeout(limit) {
-            Ok(Event::Hello { uptime_ms, .. }) => Ok(Duration::from_millis(uptime_ms)),
-            Ok(_) | Err(RecvTimeoutError::Disconnected) => Err(ExecError::Closed),
-            Err(RecvTimeoutError::Timeout) => Err(ExecError::Silent(limit)),
-        }
+        wait_hello(&waiting, limit)
     }
 
     /// Starts a command and does not wait for it.
@@ -468,6 +456,14 @@ fn read_events(mut stream: UnixStream, mut each: impl FnMut(Event) -> bool) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => break,
         }
+    }
+}
+
+fn wait_hello(waiting: &Receiver<Event>, limit: Duration) -> Result<Duration, ExecError> {
+    match waiting.recv_timeout(limit) {
+        Ok(Event::Hello { uptime_ms, .. }) => Ok(Duration::from_millis(uptime_ms)),
+        Ok(_) | Err(RecvTimeoutError::Disconnected) => Err(ExecError::Closed),
+        Err(RecvTimeoutError::Timeout) => Err(ExecError::Silent(limit)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::mount::{MountFlags, mount_bind, mount_move};
 use sekisho_laptop::config::{LAPTOP_EXEC_PORT, SharedFolder};
 
-use crate::machine::mount_at;
+use crate::machine::{Beside, mount_at};
 use crate::services::{Services, command};
 use crate::{Failure, ports, power, say};
 
@@ -21,9 +21,10 @@ const MESSAGE_SIZE: u32 = 512_000;
 /// How long console ports may take to appear after their driver was loaded.
 const PORT_LIMIT: Duration = Duration::from_secs(20);
 
-pub(crate) fn run(modules_dir: &Path) -> Result<(), Failure> {
+pub(crate) fn run(modules_dir: &Path, beside: Beside) -> Result<(), Failure> {
     let cmdline = fs::read_to_string("/proc/cmdline")?;
     build_root("/new")?;
+    say("root is there");
     for share in SharedFolder::parse_all(&cmdline) {
         mount_share(&share)?;
     }
@@ -34,15 +35,16 @@ pub(crate) fn run(modules_dir: &Path) -> Result<(), Failure> {
     power::on_signals()?;
 
     let port = ports::find(LAPTOP_EXEC_PORT, PORT_LIMIT)?;
+    beside.wait()?;
+    say("ready");
+    let mut services = Services::default();
+    let serve = ["/proc/self/exe", "serve", &port.to_string_lossy()];
+    services.start(serve.map(str::to_owned).to_vec())?;
     // Best effort and off the way: some programs look for the loopback address.
     let _ = command("ip")
         .args(["link", "set", "lo", "up"])
         .stdin(Stdio::null())
         .spawn();
-    say("ready");
-    let mut services = Services::default();
-    let serve = ["/proc/self/exe", "serve", &port.to_string_lossy()];
-    services.start(serve.map(str::to_owned).to_vec())?;
     services.supervise()
 }
 
@@ -96,7 +98,7 @@ fn mount_share(share: &SharedFolder) -> Result<(), Failure> {
 }
 
 /// Makes `at` the root. Moved, not just chrooted into: programs that make namespaces of their own
-/// must find a root that pivot_root(2) and user namespaces accept.
+/// must find a root that `pivot_root` and user namespaces accept.
 fn enter(at: &str) -> Result<(), Failure> {
     std::env::set_current_dir(at)?;
     mount_move(".", "/")?;

@@ -45,9 +45,10 @@ fn init() -> Result<(), Failure> {
     let config: Config = serde_json::from_slice(&std::fs::read(PATH)?)?;
     say(&format!("init began at {born:.3} s"));
     machine::load_modules(&config.modules)?;
+    let beside = machine::load_modules_beside(config.modules_beside);
     match config.role {
-        Role::Laptop { modules_dir } => laptop::run(&modules_dir),
-        Role::Work => work::run(),
+        Role::Laptop { modules_dir } => laptop::run(&modules_dir, beside),
+        Role::Work => work::run(beside),
     }
 }
 

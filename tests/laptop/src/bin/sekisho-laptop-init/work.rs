@@ -9,7 +9,7 @@ use rustix::mount::MountFlags;
 use rustix::process::Signal;
 use sekisho_laptop::config::{AGENT_PORT, WORK_EXEC_PORT};
 
-use crate::machine::mount_at;
+use crate::machine::{Beside, mount_at};
 use crate::ports::DeviceEvents;
 use crate::services::{Services, Signaller};
 use crate::{Failure, ports, power, say};
@@ -21,7 +21,7 @@ const AGENT: &str = "/bin/sekisho-guest-agent";
 /// A board without console ports is fine; one with them shows them at once.
 const PORT_LIMIT: Duration = Duration::from_secs(10);
 
-pub(crate) fn run() -> Result<(), Failure> {
+pub(crate) fn run(beside: Beside) -> Result<(), Failure> {
     mount_at("tmpfs", "/tmp", "tmpfs", MountFlags::empty(), "mode=1777")?;
     mount_at("tmpfs", "/run", "tmpfs", MountFlags::empty(), "mode=0755")?;
     rustix::system::sethostname(b"work")?;
@@ -49,6 +49,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             services.start(agent.map(str::to_owned).to_vec())?;
         }
     }
+    beside.wait()?;
     say("ready");
     services.supervise()
 }
