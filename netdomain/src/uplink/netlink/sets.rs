@@ -107,7 +107,7 @@ impl Sets {
         let sequence = self.requests.next_sequence();
         let mut batch = Writer::default();
         batch.message(BATCH_BEGIN, REQUEST, sequence, |m| {
-            m.raw(&generic(0, NFTABLES))
+            m.raw(&generic(0, NFTABLES));
         });
         let flags = match kind {
             NEW_ELEMENT => REQUEST | ACK | CREATE,
