@@ -18,11 +18,11 @@ use rustix::process::Pid;
 
 use crate::{
     Canary, Direction, Guestbook, LabError, LaptopFiles, Netns, Output, Papers, Process, Recording,
-    cable::{Seat, TapMode, open_tap},
     capture::{BLOCK_TIME, Capture},
     layout::{ip_batch, lay_out},
     process::{Launcher, find_program},
     service::{self, Machine},
+    tap::open_tap,
     topology::{Answer, Cafe, Point, Service, Topology, Wall},
 };
 
@@ -54,6 +54,18 @@ const KEEP_FOLDERS: Duration = Duration::from_hours(1);
 
 /// Where the laptop's cables end, and in the names of captures.
 const WALLS: &str = "walls";
+
+/// What the laptop is, as far as its cables go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    /// A namespace of the lab: each cable ends there in one end of a veth pair.
+    Namespace,
+    /// A machine that is handed a tap descriptor for each cable ([`crate::Lab::tap_fd`]).
+    Taps {
+        /// Whether each frame has a `virtio_net_hdr` before it.
+        vnet_hdr: bool,
+    },
+}
 
 /// How a lab is to be.
 #[derive(Debug, Clone)]
@@ -175,12 +187,8 @@ impl Lab {
                     );
                 }
                 Seat::Taps { vnet_hdr } => {
-                    let mode = TapMode {
-                        vnet_hdr,
-                        nonblocking: true,
-                    };
                     let tap = walls
-                        .enter(|| open_tap(name, mode))
+                        .enter(|| open_tap(name, vnet_hdr))
                         .and_then(|tap| tap)
                         .map_err(LabError::io("make a tap for the laptop"))?;
                     self.taps.insert(name, tap);

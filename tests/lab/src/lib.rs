@@ -15,7 +15,6 @@
 //! by the kernel when the process that started it ends, whatever it ends of.
 
 pub mod address;
-mod cable;
 mod capture;
 mod draw;
 mod error;
@@ -26,14 +25,15 @@ pub mod oracle;
 mod papers;
 mod process;
 mod service;
+mod tap;
+pub mod tapjoint;
 pub mod topology;
 
-pub use cable::Seat;
 pub use capture::{Direction, Recording};
 pub use draw::{draw, draw_svg};
 pub use error::LabError;
-pub use lab::{Lab, Options, PACKAGES, Recordings, missing_programs};
-pub use namespace::Netns;
+pub use lab::{Lab, Options, PACKAGES, Recordings, Seat, missing_programs};
+pub use namespace::{Netns, hand_over};
 pub use oracle::{Canary, Leak};
 pub use papers::{LaptopFiles, Papers, ServerIdentity, WireGuardKey};
 pub use process::{Output, Process};

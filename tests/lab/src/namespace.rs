@@ -15,6 +15,7 @@ use std::{
 };
 
 use rustix::{
+    io::{FdFlags, fcntl_setfd},
     mount::{MountPropagationFlags, mount_bind, mount_change},
     process::{Signal, set_parent_process_death_signal},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
@@ -145,4 +146,15 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Hands a descriptor to the process that `command` will start, and gives the word (`fd:N`) by which
+/// its command line can name it. This process's copy is closed with the command.
+pub fn hand_over(command: &mut Command, fd: OwnedFd) -> String {
+    let word = format!("fd:{}", fd.as_raw_fd());
+    // SAFETY: one system call between fork and exec, on a descriptor that the closure owns.
+    unsafe {
+        command.pre_exec(move || Ok(fcntl_setfd(&fd, FdFlags::empty())?));
+    }
+    word
 }
