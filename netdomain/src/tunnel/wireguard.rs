@@ -106,6 +106,14 @@ impl WireGuard {
         self.last_stamp
     }
 
+    /// Seals a whole packet: the far end of a test, which has no admission to go through.
+    #[doc(hidden)]
+    pub fn seal_packet(&mut self, packet: &[u8], now: Moment) -> Option<Vec<u8>> {
+        self.at(now);
+        let sealed = self.encapsulate(BytesMut::from(packet))?;
+        Some(sealed.into_bytes().as_ref().to_vec())
+    }
+
     fn at(&self, now: Moment) {
         MockClock::set_time(now.since_boot() + self.ahead);
     }

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -10,8 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use gotatun::noise::index_table::IndexTable;
 use gotatun::x25519::{PublicKey, StaticSecret};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use sekisho_control::{
-    Channel, Command, GateToUplink, PathId, Report, Side, SituationReport, UplinkKind,
+    Channel, Command as Order, GateToUplink, PathId, Report, Side, SituationReport, UplinkKind,
     UplinkToGate,
 };
 use sekisho_framelink::{
@@ -41,7 +43,7 @@ pub struct World {
     pub gate: Gate,
     pub guest: SeqPacket,
     pub uplink: Channel<UplinkToGate, GateToUplink>,
-    pub supervisor: Channel<Command, Report>,
+    pub supervisor: Channel<Order, Report>,
     pub gateway: UdpSocket,
     pub tunnel: WireGuard,
     pub laptop: Option<SocketAddrV4>,
@@ -132,10 +134,30 @@ mtu = 1420
     DeviceFile::read(&path).unwrap()
 }
 
+/// Gives this thread, and so this test, a network of its own with the gateway's address on it. It
+/// ends with the thread.
+fn own_network() {
+    // SAFETY: a network namespace is the thread's own; neither memory nor descriptors are touched.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+        .expect("these tests make a network namespace; run them as root");
+    for arguments in [
+        "link set lo up",
+        "address add 203.0.113.10/32 dev lo",
+        "address add 192.168.43.2/32 dev lo",
+    ] {
+        let done = Command::new("ip")
+            .args(arguments.split(' '))
+            .status()
+            .unwrap();
+        assert!(done.success(), "ip {arguments}");
+    }
+}
+
 impl World {
     /// A gate with a link and an uplink, but no path yet.
     pub fn new() -> Self {
-        let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
+        own_network();
+        let gateway = UdpSocket::bind("203.0.113.10:51820").unwrap();
         gateway.set_nonblocking(true).unwrap();
         let SocketAddr::V4(outside) = gateway.local_addr().unwrap() else {
             panic!("an IPv4 socket has an IPv4 address");
@@ -199,7 +221,7 @@ impl World {
 
     /// Hands the gate a path that says it leads to `said` and leads to `real`.
     pub fn add_path_to(&mut self, port: &str, said: SocketAddrV4, real: SocketAddrV4) -> PathId {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = UdpSocket::bind("192.168.43.2:0").unwrap();
         socket.connect(real).unwrap();
         let socket = OwnedFd::from(socket);
         let id = PathId(self.next_path);
