@@ -1,1 +1,45 @@
-//! tests: fuzz.
+//! Fuzz targets for everything that parses.
+//!
+//! A target is one function of bytes in its own file of `targets`, one line in [`TARGETS`], a
+//! folder of seeds `corpus/NAME`, and a file `libfuzzer/fuzz_targets/NAME.rs` with its `[[bin]]`
+//! beside it. It returns when the input was handled, and panics when a promise was broken.
+//!
+//! `cargo test -p sekisho-fuzz` runs all seeds, and inputs at random, on the stable compiler. To
+//! fuzz in earnest, with `cargo-fuzz` installed, from the top of the repository:
+//!
+//! ```sh
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz/libfuzzer frame_link tests/fuzz/corpus/frame_link
+//! ```
+//!
+//! Whatever it finds becomes a seed, together with the repair.
+#![forbid(unsafe_code)]
+
+mod input;
+mod targets;
+
+pub use targets::{control::control, frame_link::frame_link, net_hdr::net_hdr};
+
+/// One target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name: of the function, the corpus folder and the libFuzzer program.
+    pub name: &'static str,
+    /// Handles one input.
+    pub run: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "control",
+        run: control,
+    },
+    Target {
+        name: "frame_link",
+        run: frame_link,
+    },
+    Target {
+        name: "net_hdr",
+        run: net_hdr,
+    },
+];

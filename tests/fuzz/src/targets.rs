@@ -1,0 +1,5 @@
+//! One file a target.
+
+pub(crate) mod control;
+pub(crate) mod frame_link;
+pub(crate) mod net_hdr;
