@@ -1,7 +1,10 @@
 //! What the municipality would issue to a laptop: keys, a signed policy, the device file, and the
 //! beacon's certificate.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, KeyPair};
@@ -10,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{LabError, address as at, layout::filter};
 
-/// A WireGuard key pair in base64.
+/// A `WireGuard` key pair in base64.
 #[derive(Debug, Clone)]
 pub struct WireGuardKey {
     /// Private half.
@@ -35,7 +38,7 @@ pub struct ServerIdentity {
     pub certificate: String,
     /// Private key.
     pub key: String,
-    /// SHA-256 of the public key's SubjectPublicKeyInfo, in lower-case hex.
+    /// SHA-256 of the public key's `SubjectPublicKeyInfo`, in lower-case hex.
     pub spki_sha256: String,
 }
 
@@ -52,7 +55,7 @@ impl ServerIdentity {
         Ok(Self {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
-            spki_sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            spki_sha256: hex(&digest),
         })
     }
 
@@ -160,6 +163,14 @@ impl Papers {
         write(&files.device, &device())?;
         Ok(files)
     }
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The device file of the lab's only laptop.

@@ -144,12 +144,11 @@ impl Launcher {
         let status = wait_until(&mut child, pidfd.as_fd(), Instant::now() + limit)
             .map_err(LabError::io("wait for a command"))?;
         let timed_out = status.is_none();
-        let status = match status {
-            Some(status) => status,
-            None => {
-                let _ = child.kill();
-                child.wait().map_err(LabError::io("wait for a command"))?
-            }
+        let status = if let Some(status) = status {
+            status
+        } else {
+            let _ = child.kill();
+            child.wait().map_err(LabError::io("wait for a command"))?
         };
         // A grandchild may keep the pipe open; what came until now is enough then.
         let text = |from: Receiver<Vec<u8>>| {

@@ -179,9 +179,9 @@ impl Joint {
                 let next = if source == Source::Control as u64 {
                     self.obey()?
                 } else if source == Source::Link as u64 {
-                    self.from_link(event.flags)?
+                    self.on_link(event.flags)?
                 } else {
-                    self.from_tap()?
+                    self.on_tap()?
                 };
                 if matches!(next, Next::End) {
                     return Ok(());
@@ -275,7 +275,7 @@ impl Joint {
     }
 
     /// Frames of the guest: read until there are none or the batch is full, then sent at once.
-    fn from_tap(&mut self) -> Result<Next, JointError> {
+    fn on_tap(&mut self) -> Result<Next, JointError> {
         let Some(link) = &mut self.link else {
             return Ok(Next::On);
         };
@@ -294,7 +294,7 @@ impl Joint {
     }
 
     /// Frames for the guest, or room for what waits.
-    fn from_link(&mut self, flags: epoll::EventFlags) -> Result<Next, JointError> {
+    fn on_link(&mut self, flags: epoll::EventFlags) -> Result<Next, JointError> {
         let Some(link) = &mut self.link else {
             return Ok(Next::On);
         };

@@ -111,7 +111,7 @@ pub enum Service {
     Dnsmasq(Vec<String>),
     /// Debian's nginx with these lines inside `http { … }`; `@DIR@` stands for the lab's folder.
     Nginx(&'static str),
-    /// A WireGuard peer that nobody here wrote, listening on this UDP port.
+    /// A `WireGuard` peer that nobody here wrote, listening on this UDP port.
     WireGuard {
         /// Its address inside the tunnel, with the tunnel's prefix.
         inner: Ipv4Net,
@@ -384,7 +384,7 @@ fn internet() -> Node {
     }
 }
 
-/// DoH and DoT resolver by name only: that TLS is answered at all is what a test looks for.
+/// The public resolver is one by name only: that TLS is answered at all is what a test looks for.
 const DECOYS: &str = "
     ssl_certificate @DIR@/decoy.pem;
     ssl_certificate_key @DIR@/decoy.key;

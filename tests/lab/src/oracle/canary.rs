@@ -1,10 +1,8 @@
 //! Canaries: random bytes that the guest's traffic carries and that nobody may see in clear.
 
-use std::fmt::Write as _;
-
 use memchr::memmem::Finder;
 
-use crate::LabError;
+use crate::{LabError, papers::hex};
 
 /// Sixteen random bytes of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +32,7 @@ impl Canary {
 
     /// Lower-case hex, for text payloads and names.
     pub fn hex(&self) -> String {
-        self.bytes.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&self.bytes)
     }
 }
 

@@ -102,7 +102,7 @@ mod tests {
         std::io::Write::write_all(&mut file, &bytes).unwrap();
         let mut seen = Vec::new();
         read(file.path(), |frame| {
-            seen.push((frame.at, frame.bytes.to_vec()))
+            seen.push((frame.at, frame.bytes.to_vec()));
         })
         .unwrap();
         assert_eq!(seen, [(At(7_000_009), b"abc".to_vec())]);

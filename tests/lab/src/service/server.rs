@@ -1,4 +1,4 @@
-//! Stock servers: dnsmasq, nginx, WireGuard.
+//! Stock servers: dnsmasq, nginx, `WireGuard`.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 /// How long a stock server may take to start.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// The WireGuard interface of the gateway.
+/// The `WireGuard` interface of the gateway.
 pub(crate) const WIREGUARD_INTERFACE: &str = "wg0";
 
 /// Starts dnsmasq in the foreground.
@@ -79,7 +79,7 @@ pub(crate) fn nginx(
     Ok((launcher.spawn(&name, command)?, "getrlimit(RLIMIT_NOFILE)"))
 }
 
-/// Makes the gateway's WireGuard interface: the kernel's where it has the module, else
+/// Makes the gateway's `WireGuard` interface: the kernel's where it has the module, else
 /// wireguard-go.
 pub(crate) fn wireguard(
     launcher: &Launcher,
