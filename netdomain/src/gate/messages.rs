@@ -8,6 +8,7 @@ use sekisho_control::{
 
 use super::engine::{Gate, fill_random};
 use super::situation::{Event, PathInfo, Situation};
+use super::sockets::set_nonblocking;
 use crate::moment::Moment;
 use crate::premises::Progress;
 
@@ -142,7 +143,7 @@ impl Gate {
         if port.len() > MAX_PORT_NAME || self.probes.len() >= MAX_PROBES {
             return;
         }
-        if rustix::io::ioctl_fionbio(&socket, true).is_err() {
+        if set_nonblocking(&socket).is_err() {
             return;
         }
         let mut nonce = [0; 32];

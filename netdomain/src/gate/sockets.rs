@@ -77,7 +77,7 @@ impl Sockets {
         if named != Some(peer) {
             return Err(NotAPath::Peer);
         }
-        rustix::io::ioctl_fionbio(&socket, true).map_err(NotAPath::Socket)?;
+        set_nonblocking(&socket).map_err(NotAPath::Socket)?;
         // Both only make it faster.
         let _ = enable_receive_offload(&socket);
         let _ = sockopt::set_socket_recv_buffer_size(&socket, BUFFER);
@@ -134,4 +134,10 @@ impl Sockets {
     pub fn next_deadline(&self) -> Option<Moment> {
         self.held.iter().filter_map(|held| held.draining).min()
     }
+}
+
+/// The uplink should have done so; the gate must never wait on a socket, whatever it was given.
+pub(super) fn set_nonblocking(socket: &OwnedFd) -> Result<(), rustix::io::Errno> {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    fcntl_setfl(socket, fcntl_getfl(socket)? | OFlags::NONBLOCK)
 }
