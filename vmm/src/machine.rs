@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::cpu::MAX_CPUS;
 
-/// The MTU of the guest's NIC where nothing else is said: inside a WireGuard tunnel.
+/// The MTU of the guest's NIC where nothing else is said: inside a `WireGuard` tunnel.
 pub const DEFAULT_MTU: u16 = 1420;
 
 /// The machine as a whole.
@@ -101,7 +101,8 @@ fn default_mtu() -> u16 {
 pub struct Console {
     /// The name that the guest sees in `/dev/virtio-ports`.
     pub name: String,
-    /// A stream socket.
+    /// A stream socket; without it and `device` the host's end is closed until the supervisor
+    /// attaches one.
     pub socket: Option<Endpoint>,
     /// A character device.
     pub device: Option<PathBuf>,
@@ -173,8 +174,8 @@ pub enum ValueError {
     /// Not a number in range.
     #[error("`{0}` is no MTU: write a number from 576 to 65535")]
     Mtu(String),
-    /// A console without or with two ends.
-    #[error("console `{0}` needs either socket= or device=")]
+    /// A console with two ends.
+    #[error("console `{0}` has a socket= and a device=: give one of them")]
     ConsoleEnd(String),
     /// A name that the guest could not show.
     #[error("`{0}` is no console name: use letters, digits, dots, dashes, at most 64")]
@@ -391,7 +392,7 @@ impl Machine {
             {
                 return Err(ValueError::Name(console.name.clone()));
             }
-            if console.socket.is_some() == console.device.is_some() {
+            if console.socket.is_some() && console.device.is_some() {
                 return Err(ValueError::ConsoleEnd(console.name.clone()));
             }
         }

@@ -6,11 +6,14 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 
+use sekisho_sandbox::Filter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 
-use crate::board::power::Ending;
+use crate::board::power::{Crash, Ending, Power};
 use crate::board::{Board, BoardError, Equipment};
 use crate::boot::LinuxBoot;
 use crate::control::{Control, ControlError};
@@ -102,9 +105,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     tracing::debug!("the sandbox is closed: {enforced:?}");
     let typing = machine.serial == Serial::Stdio;
     let terminal = typing.then(Terminal::take);
-    let worker = worker
-        .spawn(move || io.install().map_err(io::Error::other))
-        .map_err(host("thread for devices"))?;
+    serve_devices(worker, io, Arc::clone(&panel.power)).map_err(host("thread for devices"))?;
     loaded.switch_on(move || vcpu.install())?;
     main.install()?;
 
@@ -116,12 +117,40 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         keys: typing.then(io::stdin),
     };
     let ending = desk.serve().map_err(host("events"))?;
-    // What the guest had written to its disks is on its way; the thread ends after its turn.
-    if let Err(error) = worker.stop() {
-        tracing::error!("the thread for devices failed: {error}");
-    }
     drop(terminal);
     Ok(ending)
+}
+
+/// Starts the I/O thread. A guest whose devices answer no more is as good as crashed: better told
+/// than left hanging.
+fn serve_devices(mut worker: Worker, filter: Filter, power: Arc<Power>) -> io::Result<()> {
+    thread::Builder::new()
+        .name("virtio".into())
+        .spawn(move || {
+            let _told = Told(power);
+            let served = filter
+                .install()
+                .map_err(io::Error::other)
+                .and_then(|()| while_true(|| worker.turn(None)));
+            if let Err(error) = served {
+                tracing::error!("the devices cannot be served: {error}");
+            }
+        })?;
+    Ok(())
+}
+
+fn while_true(mut turn: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    while turn()? {}
+    Ok(())
+}
+
+/// Tells the end of the I/O thread when dropped, also by a panic.
+struct Told(Arc<Power>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.crash(Crash::Devices);
+    }
 }
 
 fn open(option: &'static str, path: &Path) -> Result<File, StartError> {

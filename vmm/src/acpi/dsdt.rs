@@ -10,7 +10,7 @@ use acpi_tables::{Aml, AmlSink};
 use super::{Hardware, header};
 use crate::board::layout::{
     CMOS_BASE, COM1_BASE, COM1_IRQ, ECAM, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ, MOUSE_IRQ,
-    PCI_IO, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ,
+    PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ,
 };
 use crate::chipset::pm::SLEEP_S5;
 
@@ -79,8 +79,9 @@ fn pci_root(hardware: &Hardware) -> Vec<u8> {
         "_CRS".into(),
         &ResourceTemplate::new(vec![
             &AddressSpace::<u16>::new_bus_number(0, 0),
-            &IO::new(0xcf8, 0xcf8, 1, 8),
-            &AddressSpace::<u16>::new_io(PCI_IO.start, PCI_IO.end, None),
+            &IO::new(PCI_CONFIG, PCI_CONFIG, 1, 8),
+            &AddressSpace::<u16>::new_io(0, PCI_CONFIG - 1, None),
+            &AddressSpace::<u16>::new_io(PCI_CONFIG + 8, u16::MAX, None),
             &AddressSpace::<u32>::new_memory(
                 AddressSpaceCacheable::NotCacheable,
                 true,

@@ -13,7 +13,7 @@ const RESET_VALUE: u8 = 6;
 const NO_C2: u16 = 101;
 const NO_C3: u16 = 1001;
 
-/// IAPC_BOOT_ARCH (ACPI 6.5, table 5.11).
+/// `IAPC_BOOT_ARCH` (ACPI 6.5, table 5.11).
 const LEGACY_DEVICES: u16 = 1;
 const I8042: u16 = 1 << 1;
 const NO_VGA: u16 = 1 << 2;

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// RAM below the hole ends here at the latest: OVMF puts the 32-bit PCI window at the next power
-/// of two, and Debian's build of it wants ECAM at 0xB000_0000.
+/// of two, and Debian's build of it wants ECAM at `0xB000_0000`.
 pub const LOW_RAM_LIMIT: u64 = 0x8000_0000;
 /// RAM goes on above the hole here.
 pub const HIGH_RAM_START: u64 = 0x1_0000_0000;
@@ -34,8 +34,6 @@ pub const ACPI_TABLES: Range<u64> = 0xe_0000..0x10_0000;
 pub const ECAM: Range<u64> = 0xb000_0000..0xc000_0000;
 /// 32-bit PCI memory window.
 pub const PCI_MMIO32: Range<u64> = 0xc000_0000..0xfc00_0000;
-/// PCI I/O window.
-pub const PCI_IO: Range<u16> = 0x6000..0xffff;
 /// The I/O APIC in the kernel.
 pub const IO_APIC: u32 = 0xfec0_0000;
 /// The local APICs in the kernel.

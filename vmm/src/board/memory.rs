@@ -54,7 +54,7 @@ pub fn ram_ranges(bytes: u64) -> Vec<(u64, u64)> {
 
 /// Maps memory for a guest of `bytes`.
 pub fn allocate(bytes: u64) -> Result<GuestRam, MemoryError> {
-    if !(MIN_MEMORY..=MAX_MEMORY).contains(&bytes) || bytes % HUGE_PAGE != 0 {
+    if !(MIN_MEMORY..=MAX_MEMORY).contains(&bytes) || !bytes.is_multiple_of(HUGE_PAGE) {
         return Err(MemoryError::Size { bytes });
     }
     let regions = ram_ranges(bytes)

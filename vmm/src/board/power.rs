@@ -55,6 +55,9 @@ pub enum Crash {
     /// KVM gave an exit that was never enabled.
     #[error("KVM stopped the guest for an unknown reason")]
     Unexpected,
+    /// The thread that serves the devices ended.
+    #[error("the thread that serves the devices ended")]
+    Devices,
     /// The host refused to run the guest.
     #[error("the host refuses to run the guest (error {0})")]
     Host(i32),

@@ -158,7 +158,7 @@ impl Ps2Controller {
     fn data(&mut self, byte: u8) {
         self.last_was_command = false;
         match std::mem::replace(&mut self.expect, Expect::Keyboard) {
-            Expect::Keyboard => self.to_keyboard(byte),
+            Expect::Keyboard => self.command_keyboard(byte),
             Expect::Configuration => {
                 self.configuration = byte;
                 self.interrupt();
@@ -170,11 +170,11 @@ impl Ps2Controller {
             }
             Expect::LoopKeyboard => self.push(Source::Keyboard, &[byte]),
             Expect::LoopMouse => self.push(Source::Mouse, &[byte]),
-            Expect::Mouse => self.to_mouse(byte),
+            Expect::Mouse => self.command_mouse(byte),
         }
     }
 
-    fn to_keyboard(&mut self, byte: u8) {
+    fn command_keyboard(&mut self, byte: u8) {
         self.configuration &= !KEYBOARD_OFF;
         if std::mem::take(&mut self.keyboard_parameter) {
             return self.push(Source::Keyboard, &[ACK]);
@@ -191,7 +191,7 @@ impl Ps2Controller {
         self.push(Source::Keyboard, answer);
     }
 
-    fn to_mouse(&mut self, byte: u8) {
+    fn command_mouse(&mut self, byte: u8) {
         self.configuration &= !MOUSE_OFF;
         if std::mem::take(&mut self.mouse_parameter) {
             return self.push(Source::Mouse, &[ACK]);

@@ -15,7 +15,7 @@ const RCBA: usize = 0xf0;
 
 /// PMBASE: an I/O address.
 const PMBASE_IO: u32 = 1;
-/// ACPI_CNTL: the block at PMBASE answers.
+/// `ACPI_CNTL`: the block at PMBASE answers.
 const ACPI_EN: u8 = 1 << 7;
 /// PIRQ routing: not routed to the 8259s.
 const PIRQ_OFF: u8 = 0x80;

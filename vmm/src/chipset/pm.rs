@@ -1,4 +1,4 @@
-//! ACPI fixed hardware: the PM1a event and control registers, the PM timer and an empty GPE0
+//! ACPI fixed hardware: the `PM1a` event and control registers, the PM timer and an empty GPE0
 //! block, always in ACPI mode.
 //!
 //! Source: ACPI 6.5, 4.8.3 "Fixed Hardware Features"; register offsets as ICH9 has them
@@ -11,9 +11,9 @@ use crate::board::power::{Ending, Power};
 use crate::bus::BusDevice;
 use crate::irq::Line;
 
-/// Offset of PM1a_STS and PM1a_EN.
+/// Offset of `PM1a_STS` and `PM1a_EN`.
 pub const PM1_EVENT: u16 = 0x00;
-/// Offset of PM1a_CNT.
+/// Offset of `PM1a_CNT`.
 pub const PM1_CONTROL: u16 = 0x04;
 /// Offset of the PM timer.
 pub const TIMER: u16 = 0x08;
@@ -22,13 +22,13 @@ pub const GPE0: u16 = 0x20;
 /// Length of GPE0 in bytes.
 pub const GPE0_LEN: u8 = 16;
 
-/// SLP_TYP values of `_S5`: what the DSDT gives and OVMF uses.
+/// `SLP_TYP` values of `_S5`: what the DSDT gives and OVMF uses.
 pub const SLEEP_S5: u8 = 0;
 
 const TIMER_HZ: u128 = 3_579_545;
 const TIMER_MASK: u128 = 0xff_ffff;
 
-/// PM1_STS and PM1_EN: timer, global lock, power button, sleep button, RTC.
+/// `PM1_STS` and `PM1_EN`: timer, global lock, power button, sleep button, RTC.
 const PWRBTN: u16 = 1 << 8;
 const RTC: u16 = 1 << 10;
 /// Writing a one clears these status bits.
@@ -38,7 +38,7 @@ const ENABLE_BITS: u16 = 1 | 1 << 5 | PWRBTN | 1 << 9 | RTC;
 const SCI_EN: u16 = 1;
 const SLP_TYP_SHIFT: u16 = 10;
 const SLP_EN: u16 = 1 << 13;
-/// PM1_CNT bits that read back: SCI_EN is always on, SLP_EN is write-only.
+/// `PM1_CNT` bits that read back: `SCI_EN` is always on, `SLP_EN` is write-only.
 const CONTROL_BITS: u16 = 1 << 1 | 7 << SLP_TYP_SHIFT;
 
 /// The power-management block.
@@ -85,7 +85,7 @@ impl PowerManagement {
 
     fn timer(&self) -> u32 {
         let nanos = self.start.elapsed().as_nanos();
-        u32::try_from(nanos * TIMER_HZ / 1_000_000_000 & TIMER_MASK).unwrap_or(0)
+        u32::try_from((nanos * TIMER_HZ / 1_000_000_000) & TIMER_MASK).unwrap_or(0)
     }
 
     /// The 16 bytes of registers that have a content.

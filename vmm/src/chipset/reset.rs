@@ -1,18 +1,18 @@
 //! Ports that reset the machine or pretend to: the reset control register 0xCF9 and system
 //! control port A (0x92).
 //!
-//! Source: Intel ICH9 datasheet, 13.7.5 "RST_CNT" and 13.7.3 "PORT92".
+//! Source: Intel ICH9 datasheet, 13.7.5 "`RST_CNT`" and 13.7.3 "PORT92".
 
 use std::sync::Arc;
 
 use crate::board::power::{Ending, Power};
 use crate::bus::BusDevice;
 
-/// RST_CPU: a 0 to 1 edge resets.
+/// `RST_CPU`: a 0 to 1 edge resets.
 const RST_CPU: u8 = 1 << 2;
-/// SYS_RST: hard or soft, kept for reading back.
+/// `SYS_RST`: hard or soft, kept for reading back.
 const SYS_RST: u8 = 1 << 1;
-/// FULL_RST: kept for reading back.
+/// `FULL_RST`: kept for reading back.
 const FULL_RST: u8 = 1 << 3;
 
 /// The reset control register.
@@ -44,9 +44,9 @@ impl BusDevice for ResetControl {
     }
 }
 
-/// INIT_NOW of port A: a 0 to 1 edge resets.
+/// `INIT_NOW` of port A: a 0 to 1 edge resets.
 const INIT_NOW: u8 = 1;
-/// ALT_A20_GATE: there is no A20 gate; firmware sets it and reads it back.
+/// `ALT_A20_GATE`: there is no A20 gate; firmware sets it and reads it back.
 const A20: u8 = 1 << 1;
 
 /// System control port A.

@@ -47,7 +47,7 @@ const UPDATE_WARNING: Duration = Duration::from_micros(244);
 /// Days from 0000-03-01 to 1970-01-01 in the proleptic Gregorian calendar.
 const EPOCH_DAYS: i64 = 719_468;
 
-/// Where an alarm is told beside the interrupt (ACPI's RTC_STS).
+/// Where an alarm is told beside the interrupt (ACPI's `RTC_STS`).
 pub trait Alarm: Send {
     /// The alarm's time has come.
     fn ring(&self);
@@ -90,7 +90,7 @@ impl RealTimeClock {
     /// When [`RealTimeClock::tick`] is wanted next: `None` while no interrupt is enabled.
     pub fn next_tick(&self) -> Option<Duration> {
         let wanted = self.reg(REG_B) & (B_ALARM | B_UPDATE) != 0;
-        wanted.then(|| Duration::from_secs(1) - self.fraction())
+        wanted.then(|| Duration::from_secs(1).saturating_sub(self.fraction()))
     }
 
     /// Looks whether an interrupt is due in this second.
@@ -209,7 +209,7 @@ impl RealTimeClock {
         if self.reg(REG_B) & B_BINARY != 0 {
             value
         } else {
-            value / 10 << 4 | value % 10
+            ((value / 10) << 4) | (value % 10)
         }
     }
 
@@ -371,7 +371,7 @@ mod tests {
         let (mut clock, _, _) = clock();
         put(&mut clock, REG_B, B_BINARY);
         assert_eq!(get(&mut clock, MINUTES), 59);
-        assert_eq!(get(&mut clock, HOURS), 11 | PM);
+        assert_eq!(get(&mut clock, HOURS), 0x0b | PM);
         put(&mut clock, HOURS, 12);
         put(&mut clock, REG_B, B_BINARY | B_24H);
         assert_eq!(get(&mut clock, HOURS), 0);

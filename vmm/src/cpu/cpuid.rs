@@ -181,7 +181,7 @@ mod tests {
         };
         vec![
             leaf(0, 0xd, u32::from_le_bytes(*b"Auth"), 0, 0),
-            leaf(1, 0x800f12, 0x0302_0800, 0x21, 0),
+            leaf(1, 0x0080_0f12, 0x0302_0800, 0x21, 0),
             leaf(6, 0x77, 2, 9, 0),
             leaf(0xb, 1, 2, 3, 4),
             leaf(HYPERVISOR, HYPERVISOR + 1, 0, 0, 0),
