@@ -154,9 +154,14 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name("virtio".into())
             .spawn(move || {
-                first()?;
-                while self.turn(None)? {}
-                Ok(())
+                let done = first().and_then(|()| {
+                    while self.turn(None)? {}
+                    Ok(())
+                });
+                if let Err(error) = &done {
+                    tracing::error!(%error, "the I/O thread ends; no device is served any more");
+                }
+                done
             })?;
         Ok(Handle {
             stop,
@@ -253,8 +258,15 @@ fn serve(epoll: &OwnedFd, served: &mut Served, index: u32) -> io::Result<()> {
     let mut list = Vec::new();
     device.sources(&mut list);
     let registered = &mut served.registered;
-    // Dropping an entry closes its descriptor, which takes it out of the epoll set.
-    registered.retain(|token, old| list.iter().any(|source| old.is_for(*token, source)));
+    // Closing a duplicate does not take it out of the epoll set while the device still holds its
+    // own descriptor.
+    registered.retain(|token, old| {
+        let keep = list.iter().any(|source| old.is_for(*token, source));
+        if !keep {
+            let _ = epoll::delete(epoll, &old.fd);
+        }
+        keep
+    });
     for source in &list {
         match registered.get_mut(&source.token) {
             Some(old) if old.interest == source.interest => {}
