@@ -204,8 +204,33 @@ struct Way {
     heard: Option<Moment>,
     /// The first data that nothing has followed from the gateway.
     unanswered: Option<Moment>,
-    /// When the gateway was last asked for a sign of life.
+    /// When the gateway was last asked for a sign of life, and whether it still owes one.
     asked: Option<Moment>,
+    owed: bool,
+}
+
+impl Way {
+    /// Since when the gateway is silent although it should not be.
+    fn silent_since(&self) -> Option<Moment> {
+        if self.heard.is_none() {
+            Some(self.taken)
+        } else {
+            self.unanswered
+        }
+    }
+
+    /// When the gateway is to be asked, with a session of this age.
+    fn next_question(&self, session: Moment) -> Moment {
+        let pause = if self.owed { REPEAT } else { ASK_EVERY };
+        let earliest = self.asked.map_or(self.taken, |at| at + pause);
+        let stale = session + REKEY;
+        let silent = match (self.heard, self.unanswered) {
+            (None, _) => self.taken + CONFIRM,
+            (Some(_), Some(since)) => since + SILENCE,
+            (Some(_), None) => stale,
+        };
+        silent.min(stale).max(earliest)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -286,24 +311,26 @@ impl Machine {
             None,
         ];
         if let Phase::Open(way) = self.phase {
-            due[3] = Some(self.way_deadline(&way));
+            due[3] = Some(self.way_deadline(&way, now));
         }
         due.into_iter().flatten().min()
     }
 
-    fn way_deadline(&self, way: &Way) -> Moment {
-        let mut due = self.session.map_or(way.taken, |(_, since)| since + REKEY);
+    fn way_deadline(&self, way: &Way, now: Moment) -> Moment {
+        let session = self.session.map_or(way.taken, |(_, since)| since);
+        let mut due = way.next_question(session).min(session + REJECT);
         if let Some(pause) = KICKS.get(way.kicks) {
             due = due.min(way.taken + *pause);
         }
-        if way.heard.is_none() {
-            due = due.min(way.asked.map_or(way.taken + CONFIRM, |at| at + REPEAT));
-        }
-        if let Some(since) = way.unanswered {
-            due = due.min(
-                way.asked
-                    .map_or(since + SILENCE, |at| (at + REPEAT).max(since + SILENCE)),
-            );
+        let limits = [
+            GIVE_UP.min(self.timings.dead_after),
+            self.timings.dead_after,
+        ];
+        for limit in limits {
+            let end = way.silent_since().map(|since| since + limit);
+            due = end
+                .filter(|&end| end > now)
+                .map_or(due, |end| due.min(end));
         }
         due
     }
@@ -335,6 +362,7 @@ impl Machine {
         {
             way.heard = Some(now);
             way.unanswered = None;
+            way.owed = false;
         }
         if self.attempt.is_some_and(|attempt| attempt.path == path) {
             self.attempt = None;
@@ -437,6 +465,7 @@ impl Machine {
             heard: heard.then_some(now),
             unanswered: None,
             asked: None,
+            owed: false,
         });
         actions.push(Action::Kick(path));
     }
@@ -470,15 +499,9 @@ impl Machine {
         if self.session.is_none() {
             return self.close(Reason::Connecting);
         }
-        let silent = way
-            .unanswered
+        let silence = way
+            .silent_since()
             .map_or(Duration::ZERO, |since| now.since(since));
-        let mute = if way.heard.is_none() {
-            now.since(way.taken)
-        } else {
-            Duration::ZERO
-        };
-        let silence = silent.max(mute);
         if self.usable(way.path, now) && silence < GIVE_UP.min(self.timings.dead_after) {
             return;
         }
@@ -523,21 +546,10 @@ impl Machine {
             way.kicks += 1;
             actions.push(Action::Kick(way.path));
         }
-        let asked_long_ago = |pause| way.asked.is_none_or(|at| now.since(at) >= pause);
-        let unconfirmed =
-            way.heard.is_none() && now.since(way.taken) >= CONFIRM && asked_long_ago(REPEAT);
-        let silent = way.unanswered.is_some_and(|since| {
-            let pause = if way.asked.is_some_and(|at| at >= since) {
-                REPEAT
-            } else {
-                ASK_EVERY
-            };
-            now.since(since) >= SILENCE && asked_long_ago(pause)
-        });
-        let stale = session.is_some_and(|(_, since)| now.since(since) >= REKEY)
-            && asked_long_ago(ASK_EVERY);
-        if unconfirmed || silent || stale {
+        let since = session.map_or(way.taken, |(_, since)| since);
+        if now >= way.next_question(since) {
             way.asked = Some(now);
+            way.owed = true;
             actions.push(Action::Initiate(way.path));
         }
     }

@@ -1,1 +1,443 @@
+//! The machine against a plain model of what the events mean, and against the clock.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PORTS: [&str; 3] = ["eth0", "eth1", "wlan0"];
+
+fn timings() -> Timings {
+    Timings {
+        dead_after: Duration::from_secs(10),
+        retry_first: Duration::from_secs(1),
+        retry_max: Duration::from_secs(60),
+        recheck: Duration::from_secs(30),
+    }
+}
+
+fn at(millis: u64) -> Moment {
+    Moment::from_boot(Duration::from_millis(millis))
+}
+
+fn path(id: u32, port: &str, side: Side) -> PathInfo {
+    PathInfo {
+        id: PathId(id),
+        port: port.to_owned(),
+        kind: if port == "wlan0" { UplinkKind::Wifi } else { UplinkKind::Wired },
+        rank: if port == "wlan0" { 2 } else { 1 },
+        gateway: GatewayId(0),
+        side,
+    }
+}
+
+/// A machine and the actions that it took.
+struct Bench {
+    machine: Machine,
+    actions: Vec<Action>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            machine: Machine::new(timings()),
+            actions: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, event: Event, millis: u64) -> Vec<Action> {
+        self.machine.handle(event, at(millis), &mut self.actions);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Ticks whenever the machine wants to, until `millis`.
+    fn run(&mut self, mut from: u64, until: u64) -> Vec<(u64, Action)> {
+        let mut seen = Vec::new();
+        for _ in 0..100_000 {
+            let Some(due) = self.machine.next_deadline(at(from)) else {
+                return seen;
+            };
+            let due = u64::try_from(due.since_boot().as_micros().div_ceil(1000)).unwrap();
+            from = due.max(from + 1);
+            if from > until {
+                return seen;
+            }
+            let actions = self.event(Event::Tick, from);
+            seen.extend(actions.into_iter().map(|action| (from, action)));
+        }
+        panic!("the machine never rests");
+    }
+
+    fn heard(&mut self, id: u32, millis: u64) -> Vec<Action> {
+        let event = Event::Heard {
+            path: PathId(id),
+            handshake: true,
+        };
+        self.event(event, millis)
+    }
+
+    fn connected() -> Self {
+        let mut bench = Self::new();
+        bench.event(Event::PathUp(path(1, "eth0", Side::Outside)), 0);
+        bench.heard(1, 10);
+        assert_eq!(bench.way(), Some((1, Place::Remote)));
+        bench
+    }
+
+    fn way(&self) -> Option<(u32, Place)> {
+        match self.machine.situation() {
+            Situation::Closed(_) => None,
+            Situation::Tunnelled { path, place, .. } => Some((path.0, place)),
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self.machine.situation() {
+            Situation::Closed(reason) => Some(reason),
+            Situation::Tunnelled { .. } => None,
+        }
+    }
+}
+
+#[test]
+fn a_path_alone_is_no_way_out() {
+    let mut bench = Bench::new();
+    let actions = bench.event(Event::PathUp(path(1, "eth0", Side::Outside)), 0);
+    assert!(actions.contains(&Action::Initiate(PathId(1))));
+    assert_eq!(bench.reason(), Some(Reason::Connecting));
+    let actions = bench.heard(1, 20);
+    assert!(actions.contains(&Action::Report));
+    assert_eq!(bench.way(), Some((1, Place::Remote)));
+}
+
+#[test]
+fn a_change_of_path_is_followed_by_three_kicks() {
+    let mut bench = Bench::connected();
+    bench.event(Event::PathUp(path(2, "eth1", Side::Outside)), 100);
+    bench.run(100, 1000);
+    let now = bench.event(Event::CarrierLost("eth0".into()), 1000);
+    assert!(now.contains(&Action::Close(PathId(1))));
+    assert!(now.contains(&Action::Kick(PathId(2))));
+    assert_eq!(bench.way(), Some((2, Place::Remote)));
+    let kicks: Vec<_> = bench
+        .run(1000, 1200)
+        .into_iter()
+        .filter(|(_, action)| *action == Action::Kick(PathId(2)))
+        .map(|(when, _)| when)
+        .collect();
+    assert_eq!(kicks, [1020, 1060]);
+}
+
+#[test]
+fn a_new_path_that_brings_nothing_is_asked_and_given_up() {
+    let mut bench = Bench::connected();
+    bench.event(Event::PathUp(path(2, "eth1", Side::Outside)), 100);
+    bench.event(Event::CarrierLost("eth0".into()), 1000);
+    let asked: Vec<_> = bench
+        .run(1000, 2400)
+        .into_iter()
+        .filter(|(_, action)| *action == Action::Initiate(PathId(2)))
+        .map(|(when, _)| when)
+        .collect();
+    assert_eq!(asked, [1300, 1800, 2300]);
+    bench.run(2400, 11_500);
+    assert_eq!(bench.reason(), Some(Reason::GatewaySilent));
+}
+
+#[test]
+fn the_office_is_entered_by_proof_and_left_by_the_cable() {
+    let mut bench = Bench::connected();
+    let actions = bench.event(Event::Proven("eth1".into()), 1000);
+    assert!(actions.contains(&Action::Premises("eth1".into(), true)));
+    let actions = bench.event(Event::PathUp(path(2, "eth1", Side::Lan)), 1010);
+    assert!(actions.contains(&Action::Initiate(PathId(2))));
+    assert_eq!(bench.way(), Some((1, Place::Remote)), "make before break");
+    bench.heard(2, 1020);
+    assert_eq!(bench.way(), Some((2, Place::Office)));
+    // T22: the cable is pulled.
+    bench.event(Event::CarrierLost("eth1".into()), 5000);
+    assert_eq!(bench.way(), Some((1, Place::Remote)));
+}
+
+#[test]
+fn a_lan_side_without_proof_is_never_used() {
+    let mut bench = Bench::new();
+    let actions = bench.event(Event::PathUp(path(1, "eth0", Side::Lan)), 0);
+    assert!(!actions.contains(&Action::Initiate(PathId(1))));
+    bench.heard(1, 10);
+    assert_eq!(bench.way(), None);
+    let wireless = bench.event(Event::PathUp(path(2, "wlan0", Side::Lan)), 20);
+    assert!(wireless.contains(&Action::Close(PathId(2))));
+}
+
+#[test]
+fn a_proof_that_is_not_renewed_ends() {
+    let mut bench = Bench::connected();
+    bench.event(Event::Proven("eth1".into()), 1000);
+    bench.event(Event::PathUp(path(2, "eth1", Side::Lan)), 1000);
+    bench.heard(2, 1010);
+    let seen = bench.run(1010, 42_000);
+    let probed = seen
+        .iter()
+        .any(|(when, action)| *when == 31_000 && *action == Action::Probe("eth1".into()));
+    assert!(probed, "asked again when due: {seen:?}");
+    assert!(seen.contains(&(41_000, Action::Premises("eth1".into(), false))));
+    assert_ne!(bench.way().map(|(_, place)| place), Some(Place::Office));
+}
+
+#[test]
+fn data_without_answer_is_asked_about_and_closes_the_gate_in_the_end() {
+    let mut bench = Bench::connected();
+    bench.run(10, 1000);
+    bench.event(Event::Sent, 1000);
+    let first = bench
+        .run(1000, 20_000)
+        .into_iter()
+        .find(|(_, action)| matches!(action, Action::Initiate(_)));
+    assert_eq!(first, Some((2000, Action::Initiate(PathId(1)))));
+    assert_eq!(bench.reason(), Some(Reason::GatewaySilent));
+    // And it comes back by itself.
+    bench.heard(1, 30_000);
+    assert_eq!(bench.way(), Some((1, Place::Remote)));
+}
+
+#[test]
+fn one_way_traffic_that_is_answered_when_asked_is_not_asked_about_often() {
+    let mut bench = Bench::connected();
+    let mut asked = 0;
+    let mut now = 1000;
+    while now < 31_000 {
+        bench.event(Event::Sent, now);
+        for (when, action) in bench.run(now, now + 100) {
+            if matches!(action, Action::Initiate(_)) {
+                asked += 1;
+                bench.heard(1, when + 1);
+            }
+        }
+        now += 100;
+    }
+    assert!((4..=8).contains(&asked), "asked {asked} times in 30 s");
+}
+
+#[test]
+fn an_idle_session_is_renewed_before_it_dies() {
+    let mut bench = Bench::connected();
+    let seen = bench.run(10, 130_000);
+    assert!(seen.contains(&(120_010, Action::Initiate(PathId(1)))), "{seen:?}");
+    bench.heard(1, 130_000);
+    bench.run(130_000, 200_000);
+    assert!(bench.way().is_some());
+}
+
+#[test]
+fn a_session_that_is_not_renewed_closes_the_gate() {
+    let mut bench = Bench::connected();
+    bench.run(10, 181_000);
+    assert_eq!(bench.way(), None);
+}
+
+#[test]
+fn sleep_and_the_end_of_the_uplink_forget_everything() {
+    for event in [Event::Suspend, Event::UplinkGone] {
+        let mut bench = Bench::connected();
+        bench.event(Event::Proven("eth0".into()), 50);
+        let actions = bench.event(event, 100);
+        assert!(actions.contains(&Action::Close(PathId(1))));
+        assert!(actions.contains(&Action::ResetTunnels));
+        assert_eq!(bench.way(), None);
+        bench.heard(1, 110);
+        assert_eq!(bench.way(), None, "words from the past prove nothing");
+    }
+}
+
+#[test]
+fn nothing_is_taken_up_while_asleep() {
+    let mut bench = Bench::connected();
+    bench.event(Event::Suspend, 100);
+    let actions = bench.event(Event::PathUp(path(2, "eth0", Side::Outside)), 110);
+    assert_eq!(actions, [Action::Close(PathId(2))]);
+    bench.event(Event::Resume, 200);
+    bench.event(Event::PathUp(path(3, "eth0", Side::Outside)), 210);
+    bench.heard(3, 220);
+    assert_eq!(bench.way(), Some((3, Place::Remote)));
+}
+
+/// T31, T32: the laptop slept or its clock jumped without a word.
+#[test]
+fn t31_doubt_ends_proof_and_session_and_keeps_the_paths() {
+    let mut bench = Bench::connected();
+    bench.event(Event::Proven("eth0".into()), 50);
+    let actions = bench.event(Event::Doubt, 100);
+    assert!(actions.contains(&Action::ResetTunnels));
+    assert!(actions.contains(&Action::Premises("eth0".into(), false)));
+    assert!(actions.contains(&Action::Initiate(PathId(1))));
+    assert_eq!(bench.way(), None);
+    bench.heard(1, 120);
+    assert_eq!(bench.way(), Some((1, Place::Remote)));
+}
+
+#[test]
+fn a_path_that_fails_is_tried_again_later_and_later() {
+    let mut bench = Bench::new();
+    bench.event(Event::PathUp(path(1, "eth0", Side::Outside)), 0);
+    let initiations = bench
+        .run(0, 600_000)
+        .into_iter()
+        .filter(|(_, action)| matches!(action, Action::Initiate(_)))
+        .count();
+    // Three a try, and a minute between tries at last.
+    assert!((30..=60).contains(&initiations), "{initiations}");
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let port = || prop::sample::select(PORTS.to_vec()).prop_map(str::to_owned);
+    let id = || (0u32..12).prop_map(PathId);
+    prop_oneof![
+        4 => (0u32..12, prop::sample::select(PORTS.to_vec()), any::<bool>(), 0u8..2).prop_map(
+            |(id, port, lan, gateway)| {
+                let side = if lan { Side::Lan } else { Side::Outside };
+                Event::PathUp(PathInfo { gateway: GatewayId(gateway), ..path(id, port, side) })
+            }
+        ),
+        1 => id().prop_map(Event::PathLost),
+        1 => port().prop_map(Event::CarrierLost),
+        6 => (id(), any::<bool>()).prop_map(|(path, handshake)| Event::Heard { path, handshake }),
+        2 => Just(Event::Sent),
+        1 => id().prop_map(Event::SendFailed),
+        1 => Just(Event::SessionGone),
+        3 => port().prop_map(Event::Proven),
+        1 => port().prop_map(Event::Disproven),
+        1 => Just(Event::UplinkGone),
+        1 => Just(Event::Suspend),
+        2 => Just(Event::Resume),
+        1 => Just(Event::Doubt),
+        3 => Just(Event::Tick),
+    ]
+}
+
+/// What the events mean, without any of the machine's cleverness.
+#[derive(Default)]
+struct Model {
+    paths: BTreeMap<u32, PathInfo>,
+    /// Gateways that were heard since the last reset, and when.
+    heard: BTreeMap<u8, u64>,
+    proven: BTreeMap<String, u64>,
+    asleep: bool,
+}
+
+impl Model {
+    fn event(&mut self, event: &Event, actions: &[Action], now: u64) {
+        match event {
+            Event::PathUp(info) if !actions.contains(&Action::Close(info.id)) => {
+                self.paths.entry(info.id.0).or_insert_with(|| info.clone());
+            }
+            Event::PathLost(id) => {
+                self.paths.remove(&id.0);
+            }
+            Event::CarrierLost(port) => {
+                self.paths.retain(|_, info| info.port != *port);
+                self.proven.remove(port);
+            }
+            Event::Heard { path, .. } => {
+                if let Some(info) = self.paths.get(&path.0) {
+                    self.heard.insert(info.gateway.0, now);
+                }
+            }
+            Event::Proven(port) if !self.asleep => {
+                self.proven.insert(port.clone(), now);
+            }
+            Event::Disproven(port) => {
+                self.proven.remove(port);
+            }
+            Event::UplinkGone | Event::Suspend => {
+                self.asleep |= *event == Event::Suspend;
+                self.paths.clear();
+                self.heard.clear();
+                self.proven.clear();
+            }
+            Event::Doubt => {
+                self.heard.clear();
+                self.proven.clear();
+            }
+            Event::Resume => self.asleep = false,
+            _ => {}
+        }
+    }
+
+    fn check(&self, situation: &Situation, now: u64) -> Result<(), TestCaseError> {
+        let Situation::Tunnelled { gateway, path, kind, side, place } = *situation else {
+            return Ok(());
+        };
+        let info = self.paths.get(&path.0);
+        prop_assert!(info.is_some(), "tunnelled over a path that is not there");
+        let info = info.unwrap();
+        prop_assert_eq!((info.gateway, info.kind, info.side), (gateway, kind, side));
+        let heard = self.heard.get(&gateway.0);
+        prop_assert!(heard.is_some(), "tunnelled to a gateway that proved nothing");
+        prop_assert!(!self.asleep, "tunnelled while asleep");
+        let proven = self.proven.get(&info.port);
+        let holds = proven.is_some_and(|since| now < since + 40_000);
+        prop_assert_eq!(place == Place::Office, side == Side::Lan);
+        if side == Side::Lan {
+            prop_assert!(holds && kind == UplinkKind::Wired, "office without proof");
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever happens in whatever order: no way out without a live path and a gateway that proved
+    /// itself, no office without a proof that holds on a port with a carrier.
+    #[test]
+    fn there_is_no_way_out_but_the_proven_one(
+        events in prop::collection::vec((any_event(), 0u64..20_000), 1..120)
+    ) {
+        let mut bench = Bench::new();
+        let mut model = Model::default();
+        let mut now = 0;
+        for (event, pause) in events {
+            now += pause;
+            // As the loop does: what is due comes before a frame.
+            if event == Event::Sent {
+                bench.event(Event::Tick, now);
+            }
+            let actions = bench.event(event.clone(), now);
+            model.event(&event, &actions, now);
+            let situation = bench.machine.situation();
+            model.check(&situation, now)?;
+            // Nothing is sent over what is gone.
+            let alive: BTreeSet<_> = model.paths.keys().copied().collect();
+            for action in &actions {
+                if let Action::Initiate(id) | Action::Kick(id) = action {
+                    prop_assert!(alive.contains(&id.0), "{:?} over a dead path", action);
+                }
+            }
+        }
+    }
+
+    /// The machine always comes to rest, and asks to be woken in the future only.
+    #[test]
+    fn deadlines_lie_ahead(
+        events in prop::collection::vec((any_event(), 0u64..5_000), 1..60)
+    ) {
+        let mut bench = Bench::new();
+        let mut now = 0;
+        for (event, pause) in events {
+            now += pause;
+            bench.event(event, now);
+            bench.event(Event::Tick, now);
+            bench.event(Event::Tick, now);
+            for _ in 0..50 {
+                let Some(due) = bench.machine.next_deadline(at(now)) else {
+                    break;
+                };
+                prop_assert!(due > at(now), "due at once after a tick");
+                now = u64::try_from(due.since_boot().as_micros().div_ceil(1000)).unwrap();
+                bench.event(Event::Tick, now);
+            }
+        }
+    }
+}
