@@ -17,7 +17,10 @@
 mod input;
 mod targets;
 
-pub use targets::{control::control, frame_link::frame_link, net_hdr::net_hdr};
+pub use targets::{
+    control::control, frame_link::frame_link, net_hdr::net_hdr, policy::policy,
+    policy_words::policy_words,
+};
 
 /// One target.
 #[derive(Debug, Clone, Copy)]
@@ -41,5 +44,13 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "net_hdr",
         run: net_hdr,
+    },
+    Target {
+        name: "policy",
+        run: policy,
+    },
+    Target {
+        name: "policy_words",
+        run: policy_words,
     },
 ];

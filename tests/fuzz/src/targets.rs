@@ -3,3 +3,5 @@
 pub(crate) mod control;
 pub(crate) mod frame_link;
 pub(crate) mod net_hdr;
+pub(crate) mod policy;
+pub(crate) mod policy_words;
