@@ -4,8 +4,15 @@
 mod virtio_fixture;
 
 use sekisho_framelink::{FrameArena, FrameLink as _, NetHdr, Rules, Segment, SeqPacket, pair};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use sekisho_vmm::virtio::block::Block;
+use sekisho_vmm::virtio::console::{Backend, Console, PortSettings};
 use sekisho_vmm::virtio::net::{Net, Settings};
 use sekisho_vmm::virtio::rng::Rng;
+use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
+use virtio_drivers::device::console::VirtIOConsole;
 use virtio_drivers::device::net::VirtIONet;
 use virtio_drivers::device::rng::VirtIORng;
 use virtio_drivers::transport::Transport as _;
@@ -120,4 +127,131 @@ fn pci_identity_is_what_windows_drivers_look_for() {
     let mut transport = transport;
     assert_eq!(transport.max_queue_size(0), 256);
     assert_eq!(transport.max_queue_size(3), 0);
+}
+
+fn image(sectors: usize) -> std::fs::File {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len((sectors * SECTOR_SIZE) as u64).unwrap();
+    file
+}
+
+#[test]
+fn block_writes_reads_and_flushes() {
+    let file = image(2048);
+    let mut machine = Machine::new();
+    let device = Block::new(file.try_clone().unwrap(), false, "sekisho-disk-0").unwrap();
+    let (slot, device) = machine.add(device);
+    let worker = machine.start().spawn(|| Ok(())).unwrap();
+    let mut disk = VirtIOBlk::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    assert_eq!(disk.capacity(), 2048);
+    assert!(!disk.readonly());
+    let mut id = [0; 20];
+    let length = disk.device_id(&mut id).unwrap();
+    assert_eq!(&id[..length], b"sekisho-disk-0");
+
+    for block in [0, 1, 77, 2040] {
+        let data: Vec<u8> = (0..8 * SECTOR_SIZE)
+            .map(|n| (n * 7 + block) as u8)
+            .collect();
+        disk.write_blocks(block, &data).unwrap();
+        disk.flush().unwrap();
+        let mut back = vec![0; data.len()];
+        disk.read_blocks(block, &mut back).unwrap();
+        assert_eq!(back, data);
+        let mut stored = vec![0; data.len()];
+        let offset = (block * SECTOR_SIZE) as u64;
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut stored, offset).unwrap();
+        assert_eq!(stored, data);
+    }
+    let counters = device.lock().unwrap().device().counters();
+    assert_eq!(
+        (counters.writes, counters.reads, counters.flushes),
+        (4, 4, 4)
+    );
+    assert_eq!(counters.errors, 0);
+    worker.stop().unwrap();
+}
+
+#[test]
+fn block_errors_reach_the_guest() {
+    let file = image(16);
+    let mut machine = Machine::new();
+    let (slot, device) = machine.add(Block::new(file.try_clone().unwrap(), false, "d").unwrap());
+    let worker = machine.start().spawn(|| Ok(())).unwrap();
+    let mut disk = VirtIOBlk::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    let mut sector = [0; SECTOR_SIZE];
+    let io_error = virtio_drivers::Error::IoError;
+    assert_eq!(disk.read_blocks(16, &mut sector), Err(io_error));
+    assert_eq!(disk.write_blocks(15, &[0; 2 * SECTOR_SIZE]), Err(io_error));
+    // The image becomes shorter than the disk: a read comes short.
+    file.set_len(512).unwrap();
+    assert_eq!(disk.read_blocks(8, &mut sector), Err(io_error));
+    disk.read_blocks(0, &mut sector).unwrap();
+    assert_eq!(device.lock().unwrap().device().counters().errors, 3);
+    worker.stop().unwrap();
+}
+
+#[test]
+fn block_write_that_the_host_refuses_is_an_io_error() {
+    // A seal against writing makes the kernel refuse, as a full disk under a sparse image would.
+    let memory = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::fs::ftruncate(&memory, 64 * 512).unwrap();
+    let file = std::fs::File::from(memory);
+    let mut machine = Machine::new();
+    let (slot, _device) = machine.add(Block::new(file.try_clone().unwrap(), false, "d").unwrap());
+    let worker = machine.start().spawn(|| Ok(())).unwrap();
+    let mut disk = VirtIOBlk::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    disk.write_blocks(0, &[1; SECTOR_SIZE]).unwrap();
+    rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::WRITE).unwrap();
+    let io_error = virtio_drivers::Error::IoError;
+    assert_eq!(disk.write_blocks(0, &[2; SECTOR_SIZE]), Err(io_error));
+    let mut sector = [0; SECTOR_SIZE];
+    disk.read_blocks(0, &mut sector).unwrap();
+    assert_eq!(sector, [1; SECTOR_SIZE]);
+    worker.stop().unwrap();
+}
+
+#[test]
+fn block_read_only_refuses_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
+    std::fs::write(&path, vec![7; 64 * SECTOR_SIZE]).unwrap();
+    let mut machine = Machine::new();
+    let device = Block::new(std::fs::File::open(&path).unwrap(), true, "ro").unwrap();
+    let (slot, _device) = machine.add(device);
+    let worker = machine.start().spawn(|| Ok(())).unwrap();
+    let mut disk = VirtIOBlk::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    assert!(disk.readonly());
+    let mut sector = [0; SECTOR_SIZE];
+    disk.read_blocks(63, &mut sector).unwrap();
+    assert_eq!(sector, [7; SECTOR_SIZE]);
+    assert!(disk.write_blocks(0, &sector).is_err());
+    disk.flush().unwrap();
+    worker.stop().unwrap();
+}
+
+#[test]
+fn console_carries_bytes_both_ways() {
+    let (host, guest) = UnixStream::pair().unwrap();
+    let port = PortSettings {
+        id: 0,
+        name: "jp.sekisho.test.0".into(),
+        backend: Some(Backend::Socket(guest.into())),
+    };
+    let mut machine = Machine::new();
+    let (slot, _device) = machine.add(Console::new(vec![port]).unwrap());
+    let worker = machine.start().spawn(|| Ok(())).unwrap();
+    let mut console = VirtIOConsole::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    let mut host = host;
+    host.set_read_timeout(Some(PATIENCE)).unwrap();
+    console.send_bytes(b"from the guest").unwrap();
+    let mut bytes = [0; 14];
+    host.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"from the guest");
+    host.write_all(b"from the host").unwrap();
+    for expected in b"from the host" {
+        let byte = until(|| console.recv(true).unwrap());
+        assert_eq!(byte, *expected);
+    }
+    worker.stop().unwrap();
 }

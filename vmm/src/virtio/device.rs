@@ -136,8 +136,12 @@ pub trait Device: Send {
     fn activate(&mut self, features: u64);
 
     /// Forgets the driver. Where operations on guest memory are still under way it says `Waiting`
-    /// and is asked again; it no longer touches queues or memory of its own accord.
+    /// and is asked again; it no longer touches queues or memory of its own accord. Called on a
+    /// vCPU's thread, whose seccomp filter allows no system call of a back end.
     fn reset(&mut self) -> Progress;
+
+    /// Lets the operations that a reset waits for go on; called on the I/O thread.
+    fn drain(&mut self) {}
 
     /// The driver notified queue `index`.
     fn notified(&mut self, index: usize);

@@ -12,6 +12,8 @@ mod queue;
 mod regs;
 mod transport;
 
+pub mod block;
+pub mod console;
 pub mod net;
 pub mod rng;
 pub mod worker;

@@ -463,7 +463,10 @@ impl<D: Device> Serve for VirtioPci<D> {
     }
 
     fn serve(&mut self) -> Turn {
-        self.continue_reset();
+        if self.resetting {
+            self.device.drain();
+            self.continue_reset();
+        }
         if !self.running() {
             return Turn::Idle;
         }
