@@ -1,8 +1,17 @@
 //! The gate from the guest's frame to the gateway's packet and back, with a real link, real UDP
 //! sockets and a real WireGuard session, in one thread.
-#![allow(clippy::unwrap_used, reason = "a test reports a failure by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    unreachable_pub,
+    reason = "a test reports a failure by panicking; its numbers are small, its modules its own"
+)]
 
+mod failover;
 mod frames;
+mod hostile;
+mod services;
 mod world;
 
 use sekisho_framelink::{GsoType, NetHdr};

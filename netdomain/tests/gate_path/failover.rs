@@ -1,0 +1,111 @@
+//! Paths come and go; connections stay, and nothing leaves without a way.
+
+use sekisho_control::{Command, SituationReport, UplinkToGate};
+use sekisho_framelink::NetHdr;
+
+use super::frames::{frame, udp};
+use super::world::{GROUPWARE, GUEST, World};
+
+fn probe(world: &mut World) {
+    let packet = udp((GUEST, 4000), (GROUPWARE, 7000), b"probe");
+    world.send(NetHdr::default(), &frame(&packet));
+}
+
+fn closed(world: &World) -> bool {
+    matches!(
+        world.last_situation(),
+        Some(SituationReport::Closed { .. })
+    )
+}
+
+#[test]
+fn t08_a_path_that_leads_elsewhere_than_it_says_is_not_taken() {
+    let mut world = World::new();
+    let std::net::SocketAddr::V4(gateway) = world.gateway.local_addr().unwrap() else {
+        panic!("IPv4");
+    };
+    let elsewhere = std::net::UdpSocket::bind("192.168.43.2:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let std::net::SocketAddr::V4(attacker) = elsewhere.local_addr().unwrap() else {
+        panic!("IPv4");
+    };
+    // Says the truth about a peer that policy does not know, then lies about it.
+    world.add_path_to("eth0", attacker, attacker);
+    world.add_path_to("eth0", gateway, attacker);
+    world.settle();
+    assert!(elsewhere.recv(&mut [0; 2048]).is_err());
+    assert!(closed(&world));
+}
+
+#[test]
+fn nothing_leaves_before_the_handshake_or_after_the_uplink_is_gone() {
+    let mut world = World::new();
+    probe(&mut world);
+    world.until("it is refused", |world| world.refused_by("closed"));
+    assert!(world.inner.is_empty());
+
+    world.add_path("eth0");
+    world.until("the tunnel is up", World::tunnelled);
+    probe(&mut world);
+    world.until("the packet is inside", |world| !world.inner.is_empty());
+
+    // End of file on the uplink's channel: no path is left.
+    let (other, _) = sekisho_control::pair().unwrap();
+    world.uplink = sekisho_control::Channel::from_fd(other).unwrap();
+    world.until("the gate is closed", |world| closed(world));
+    world.inner.clear();
+    probe(&mut world);
+    world.settle();
+    assert!(world.inner.is_empty());
+}
+
+#[test]
+fn a_lost_carrier_moves_the_tunnel_and_the_gateway_follows_at_once() {
+    let mut world = World::connected();
+    world.add_path("eth1");
+    world.settle();
+    let before = world.laptop.unwrap();
+    let lost = UplinkToGate::CarrierLost {
+        port: "eth0".to_owned(),
+    };
+    world.uplink.send(&lost, &[]).unwrap();
+    // Nothing is sent by the guest: the kick alone must move the gateway.
+    world.until("the gateway follows", |world| world.laptop != Some(before));
+    assert!(world.tunnelled());
+    world.inner.clear();
+    probe(&mut world);
+    world.until("the packet is inside", |world| !world.inner.is_empty());
+}
+
+#[test]
+fn suspension_closes_and_resuming_needs_a_new_path_and_handshake() {
+    let mut world = World::connected();
+    world.supervisor.send(&Command::Suspend, &[]).unwrap();
+    world.until("the gate is closed", |world| closed(world));
+    world.add_path("eth0");
+    world.settle();
+    assert!(closed(&world), "asleep");
+    world.supervisor.send(&Command::Resume, &[]).unwrap();
+    world.settle();
+    world.add_path("eth0");
+    world.until("the tunnel is up again", World::tunnelled);
+}
+
+#[test]
+fn a_fresh_link_replaces_the_old_one() {
+    let mut world = World::connected();
+    let (link, guest) = sekisho_framelink::pair().unwrap();
+    let attach = Command::Attach {
+        port: sekisho_control::Port::Link,
+    };
+    let rules = world.guest.rules();
+    world
+        .supervisor
+        .send(&attach, &[std::os::fd::AsFd::as_fd(&link)])
+        .unwrap();
+    world.guest = sekisho_framelink::SeqPacket::from_fd(guest, rules).unwrap();
+    drop(link);
+    world.settle();
+    probe(&mut world);
+    world.until("the packet is inside", |world| !world.inner.is_empty());
+}
