@@ -1,0 +1,416 @@
+//! `supervisor.toml`: what to start, and with which files. Paths are relative to the file.
+//!
+//! ```toml
+//! programs = "/usr/lib/sekisho"       # folder of sekisho-netdomain, sekisho-vmm, sekisho-guest-host
+//! policy = "policy.toml"
+//! signature = "policy.toml.sig"
+//! trust = "trust.pem"
+//! device = "device.toml"
+//! state = "/var/lib/sekisho/gate"
+//! ports = ["eth0", "eth1"]            # moved into the uplink's own namespace
+//! power_button = "auto"
+//!
+//! [users]
+//! gate = 64017
+//! uplink = 64018
+//!
+//! [work]
+//! arguments = ["run", "--kernel", "vmlinuz", "--memory", "512M"]   # of sekisho-vmm
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::plan::{Pace, Role};
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of our programs.
+    pub programs: PathBuf,
+    /// The policy.
+    pub policy: PathBuf,
+    /// Its signature.
+    pub signature: PathBuf,
+    /// The public keys that may sign a policy.
+    pub trust: PathBuf,
+    /// The device file of the gate; the MAC and the MTU of the work OS are read from it too.
+    pub device: PathBuf,
+    /// The gate's own folder; made if it is not there.
+    pub state: PathBuf,
+    /// Interfaces to move into the uplink's namespace, once its packet filter is loaded. With
+    /// `netns`: interfaces of it to use, none for all.
+    #[serde(default)]
+    pub ports: Vec<String>,
+    /// A namespace under `/run/netns` that holds the interfaces already, in place of a new one.
+    pub netns: Option<String>,
+    /// Where presses of the power button come from.
+    #[serde(default)]
+    pub power_button: PowerButton,
+    /// Users to run as; root where not named.
+    #[serde(default)]
+    pub users: Users,
+    /// The work OS.
+    pub work: Work,
+    /// Times of restarts.
+    #[serde(default)]
+    pub restart: Restart,
+}
+
+/// `power_button`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PowerButton {
+    /// Every input device that has a power key.
+    Auto,
+    /// Nowhere.
+    #[default]
+    None,
+}
+
+/// `[users]`: user ids.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Users {
+    /// The gate's.
+    pub gate: Option<u32>,
+    /// The uplink's.
+    pub uplink: Option<u32>,
+    /// The VMM's.
+    pub vmm: Option<u32>,
+}
+
+/// `[work]`: the VMM, or something that stands for it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Arguments of `sekisho-vmm`; the NIC, the guest channel and the control channel are added.
+    pub arguments: Option<Vec<String>>,
+    /// In place of the VMM, any command. `{link}`, `{control}` and `{guest}` stand for descriptors
+    /// (`fd:N`), anywhere in a word. Without `{control}` it is started anew for each new gate, and
+    /// its clean end is the end of all.
+    pub command: Option<Vec<String>>,
+    /// Whether the host's end of the guest channel is started; with `command` only where `{guest}`
+    /// is named.
+    #[serde(default = "yes")]
+    pub guest_channel: bool,
+}
+
+/// `[restart]`: milliseconds.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    /// See [`Pace::healthy_after`].
+    #[serde(rename = "healthy_after_ms")]
+    pub healthy_after: Option<u64>,
+    /// See [`Pace::first_pause`].
+    #[serde(rename = "first_pause_ms")]
+    pub first_pause: Option<u64>,
+    /// See [`Pace::longest_pause`].
+    #[serde(rename = "longest_pause_ms")]
+    pub longest_pause: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{path}: {message}")]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
+}
+
+/// What the supervisor needs of the device file; the gate reads the rest.
+#[derive(Debug, Deserialize)]
+struct Device {
+    mac: String,
+    mtu: u16,
+}
+
+/// How to start a process: words in which `{…}` stand for descriptors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recipe {
+    pub(crate) role: Role,
+    pub(crate) words: Vec<String>,
+}
+
+impl Recipe {
+    /// Whether a placeholder occurs.
+    pub(crate) fn takes(&self, placeholder: &str) -> bool {
+        self.words.iter().any(|word| word.contains(placeholder))
+    }
+}
+
+pub(crate) const LINK: &str = "{link}";
+pub(crate) const PATH: &str = "{path}";
+pub(crate) const GUEST: &str = "{guest}";
+pub(crate) const CONTROL: &str = "{control}";
+pub(crate) const NETNS: &str = "{netns}";
+
+/// Name of the console port that the agent in the work OS opens.
+const AGENT_PORT: &str = "jp.sekisho.agent.0";
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = read_toml(path)?;
+        let refuse = |message: &str| ConfigError::Form {
+            path: path.to_owned(),
+            message: message.to_owned(),
+        };
+        match (&config.work.arguments, &config.work.command) {
+            (Some(_), None) => {}
+            (None, Some(words)) if !words.is_empty() => {
+                if !words.iter().any(|word| word.contains(LINK)) {
+                    return Err(refuse("`work.command` names no `{link}`"));
+                }
+            }
+            _ => return Err(refuse("`[work]` needs either `arguments` or `command`")),
+        }
+        if config.netns.is_none() && config.ports.is_empty() {
+            return Err(refuse(
+                "`ports` names no interface, and there is no `netns`",
+            ));
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = fs::canonicalize(if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        })
+        .map_err(|source| ConfigError::Read {
+            path: folder.to_owned(),
+            source,
+        })?;
+        for file in [
+            &mut config.programs,
+            &mut config.policy,
+            &mut config.signature,
+            &mut config.trust,
+            &mut config.device,
+            &mut config.state,
+        ] {
+            *file = folder.join(&*file);
+        }
+        Ok(config)
+    }
+
+    /// Times of restarts.
+    pub(crate) fn pace(&self) -> Pace {
+        let ms = |own: Option<u64>, usual| own.map_or(usual, Duration::from_millis);
+        let usual = Pace::default();
+        Pace {
+            healthy_after: ms(self.restart.healthy_after, usual.healthy_after),
+            first_pause: ms(self.restart.first_pause, usual.first_pause),
+            longest_pause: ms(self.restart.longest_pause, usual.longest_pause),
+        }
+    }
+
+    /// Every process to start.
+    pub(crate) fn recipes(&self) -> Result<Vec<Recipe>, ConfigError> {
+        let work = self.work()?;
+        let guest = work.takes(GUEST).then(|| Recipe {
+            role: Role::Guest,
+            words: [
+                self.program("sekisho-guest-host"),
+                "--port".into(),
+                GUEST.into(),
+                "--control".into(),
+                CONTROL.into(),
+            ]
+            .into(),
+        });
+        let mut recipes = vec![work, self.gate(), self.uplink()];
+        recipes.extend(guest);
+        Ok(recipes)
+    }
+
+    fn program(&self, name: &str) -> String {
+        text(&self.programs.join(name))
+    }
+
+    fn signed(&self) -> Vec<String> {
+        [
+            ("--policy", &self.policy),
+            ("--signature", &self.signature),
+            ("--trust", &self.trust),
+        ]
+        .into_iter()
+        .flat_map(|(option, path)| [option.to_owned(), text(path)])
+        .collect()
+    }
+
+    fn gate(&self) -> Recipe {
+        let mut words = vec![self.program("sekisho-netdomain"), "gate".into()];
+        words.extend(self.signed());
+        words.extend(["--device".into(), text(&self.device)]);
+        words.extend(["--state".into(), text(&self.state)]);
+        words.extend(pairs(&[
+            ("--link", LINK),
+            ("--uplink", PATH),
+            ("--control", CONTROL),
+        ]));
+        words.extend(user(self.users.gate));
+        Recipe {
+            role: Role::Gate,
+            words,
+        }
+    }
+
+    fn uplink(&self) -> Recipe {
+        let mut words = vec![self.program("sekisho-netdomain"), "uplink".into()];
+        words.extend(self.signed());
+        words.extend(pairs(&[
+            ("--netns", NETNS),
+            ("--gate", PATH),
+            ("--control", CONTROL),
+        ]));
+        if !self.ports.is_empty() {
+            words.extend(["--ports".into(), self.ports.join(",")]);
+        }
+        words.extend(user(self.users.uplink));
+        Recipe {
+            role: Role::Uplink,
+            words,
+        }
+    }
+
+    fn work(&self) -> Result<Recipe, ConfigError> {
+        let role = Role::Work;
+        if let Some(words) = &self.work.command {
+            let words = words.clone();
+            return Ok(Recipe { role, words });
+        }
+        let device: Device = read_toml(&self.device)?;
+        let mut words = vec![self.program("sekisho-vmm")];
+        words.extend(self.work.arguments.iter().flatten().cloned());
+        let nic = format!("link={LINK},mac={},mtu={}", device.mac, device.mtu);
+        words.extend(pairs(&[("--net", &nic), ("--control", CONTROL)]));
+        if self.work.guest_channel {
+            let console = format!("name={AGENT_PORT},socket={GUEST}");
+            words.extend(pairs(&[("--console", &console)]));
+        }
+        words.extend(user(self.users.vmm));
+        Ok(Recipe { role, words })
+    }
+}
+
+fn pairs(options: &[(&str, &str)]) -> Vec<String> {
+    options
+        .iter()
+        .flat_map(|(option, value)| [(*option).to_owned(), (*value).to_owned()])
+        .collect()
+}
+
+fn user(id: Option<u32>) -> Vec<String> {
+    id.map_or_else(Vec::new, |id| vec!["--user".into(), id.to_string()])
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let content = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&content).map_err(|error| ConfigError::Form {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: &str = r#"
+device = "mihon-0001"
+private_key = "wg.key"
+address = "10.250.7.23/24"
+router = "10.250.7.1"
+mac = "02:53:4b:00:07:17"
+mtu = 1420
+"#;
+
+    fn config(extra: &str) -> Result<(tempfile::TempDir, Config), ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("supervisor.toml");
+        fs::write(folder.path().join("device.toml"), DEVICE).unwrap();
+        let text = format!(
+            "programs = '/usr/lib/sekisho'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
+             trust = 'trust.pem'\ndevice = 'device.toml'\nstate = '/var/lib/sekisho'\n{extra}"
+        );
+        fs::write(&path, text).unwrap();
+        Config::read(&path).map(|config| (folder, config))
+    }
+
+    #[test]
+    fn the_vmm_is_given_its_nic_and_its_channels() {
+        let extra = "ports = ['eth0', 'eth1']\n[users]\nuplink = 64018\n[work]\narguments = ['run', '--memory', '512M']\n";
+        let (folder, config) = config(extra).unwrap();
+        let recipes = config.recipes().unwrap();
+        assert_eq!(
+            recipes[0].words.join(" "),
+            "/usr/lib/sekisho/sekisho-vmm run --memory 512M \
+             --net link={link},mac=02:53:4b:00:07:17,mtu=1420 --control {control} \
+             --console name=jp.sekisho.agent.0,socket={guest}"
+        );
+        let folder = fs::canonicalize(folder.path()).unwrap();
+        assert_eq!(
+            recipes[2].words.join(" "),
+            format!(
+                "/usr/lib/sekisho/sekisho-netdomain uplink --policy {0}/policy.toml \
+                 --signature {0}/policy.toml.sig --trust {0}/trust.pem --netns {{netns}} \
+                 --gate {{path}} --control {{control}} --ports eth0,eth1 --user 64018",
+                folder.display()
+            )
+        );
+        assert_eq!(recipes[3].role, Role::Guest);
+    }
+
+    #[test]
+    fn refuses_what_cannot_work() {
+        for (extra, complaint) in [
+            ("ports = ['eth0']\n[work]\n", "`arguments` or `command`"),
+            ("ports = ['eth0']\n[work]\ncommand = ['joint']\n", "{link}"),
+            ("[work]\narguments = ['run']\n", "no interface"),
+            ("port = ['eth0']\n[work]\narguments = []\n", "unknown field"),
+        ] {
+            let error = config(extra).unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_command_takes_what_it_names() {
+        let extra = "netns = 'cafe'\n[work]\ncommand = ['joint', '--link', '{link}']\n";
+        let (_folder, config) = config(extra).unwrap();
+        let recipes = config.recipes().unwrap();
+        assert_eq!(recipes.len(), 3);
+        assert!(!recipes[0].takes(CONTROL));
+    }
+}
