@@ -16,6 +16,14 @@ pub enum LabError {
         /// Their names.
         programs: Vec<String>,
     },
+    /// Programs under test are not built.
+    #[error("{} not found in {}: build with `cargo build -p sekisho-netdomain -p sekisho-supervisor -p sekisho-lab`.", programs.join(", "), folder.display())]
+    NotBuilt {
+        /// Their names.
+        programs: Vec<String>,
+        /// Where they should be.
+        folder: PathBuf,
+    },
     /// A system call failed.
     #[error("Could not {doing}: {source}.")]
     Io {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, SystemTime},
@@ -20,6 +20,7 @@ use crate::{
     Canary, Direction, Guestbook, LabError, LaptopFiles, Netns, Output, Papers, Process, Recording,
     capture::{BLOCK_TIME, Capture},
     layout::{ip_batch, lay_out},
+    oracle::{At, Canaries, Rules, Verdict, judge},
     process::{Launcher, find_program},
     service::{self, Machine},
     tap::open_tap,
@@ -119,6 +120,15 @@ pub struct Lab {
     machines: BTreeMap<&'static str, Machine>,
     servers: Vec<Process>,
     launcher: Launcher,
+    moves: Mutex<Vec<Move>>,
+}
+
+/// A cable was plugged in or pulled.
+#[derive(Debug, Clone, Copy)]
+struct Move {
+    at: At,
+    interface: &'static str,
+    wall: Option<Wall>,
 }
 
 impl Lab {
@@ -163,6 +173,7 @@ impl Lab {
             machines: BTreeMap::new(),
             servers: Vec::new(),
             launcher,
+            moves: Mutex::new(Vec::new()),
         };
         lab.connect_laptop()?;
         lab.serve()?;
@@ -393,13 +404,39 @@ impl Lab {
 
     /// Plugs one of the laptop's cables into a wall. Carrier is there when this returns.
     pub fn plug(&self, interface: &str, wall: Wall) -> Result<(), LabError> {
+        // The new wall's rules hold from before the first frame can pass.
+        self.note(interface, Some(wall))?;
         self.cable(interface, &format!("master {} up", wall.switch()))
     }
 
     /// Pulls one of the laptop's cables. A machine with taps sees this only by its own means (QEMU:
     /// `set_link`), but no frame passes any more.
     pub fn unplug(&self, interface: &str) -> Result<(), LabError> {
-        self.cable(interface, "down nomaster")
+        self.cable(interface, "down nomaster")?;
+        self.note(interface, None)
+    }
+
+    /// Tells the oracle that a cable was moved by other means than [`Lab::plug`] (QEMU: `set_link`).
+    /// Plugging is to be told before it is done, pulling after it.
+    pub fn note(&self, interface: &str, wall: Option<Wall>) -> Result<(), LabError> {
+        let cable = self
+            .topology
+            .cables
+            .iter()
+            .find(|cable| cable.interface == interface)
+            .ok_or_else(|| LabError::Unknown {
+                what: format!("cable {interface}"),
+            })?;
+        let moved = Move {
+            at: At::now(),
+            interface: cable.interface,
+            wall,
+        };
+        self.moves
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(moved);
+        Ok(())
     }
 
     fn cable(&self, interface: &str, change: &str) -> Result<(), LabError> {
@@ -411,6 +448,43 @@ impl Lab {
             &format!("cable-{interface}"),
             &lines,
         )
+    }
+
+    /// Ends the captures and asks the oracle: every outside wire is searched for canaries, and what
+    /// the laptop sent is judged by the rules of the wall that its cable was in at that time.
+    pub fn judge(&mut self, canaries: &Canaries) -> Result<(Recordings, Verdict), LabError> {
+        let recordings = self.stop_captures()?;
+        let (cafe, office) = (Rules::cafe(&self.cafe), Rules::office());
+        let moves = self
+            .moves
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut verdict = Verdict::default();
+        for recording in recordings
+            .list
+            .iter()
+            .filter(|recording| recording.point == Point::P1)
+        {
+            let cable = self
+                .topology
+                .cables
+                .iter()
+                .find(|cable| recording.name.split('.').next() == Some(cable.interface));
+            let rules = |at: At| {
+                let cable = cable?;
+                let last = moves
+                    .iter()
+                    .rev()
+                    .find(|moved| moved.interface == cable.interface && moved.at <= at);
+                match last.map_or(Some(cable.wall), |moved| moved.wall)? {
+                    Wall::Cafe => Some(&cafe),
+                    Wall::Office => Some(&office),
+                }
+            };
+            verdict.add(judge(recording, canaries, rules)?);
+        }
+        Ok((recordings, verdict))
     }
 
     /// The lab's end of a cable as a tap descriptor for `-netdev tap,fd=…`. The tap lives as long as

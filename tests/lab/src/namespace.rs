@@ -51,6 +51,14 @@ impl Netns {
         })
     }
 
+    /// The namespace of a running process.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        let file = File::open(format!("/proc/{pid}/ns/net"))?;
+        Ok(Self {
+            fd: Arc::new(file.into()),
+        })
+    }
+
     /// A path by which other processes of this machine can open the namespace while this process
     /// lives and holds it: `nsenter --net=PATH`, `ip link … netns PATH`.
     pub fn path(&self) -> PathBuf {

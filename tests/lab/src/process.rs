@@ -37,8 +37,8 @@ struct Order {
     reply: SyncSender<io::Result<Child>>,
 }
 
-/// The thread that starts children.
-#[derive(Debug)]
+/// The thread that starts children; it ends with the last of its handles.
+#[derive(Debug, Clone)]
 pub(crate) struct Launcher {
     orders: Sender<Order>,
     logs: PathBuf,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sekisho_lab::{
     Lab, LabError, Options, Process, Wall, address as at,
-    oracle::{At, Canaries, Canary, Rules, Verdict, count_canaries, judge},
+    oracle::{Canaries, Canary, Verdict, count_canaries},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -101,21 +101,11 @@ fn run(lab: &Lab, node: &str, command: &[&str]) -> String {
 }
 
 fn verdict(lab: &mut Lab, canaries: &Canaries) -> (Verdict, u64) {
-    let recordings = lab.stop_captures().unwrap();
-    let (cafe, office) = (Rules::cafe(lab.cafe()), Rules::office());
-    let mut all = Verdict::default();
-    for (name, rules) in [
-        ("eth0.from", &cafe),
-        ("eth0.to", &cafe),
-        ("eth1.from", &office),
-        ("eth1.to", &office),
-    ] {
-        all.add(judge(recordings.get(name).unwrap(), canaries, |_: At| Some(rules)).unwrap());
-    }
-    let beyond = count_canaries(recordings.get("gateway-lgwan").unwrap(), canaries).unwrap();
-    let inside = count_canaries(recordings.get("tunnel").unwrap(), canaries).unwrap();
+    let (recordings, verdict) = lab.judge(canaries).unwrap();
+    let count = |name| count_canaries(recordings.get(name).unwrap(), canaries).unwrap();
+    let (inside, beyond) = (count("tunnel"), count("gateway-lgwan"));
     assert_eq!(inside > 0, beyond > 0);
-    (all, beyond)
+    (verdict, beyond)
 }
 
 #[test]

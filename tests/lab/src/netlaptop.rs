@@ -1,0 +1,403 @@
+//! A laptop without KVM: the real supervisor with the real gate and uplink on the lab's cables, and
+//! a namespace that plays the work OS, joined to the gate by the tap joint.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    Canary, Event, Events, Lab, LabError, LaptopFiles, Netns, Output, Process, address as at,
+    packet::{PacketSocket, udp_frame},
+};
+
+/// The guest's interface.
+const NIC: &str = "net0";
+
+const PROGRAMS: &[&str] = &[
+    "sekisho-netdomain",
+    "sekisho-supervisor",
+    "sekisho-tapjoint",
+];
+
+/// How long the way from power-on to the tunnel may take on a busy machine.
+pub const UP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How a laptop is to be.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Another policy than [`crate::Papers::policy`], signed by the same key.
+    pub policy: Option<String>,
+    /// What is done to the laptop's files before it starts: an attacker at rest.
+    pub tamper: Option<fn(&LaptopFiles)>,
+}
+
+/// The folder of the programs under test: beside the running test, where Cargo put them.
+pub fn programs() -> Result<PathBuf, LabError> {
+    let exe = std::env::current_exe().map_err(LabError::io("find the running program"))?;
+    let folder = exe
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .unwrap_or(Path::new("."))
+        .to_path_buf();
+    let missing: Vec<String> = PROGRAMS
+        .iter()
+        .filter(|program| !folder.join(program).exists())
+        .map(|&program| program.to_owned())
+        .collect();
+    if missing.is_empty() {
+        Ok(folder)
+    } else {
+        Err(LabError::NotBuilt {
+            programs: missing,
+            folder,
+        })
+    }
+}
+
+/// A running laptop. The guest's namespace outlives a restart of what joins it to the gate.
+#[derive(Debug)]
+pub struct NetLaptop<'l> {
+    lab: &'l Lab,
+    supervisor: Process,
+    events: Events,
+    guest: Netns,
+    dir: PathBuf,
+    canary: Canary,
+    started: Instant,
+}
+
+impl<'l> NetLaptop<'l> {
+    /// Switches the laptop on; returns at once.
+    pub fn start(lab: &'l Lab, setup: &Setup) -> Result<Self, LabError> {
+        let programs = programs()?;
+        let dir = lab.dir().join("device");
+        std::fs::create_dir_all(&dir).map_err(LabError::io("make the laptop's folder"))?;
+        let policy = setup
+            .policy
+            .clone()
+            .unwrap_or_else(|| lab.papers().policy());
+        let files = lab.papers().issue_policy(&dir, &policy)?;
+        if let Some(tamper) = setup.tamper {
+            tamper(&files);
+        }
+        let guest = Netns::create().map_err(LabError::io("make the guest's namespace"))?;
+        let pipe = dir.join("events");
+        let events = Events::follow(&pipe, &lab.dir().join("logs/events.jsonl"))
+            .map_err(LabError::io("follow the supervisor's events"))?;
+        write_guest_files(&dir)?;
+        let config = dir.join("supervisor.toml");
+        std::fs::write(&config, supervisor_config(&programs, &guest))
+            .map_err(LabError::io("write the supervisor's configuration"))?;
+        let mut command = lab
+            .space("laptop")?
+            .command(programs.join("sekisho-supervisor"));
+        command
+            .arg("--config")
+            .arg(&config)
+            .arg("--events")
+            .arg(&pipe);
+        let started = Instant::now();
+        let supervisor = lab.spawn_command("supervisor", command)?;
+        Ok(Self {
+            lab,
+            supervisor,
+            events,
+            guest,
+            dir,
+            canary: Canary::random()?,
+            started,
+        })
+    }
+
+    /// Switches the laptop on and waits until the guest has its address and the tunnel is up.
+    pub fn start_up(lab: &'l Lab, setup: &Setup) -> Result<Self, LabError> {
+        let laptop = Self::start(lab, setup)?;
+        laptop.plug_guest()?;
+        laptop.wait_tunnel(0, UP_LIMIT)?;
+        Ok(laptop)
+    }
+
+    /// What the supervisor told.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Time since the laptop was switched on.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The canary that the guest's traffic is to carry.
+    pub fn canary(&self) -> &Canary {
+        &self.canary
+    }
+
+    /// Output of supervisor, gate and uplink.
+    pub fn log(&self) -> &Process {
+        &self.supervisor
+    }
+
+    /// Mutable access to the supervisor's process, to signal and await it.
+    pub fn supervisor(&mut self) -> &mut Process {
+        &mut self.supervisor
+    }
+
+    /// Waits for an event after `mark`; the error shows the last ones.
+    pub fn wait_event(
+        &self,
+        mark: usize,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Event, LabError> {
+        self.events
+            .wait_after(mark, limit, wanted)
+            .ok_or_else(|| LabError::NotReady {
+                program: "the laptop".into(),
+                waited_for: what.to_owned(),
+                log: self.supervisor.log().to_path_buf(),
+                last: self.events.tail(),
+            })
+    }
+
+    /// Waits until the gate says that the tunnel is up.
+    pub fn wait_tunnel(&self, mark: usize, limit: Duration) -> Result<Event, LabError> {
+        self.wait_event(mark, "tunnelled", limit, |event| {
+            event.is("gate", "situation") && event.text("situation") == "tunnelled"
+        })
+    }
+
+    /// Waits until the gate says that there is no way out.
+    pub fn wait_closed(&self, mark: usize, limit: Duration) -> Result<Event, LabError> {
+        self.wait_event(mark, "closed", limit, |event| {
+            event.is("gate", "situation") && event.text("situation") == "closed"
+        })
+    }
+
+    /// Waits until the gate refused something by this rule.
+    pub fn wait_refused(&self, mark: usize, rule: &str, packet: &str) -> Result<Event, LabError> {
+        let what = format!("refused {packet} by {rule}");
+        self.wait_event(mark, &what, Duration::from_secs(10), |event| {
+            event.is("gate", "refused")
+                && event.text("rule") == rule
+                && event.text("packet").contains(packet)
+        })
+    }
+
+    /// Gives the guest's NIC its MAC, switches it on and gets an address by DHCP, as a work OS would
+    /// at boot. Needed again when the tap joint was started anew.
+    pub fn plug_guest(&self) -> Result<(), LabError> {
+        self.wait_event(0, "link up", UP_LIMIT, |event| {
+            event.is("vmm", "link") && event.said.get("up") == Some(&serde_json::Value::Bool(true))
+        })?;
+        let mac = at::GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        self.guest(&["ip", "link", "set", "lo", "up"])?.ok()?;
+        self.guest(&["ip", "link", "set", NIC, "address", &mac, "up"])?
+            .ok()?;
+        let script = self.dir.join("lease.sh");
+        let script = script.to_string_lossy();
+        self.guest(&[
+            "busybox", "udhcpc", "-i", NIC, "-f", "-q", "-n", "-t", "20", "-T", "1", "-O", "mtu",
+            "-s", &script,
+        ])?
+        .ok()?;
+        Ok(())
+    }
+
+    /// Runs a command as the guest to its end.
+    pub fn guest(&self, command: &[&str]) -> Result<Output, LabError> {
+        self.guest_for(command, Duration::from_secs(30))
+    }
+
+    /// Runs a command as the guest to its end, at most for `limit`.
+    pub fn guest_for(&self, command: &[&str], limit: Duration) -> Result<Output, LabError> {
+        self.lab.run_command(self.guest_command(command), limit)
+    }
+
+    /// Starts a command as the guest; its output goes to `logs/NAME.log`.
+    pub fn guest_spawn(&self, name: &str, command: &[&str]) -> Result<Process, LabError> {
+        self.lab.spawn_command(name, self.guest_command(command))
+    }
+
+    fn guest_command(&self, command: &[&str]) -> std::process::Command {
+        let (program, arguments) = command.split_first().unwrap_or((&"true", &[]));
+        let resolver = self.dir.join("resolv.conf");
+        let mut prepared = self.guest.command_with_resolver(program, &resolver);
+        prepared.args(arguments);
+        prepared
+    }
+
+    /// Groupware's page as the guest sees it, asked for by name with the guest's canary; an error if
+    /// it does not come within `limit`.
+    pub fn page(&self, limit: Duration) -> Result<String, LabError> {
+        let url = format!(
+            "http://{}/?canary={}",
+            at::GROUPWARE_NAME,
+            self.canary.hex()
+        );
+        let seconds = limit.as_secs().max(1).to_string();
+        let output = self.guest_for(
+            &["curl", "-sS", "--retry", "0", "-m", &seconds, &url],
+            limit + Duration::from_secs(2),
+        )?;
+        Ok(output.ok()?.stdout)
+    }
+
+    /// Asks for the page again and again until it comes; gives the time it took.
+    pub fn wait_page(&self, limit: Duration) -> Result<Duration, LabError> {
+        let start = Instant::now();
+        loop {
+            match self.page(Duration::from_secs(2)) {
+                Ok(_) => return Ok(start.elapsed()),
+                Err(error) if start.elapsed() > limit => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The guest's namespace.
+    pub fn guest_space(&self) -> &Netns {
+        &self.guest
+    }
+
+    /// A packet socket on the guest's NIC.
+    pub fn guest_packets(&self) -> Result<PacketSocket, LabError> {
+        PacketSocket::open(&self.guest, NIC).map_err(LabError::io("open a packet socket"))
+    }
+
+    /// The namespace in which the uplink holds the cables.
+    pub fn uplink_space(&self) -> Result<Netns, LabError> {
+        let pid = self.pid(Part::Uplink)?;
+        Netns::of_process(pid).map_err(LabError::io("open the uplink's namespace"))
+    }
+
+    /// Process id of a part, as long as it runs.
+    pub fn pid(&self, part: Part) -> Result<u32, LabError> {
+        children(self.supervisor.id())
+            .into_iter()
+            .find(|pid| part.is(*pid))
+            .ok_or_else(|| LabError::Lost {
+                what: format!("the process of {part:?}"),
+            })
+    }
+
+    /// Kills a part with SIGKILL and gives its process id.
+    pub fn kill(&self, part: Part) -> Result<u32, LabError> {
+        let pid = self.pid(part)?;
+        i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .map(|pid| kill_process(pid, Signal::KILL))
+            .transpose()
+            .map_err(|error| LabError::Io {
+                doing: "kill a part".into(),
+                source: error.into(),
+            })?;
+        Ok(pid)
+    }
+
+    /// A deliberate leak, for the positive control: a frame of the guest's with its canary, put on
+    /// the laptop's wire past all that stands between.
+    pub fn leak(&self, interface: &str) -> Result<(), LabError> {
+        let wire = PacketSocket::open(&self.uplink_space()?, interface)
+            .map_err(LabError::io("open a packet socket"))?;
+        let from = std::net::SocketAddrV4::new(at::GUEST, 40_000);
+        let to = std::net::SocketAddrV4::new(at::DECOY_DNS, 53);
+        let frame = udp_frame(
+            (at::GUEST_MAC, [0xff; 6]),
+            from,
+            to,
+            self.canary.hex().as_bytes(),
+        );
+        wire.send(&frame).map_err(LabError::io("leak a frame"))
+    }
+}
+
+impl Drop for NetLaptop<'_> {
+    fn drop(&mut self) {
+        // In an orderly way, so that none of its children is left behind.
+        let _ = self.supervisor.stop(Signal::TERM, Duration::from_secs(8));
+    }
+}
+
+/// A process of the laptop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The gate.
+    Gate,
+    /// The uplink.
+    Uplink,
+    /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
+    Vmm,
+}
+
+impl Part {
+    fn is(self, pid: u32) -> bool {
+        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
+            return false;
+        };
+        let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+        let program = words.first().copied().unwrap_or_default();
+        match self {
+            Self::Gate => words.get(1) == Some(&&b"gate"[..]),
+            Self::Uplink => words.get(1) == Some(&&b"uplink"[..]),
+            Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
+        }
+    }
+}
+
+/// Living children of a process (proc(5): `children` of each task).
+fn children(parent: u32) -> Vec<u32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{parent}/task")) else {
+        return Vec::new();
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|text| {
+            text.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
+fn supervisor_config(programs: &Path, guest: &Netns) -> String {
+    let joint = programs.join("sekisho-tapjoint");
+    format!(
+        "programs = {programs:?}\npolicy = \"policy.toml\"\nsignature = \"policy.toml.sig\"\n\
+         trust = \"trust.pem\"\ndevice = \"device.toml\"\nstate = \"state\"\n\
+         ports = [\"{}\", \"{}\"]\n\n\
+         [work]\nguest_channel = false\n\
+         command = [{joint:?}, \"--tap\", \"{NIC}\", \"--netns\", {:?}, \"--link\", \"{{link}}\", \
+         \"--control\", \"{{control}}\"]\n\n\
+         # Tests kill in quick succession what a laptop loses once in years.\n\
+         [restart]\nhealthy_after_ms = 1\n",
+        at::ETH0,
+        at::ETH1,
+        guest.path()
+    )
+}
+
+/// What the guest's DHCP client runs, and its resolver's file.
+fn write_guest_files(dir: &Path) -> Result<(), LabError> {
+    let failed = || LabError::io("write the guest's files");
+    let resolver = dir.join("resolv.conf");
+    std::fs::write(&resolver, "").map_err(failed())?;
+    let script = dir.join("lease.sh");
+    let text = format!(
+        "#!/bin/sh\ncase \"$1\" in bound|renew)\n\
+         ip link set \"$interface\" mtu \"${{mtu:-1500}}\"\n\
+         ip addr replace \"$ip/$mask\" dev \"$interface\"\n\
+         ip route replace default via \"${{router%% *}}\" dev \"$interface\"\n\
+         for server in $dns; do echo \"nameserver $server\"; done > {}\n;; esac\n",
+        resolver.display()
+    );
+    std::fs::write(&script, text).map_err(failed())?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).map_err(failed())
+}
