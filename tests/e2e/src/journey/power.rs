@@ -1,0 +1,122 @@
+//! Switching the laptop on: cables, firmware-less QEMU, and what starts by itself.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sekisho_laptop::build;
+use sekisho_laptop::exec::{ExecClient, Start};
+use sekisho_laptop::{GuestImage, Laptop, Options};
+
+use super::events::Events;
+use super::{Journey, StepError, StepResult, cables};
+
+/// Console port that reaches the work OS for tests; the VMM opens it in the laptop.
+const TEST_PORT: &str = "jp.sekisho.test.0";
+
+/// Memory of the laptop in MiB, and what the work OS gets of it.
+const LAPTOP_MEMORY: u32 = 2048;
+const WORK_MEMORY: &str = "384M";
+
+/// From power-on until the work OS answers, under emulation on a busy machine.
+const WORK_LIMIT: Duration = Duration::from_secs(120);
+
+impl Journey {
+    /// Plugs the cafe's cable in and presses the power switch; returns when the laptop's own
+    /// processes are being started.
+    pub(super) fn power_on(&mut self) -> StepResult {
+        // Built before the clock starts: on a real laptop it is installed.
+        let probe = build::static_program("sekisho-e2e", "guest-probe", &[])?;
+        let image = GuestImage::build_with(&self.lab.dir().join("work"), &[&probe])?;
+        self.power_on = Instant::now();
+        let laptop = Laptop::start(Options {
+            memory: LAPTOP_MEMORY,
+            wires: cables(&self.lab)?,
+            unplugged: vec![1],
+            ports: vec![TEST_PORT.to_owned()],
+            ..Options::default()
+        })?;
+        let boot = laptop.boot_time();
+        let folder = laptop.folder().to_owned();
+        self.laptop = Some(laptop);
+        if self.leak {
+            self.joint = Some(self.prepare_leak()?);
+        }
+        let config = folder.join("supervisor.toml");
+        fs::write(&config, self.supervisor_config(&folder, &image)?)
+            .map_err(|error| StepError::File("the supervisor's configuration", error))?;
+        let program = build::target_dir().join("debug/sekisho-supervisor");
+        let argv = [
+            &*program.to_string_lossy(),
+            "--config",
+            &*config.to_string_lossy(),
+            "--events",
+            "/dev/stdout",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let supervisor = self.laptop()?.spawn_with(Start {
+            argv,
+            ..Start::default()
+        })?;
+        self.supervisor = Some(Events::follow(supervisor));
+        Ok(format!(
+            "laptop's own kernel up in {:.1} s",
+            boot.as_secs_f64()
+        ))
+    }
+
+    /// Waits until the work OS answers on its test port.
+    pub(super) fn work_os(&mut self) -> StepResult {
+        let stream = self.laptop()?.port(TEST_PORT)?;
+        let guest = ExecClient::new(stream)?;
+        let uptime = guest.hello(WORK_LIMIT).map_err(|error| {
+            let events = self.events().map(Events::tail).unwrap_or_default();
+            StepError::Broken(format!("the work OS does not answer: {error}\n{events}"))
+        })?;
+        self.guest = Some(guest);
+        Ok(format!(
+            "Debian answers, {:.1} s by its own clock",
+            uptime.as_secs_f64()
+        ))
+    }
+
+    fn supervisor_config(&self, folder: &Path, image: &GuestImage) -> Result<String, StepError> {
+        let files = self.lab.files(folder)?;
+        let programs = build::target_dir().join("debug");
+        let mut text = String::new();
+        let quote = |path: &Path| format!("{:?}", path.display().to_string());
+        let _ = writeln!(text, "programs = {}", quote(&programs));
+        let _ = writeln!(text, "policy = {}", quote(&files.policy));
+        let _ = writeln!(text, "signature = {}", quote(&files.signature));
+        let _ = writeln!(text, "trust = {}", quote(&files.trust));
+        let _ = writeln!(text, "device = {}", quote(&files.device));
+        let _ = writeln!(text, "state = {}", quote(&files.state));
+        let _ = writeln!(text, "ports = [\"eth0\", \"eth1\"]");
+        let _ = writeln!(text, "power_button = \"auto\"");
+        let mut work = vec![
+            "run".to_owned(),
+            "--kernel".to_owned(),
+            image.kernel.display().to_string(),
+            "--initrd".to_owned(),
+            image.initrd.display().to_string(),
+            "--cmdline".to_owned(),
+            image.cmdline.clone(),
+            "--memory".to_owned(),
+            WORK_MEMORY.to_owned(),
+            "--serial".to_owned(),
+            format!("file={}", folder.join("work-serial.log").display()),
+            "--console".to_owned(),
+            format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}"),
+        ];
+        if self.leak {
+            work.extend([
+                "--net".to_owned(),
+                format!("mac=02:53:4b:00:07:99,link={}", super::leak::SOCKET),
+            ]);
+        }
+        let _ = writeln!(text, "\n[work]\narguments = {work:?}");
+        Ok(text)
+    }
+}

@@ -1,0 +1,522 @@
+//! The steps, in the order of a working day.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use sekisho_control::{Place, Report, SituationReport};
+use sekisho_lab::address as at;
+
+use super::{Journey, Step, StepError, StepResult, millis};
+use crate::probe::Outcome;
+
+/// From power-on to the last capture; with the step that opens a way round, if one is wanted.
+pub fn steps(leak: bool) -> impl Iterator<Item = &'static Step> {
+    STEPS.iter().filter(move |step| leak || step.name != LEAK)
+}
+
+/// The step of the positive control.
+const LEAK: &str = "leak";
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "power-on",
+        about: "the laptop is switched on in the cafe",
+        run: Journey::power_on,
+    },
+    Step {
+        name: "uplink",
+        about: "the cafe lends an address",
+        run: uplink,
+    },
+    Step {
+        name: "tunnel",
+        about: "the gate reaches the city's gateway",
+        run: tunnel,
+    },
+    Step {
+        name: "work-os",
+        about: "the work OS has started",
+        run: Journey::work_os,
+    },
+    Step {
+        name: "address",
+        about: "the work OS has its address",
+        run: address,
+    },
+    Step {
+        name: "dns",
+        about: "names of the city resolve",
+        run: dns,
+    },
+    Step {
+        name: "page",
+        about: "a page of groupware, without a click",
+        run: page,
+    },
+    Step {
+        name: LEAK,
+        about: "a way round is opened on purpose",
+        run: Journey::open_leak,
+    },
+    Step {
+        name: "no-my-number",
+        about: "My Number is refused",
+        run: no_my_number,
+    },
+    Step {
+        name: "no-public-dns",
+        about: "a public resolver is refused: DNS, DoT, DoH",
+        run: no_public_dns,
+    },
+    Step {
+        name: "no-foreign-names",
+        about: "names of others are refused",
+        run: no_foreign_names,
+    },
+    Step {
+        name: "no-public-ping",
+        about: "a public address does not answer ICMP",
+        run: no_public_ping,
+    },
+    Step {
+        name: "no-public-web",
+        about: "a public web server is refused",
+        run: no_public_web,
+    },
+    Step {
+        name: "no-cafe-lan",
+        about: "the cafe's own LAN is refused",
+        run: no_cafe_lan,
+    },
+    Step {
+        name: "no-ipv6",
+        about: "IPv6 is refused",
+        run: no_ipv6,
+    },
+    Step {
+        name: "no-other-nic",
+        about: "there is one NIC and no other way",
+        run: no_other_nic,
+    },
+    Step {
+        name: "no-office-flow-yet",
+        about: "the file server is for the office only",
+        run: no_office_flow,
+    },
+    Step {
+        name: "into-office",
+        about: "the office's cable is plugged in during a download",
+        run: into_office,
+    },
+    Step {
+        name: "office-flow",
+        about: "the file server opens",
+        run: office_flow,
+    },
+    Step {
+        name: "out-of-office",
+        about: "the cable is pulled during a download",
+        run: out_of_office,
+    },
+    Step {
+        name: "office-flow-shut",
+        about: "the file server is shut again",
+        run: no_office_flow,
+    },
+    Step {
+        name: "gate-killed",
+        about: "the gate is killed under traffic and comes back",
+        run: gate_killed,
+    },
+    Step {
+        name: "isolation",
+        about: "gate and VMM hold only what they may",
+        run: Journey::isolation,
+    },
+    Step {
+        name: "vmm-killed",
+        about: "the VMM is killed five times and the work OS comes back",
+        run: vmm_killed,
+    },
+    Step {
+        name: "power-button",
+        about: "the power button shuts all down",
+        run: power_button,
+    },
+    Step {
+        name: "captures",
+        about: "nothing leaked, seen from outside",
+        run: Journey::judge_captures,
+    },
+];
+
+/// Number of the card that the office's cable goes to.
+const OFFICE_CARD: usize = 1;
+
+const UPLINK_LIMIT: Duration = Duration::from_secs(60);
+const TUNNEL_LIMIT: Duration = Duration::from_secs(60);
+const SWITCH_LIMIT: Duration = Duration::from_secs(20);
+const ADDRESS_LIMIT: Duration = Duration::from_secs(30);
+const RESTART_LIMIT: Duration = Duration::from_secs(60);
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+
+/// The tunnel as the gate reports it.
+fn tunnelled(report: &Report, port: &str, place: Place) -> bool {
+    matches!(
+        report,
+        Report::Situation(SituationReport::Tunnelled { port: at, place: is, .. })
+            if at == port && *is == place
+    )
+}
+
+fn uplink(journey: &mut Journey) -> StepResult {
+    let event = journey.events()?.wait(0, "a lease on eth0", UPLINK_LIMIT, |report| {
+        matches!(report, Report::Uplink { port, event, .. } if port == at::ETH0 && event == "leased")
+    })?;
+    Ok(format!(
+        "eth0 has a lease, {} ms after the laptop's kernel started",
+        event.at_ms
+    ))
+}
+
+fn tunnel(journey: &mut Journey) -> StepResult {
+    let event = journey
+        .events()?
+        .wait(0, "the tunnel", TUNNEL_LIMIT, |report| {
+            tunnelled(report, at::ETH0, Place::Remote)
+        })?;
+    Ok(format!(
+        "{} ms after the laptop's kernel started",
+        event.at_ms
+    ))
+}
+
+fn address(journey: &mut Journey) -> StepResult {
+    let wait = "i=0; until ip -4 addr show dev eth0 | grep -q inet; do \
+                i=$((i+1)); [ $i -gt 150 ] && exit 1; usleep 100000; done; \
+                ip -4 -o addr show dev eth0; cat /sys/class/net/eth0/mtu /etc/resolv.conf";
+    let output = journey.guest()?.run(&["sh", "-c", wait], ADDRESS_LIMIT)?;
+    let text = output.text();
+    let expected = [
+        at::GUEST.to_string(),
+        at::INNER_MTU.to_string(),
+        at::GUEST_ROUTER.to_string(),
+    ];
+    match expected.iter().find(|part| !text.contains(part.as_str())) {
+        None => Ok(format!(
+            "{}, MTU {}, resolver {}",
+            at::GUEST,
+            at::INNER_MTU,
+            at::GUEST_ROUTER
+        )),
+        Some(part) => Err(StepError::Broken(format!(
+            "{part} is missing in: {}",
+            output.said()
+        ))),
+    }
+}
+
+fn resolver() -> SocketAddr {
+    SocketAddr::from((at::GUEST_ROUTER, 53))
+}
+
+fn dns(journey: &mut Journey) -> StepResult {
+    match journey.lookup(resolver(), at::GROUPWARE_NAME)? {
+        Outcome::Answered { detail } if detail == "NOERROR, 1 answers" => {
+            Ok(format!("{} resolves", at::GROUPWARE_NAME))
+        }
+        other => Err(StepError::Broken(format!("{other:?}"))),
+    }
+}
+
+fn page(journey: &mut Journey) -> StepResult {
+    let url = format!("http://{}/", at::GROUPWARE_NAME);
+    let output = journey
+        .guest()?
+        .run(&["wget", "-q", "-O", "-", "-T", "10", &url], ADDRESS_LIMIT)?;
+    let text = output.text();
+    if output.status.success() && text.contains(&journey.lab.canary().hex()) {
+        let since = millis(journey.power_on.elapsed());
+        Ok(format!(
+            "{} ({since} ms after power-on)",
+            text.lines().next().unwrap_or_default()
+        ))
+    } else {
+        Err(StepError::Broken(format!("no page: {}", output.said())))
+    }
+}
+
+/// Tries something that must not work, and finds the rule that refused it.
+fn refused(
+    journey: &Journey,
+    rules: &[&str],
+    packet: &str,
+    attempt: impl Fn(&Journey) -> Result<Outcome, StepError>,
+) -> StepResult {
+    let mark = journey.events()?.mark();
+    let started = Instant::now();
+    let outcome = attempt(journey)?;
+    if outcome.reached() {
+        return Err(StepError::Broken(format!(
+            "{packet} was reached: {outcome:?}"
+        )));
+    }
+    let told = millis(started.elapsed());
+    let what = format!("a refusal of {packet} by {}", rules.join(" or "));
+    let event = journey
+        .events()?
+        .wait(mark, &what, SWITCH_LIMIT, |report| {
+            matches!(report, Report::Refused(refusal)
+            if rules.contains(&refusal.rule.as_str()) && refusal.packet.contains(packet))
+        })?;
+    let rule = match event.report {
+        Report::Refused(refusal) => refusal.rule,
+        _ => String::new(),
+    };
+    Ok(format!("{packet} by {rule} in {told} ms"))
+}
+
+fn no_my_number(journey: &mut Journey) -> StepResult {
+    let target = SocketAddr::from((at::MY_NUMBER, 443));
+    refused(journey, &["forbidden"], &target.to_string(), |journey| {
+        journey.connect(target)
+    })
+}
+
+const DEFAULT: &[&str] = &["default-deny"];
+
+fn no_public_dns(journey: &mut Journey) -> StepResult {
+    let ask = SocketAddr::from((at::DECOY_DNS, 53));
+    let mut found = vec![refused(journey, DEFAULT, &ask.to_string(), |journey| {
+        journey.lookup(ask, &format!("{}.example", journey.canary.hex()))
+    })?];
+    for port in [53, 853, 443] {
+        let target = SocketAddr::from((at::DECOY_DNS, port));
+        found.push(refused(journey, DEFAULT, &target.to_string(), |journey| {
+            journey.connect(target)
+        })?);
+    }
+    Ok(found.join("; "))
+}
+
+fn no_foreign_names(journey: &mut Journey) -> StepResult {
+    let name = format!("{}.public.example", journey.canary.hex());
+    match journey.lookup(resolver(), &name)? {
+        Outcome::Answered { detail } if detail.starts_with("REFUSED") => {
+            Ok("the gate's resolver says REFUSED".to_owned())
+        }
+        other => Err(StepError::Broken(format!("{other:?}"))),
+    }
+}
+
+fn no_public_ping(journey: &mut Journey) -> StepResult {
+    let target = at::DECOY_DNS;
+    refused(journey, DEFAULT, &target.to_string(), |journey| {
+        journey.ping(target.into())
+    })
+}
+
+fn no_public_web(journey: &mut Journey) -> StepResult {
+    let mut found = Vec::new();
+    for target in [
+        (at::DECOY_WEB, 80),
+        (at::DECOY_WEB, 443),
+        (Ipv4Addr::new(192, 0, 2, 77), 443),
+    ] {
+        let target = SocketAddr::from(target);
+        found.push(refused(journey, DEFAULT, &target.to_string(), |journey| {
+            journey.connect(target)
+        })?);
+    }
+    let quic = SocketAddr::from((at::DECOY_WEB, 443));
+    found.push(refused(journey, DEFAULT, &quic.to_string(), |journey| {
+        journey.datagram(quic)
+    })?);
+    Ok(found.join("; "))
+}
+
+fn no_cafe_lan(journey: &mut Journey) -> StepResult {
+    let mut found = Vec::new();
+    for target in [
+        (at::CAFE_ROUTER, 53),
+        (at::CAFE_ROUTER, 80),
+        (at::ATTACKER, 445),
+    ] {
+        let target = SocketAddr::from(target);
+        found.push(refused(journey, DEFAULT, &target.to_string(), |journey| {
+            journey.connect(target)
+        })?);
+    }
+    Ok(found.join("; "))
+}
+
+fn no_ipv6(journey: &mut Journey) -> StepResult {
+    // An address and a route of its own making: the work OS may believe what it likes.
+    let setup =
+        "ip -6 addr add 2001:db8:7::23/64 dev eth0 nodad; ip -6 route add default dev eth0; true";
+    journey.guest()?.run(&["sh", "-c", setup], ADDRESS_LIMIT)?;
+    let target = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1);
+    let outcome = journey.ping(IpAddr::V6(target))?;
+    let outcome_tcp = journey.connect(SocketAddr::from((target, 443)))?;
+    if outcome.reached() || outcome_tcp.reached() {
+        return Err(StepError::Broken(format!("{outcome:?} {outcome_tcp:?}")));
+    }
+    let events = journey.events()?;
+    let event = events.wait(
+        0,
+        "a refusal by the rule ipv6",
+        SWITCH_LIMIT,
+        |report| matches!(report, Report::Refused(refusal) if refusal.rule == "ipv6"),
+    )?;
+    match event.report {
+        Report::Refused(refusal) => Ok(format!("{} by {}", refusal.packet, refusal.rule)),
+        _ => Ok(String::new()),
+    }
+}
+
+fn no_other_nic(journey: &mut Journey) -> StepResult {
+    let output = journey
+        .guest()?
+        .run(&["ls", "/sys/class/net"], ADDRESS_LIMIT)?;
+    let text = output.text();
+    let mut names: Vec<&str> = text.split_whitespace().collect();
+    names.sort_unstable();
+    if names == ["eth0", "lo"] {
+        Ok("lo and eth0 are all there is".to_owned())
+    } else {
+        Err(StepError::Broken(format!("the work OS sees {names:?}")))
+    }
+}
+
+fn files() -> SocketAddr {
+    SocketAddr::from((at::FILES, 445))
+}
+
+fn no_office_flow(journey: &mut Journey) -> StepResult {
+    refused(
+        journey,
+        &["files", "default-deny"],
+        &files().to_string(),
+        |journey| journey.connect(files()),
+    )
+}
+
+fn office_flow(journey: &mut Journey) -> StepResult {
+    match journey.connect(files())? {
+        Outcome::Answered { detail } if detail.contains("office only") => Ok(detail),
+        other => Err(StepError::Broken(format!("{other:?}"))),
+    }
+}
+
+/// Length of a download that a switch happens in, in seconds at full pace.
+const DOWNLOAD_SECONDS: u64 = 8;
+
+fn into_office(journey: &mut Journey) -> StepResult {
+    switch(journey, true, at::ETH1, Place::Office)
+}
+
+fn out_of_office(journey: &mut Journey) -> StepResult {
+    switch(journey, false, at::ETH0, Place::Remote)
+}
+
+fn switch(journey: &mut Journey, plug: bool, port: &str, place: Place) -> StepResult {
+    journey.start_download(DOWNLOAD_SECONDS)?;
+    let mark = journey.events()?.mark();
+    let moved = Instant::now();
+    journey.laptop()?.set_link(OFFICE_CARD, plug)?;
+    let what = format!("the tunnel over {port}");
+    journey
+        .events()?
+        .wait(mark, &what, SWITCH_LIMIT, |report| {
+            tunnelled(report, port, place)
+        })?;
+    let took = millis(moved.elapsed());
+    let download = journey.finish_download()?;
+    Ok(format!(
+        "over {port} in {took} ms; the download lives, its longest silence {} ms",
+        download.longest_gap_ms
+    ))
+}
+
+fn gate_killed(journey: &mut Journey) -> StepResult {
+    journey.start_download(DOWNLOAD_SECONDS)?;
+    let mark = journey.events()?.mark();
+    let killed = Instant::now();
+    let kill =
+        journey
+            .laptop()?
+            .run(&["busybox", "pkill", "-KILL", "-f", "sekisho-netdomain gate"])?;
+    if !kill.status.success() {
+        return Err(StepError::Broken(format!(
+            "no gate to kill: {}",
+            kill.said()
+        )));
+    }
+    journey
+        .events()?
+        .wait(mark, "the tunnel of a new gate", SWITCH_LIMIT, |report| {
+            tunnelled(report, at::ETH0, Place::Remote)
+        })?;
+    let took = millis(killed.elapsed());
+    let download = journey.finish_download()?;
+    page(journey)?;
+    Ok(format!(
+        "a new gate has its tunnel after {took} ms; the download lives, its longest silence {} ms",
+        download.longest_gap_ms
+    ))
+}
+
+/// How often the VMM is killed.
+const VMM_KILLS: u32 = 5;
+
+fn vmm_killed(journey: &mut Journey) -> StepResult {
+    let mut slowest = 0;
+    for _ in 0..VMM_KILLS {
+        // Traffic that is cut off in the middle: its end is of no interest.
+        journey.start_download(DOWNLOAD_SECONDS)?;
+        journey.ping(at::GUEST_ROUTER.into())?;
+        let killed = Instant::now();
+        let kill = ["busybox", "pkill", "-KILL", "-f", "sekisho-vmm run"];
+        let kill = journey.laptop()?.run(&kill)?;
+        if !kill.status.success() {
+            return Err(StepError::Broken(format!(
+                "no VMM to kill: {}",
+                kill.said()
+            )));
+        }
+        journey.guest()?.sync(RESTART_LIMIT)?;
+        journey.download = None;
+        address(journey)?;
+        page(journey)?;
+        slowest = slowest.max(millis(killed.elapsed()));
+    }
+    Ok(format!(
+        "{VMM_KILLS} times; from the kill to a page at most {slowest} ms"
+    ))
+}
+
+fn power_button(journey: &mut Journey) -> StepResult {
+    let events = journey.events()?;
+    let mark = events.mark();
+    journey.laptop()?.power_button()?;
+    events.wait(
+        mark,
+        "the work OS's own end",
+        POWER_OFF_LIMIT,
+        |report| matches!(report, Report::WorkEnded { cause } if cause == "shutdown"),
+    )?;
+    let ended = events.wait_end(POWER_OFF_LIMIT);
+    let Some(ended) = ended else {
+        return Err(StepError::Broken(format!(
+            "the supervisor lives on\n{}",
+            events.tail()
+        )));
+    };
+    journey.guest = None;
+    if let Some(laptop) = journey.laptop.take() {
+        laptop.power_off(POWER_OFF_LIMIT)?;
+    }
+    Ok(format!(
+        "the work OS shut itself down, then everything else ({ended})"
+    ))
+}
