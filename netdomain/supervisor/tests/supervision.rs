@@ -1,4 +1,5 @@
 //! The program with understudies for its processes: who is started, joined, restarted, ended.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     collections::BTreeMap,

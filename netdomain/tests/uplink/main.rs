@@ -1,4 +1,5 @@
 //! The uplink's program against a real DHCP server, a real kernel and a real packet filter.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod wire;
 
