@@ -10,6 +10,8 @@ use thiserror::Error;
 pub enum Order {
     /// Hand this fresh socket to the NIC.
     Link(OwnedFd),
+    /// Hand this fresh socket to the first console port.
+    GuestChannel(OwnedFd),
     /// Press the power button.
     PowerButton,
     /// Press the power button, and switch off if the guest does not do it in time.
@@ -44,13 +46,13 @@ impl Control {
         Ok(Self { channel })
     }
 
-    /// What to wait for: readable when [`Control::next`] has something.
+    /// What to wait for: readable when [`Control::take`] has something.
     pub fn source(&self) -> Option<BorrowedFd<'_>> {
         self.channel.as_ref().map(AsFd::as_fd)
     }
 
     /// The next order, if there is one now.
-    pub fn next(&mut self) -> Option<Order> {
+    pub fn take(&mut self) -> Option<Order> {
         loop {
             match self.channel.as_ref()?.recv() {
                 Ok(None) => return None,
@@ -80,13 +82,10 @@ impl Control {
 
 fn order(command: &Command, fds: Vec<OwnedFd>) -> Option<Order> {
     match command {
-        Command::Attach { port: Port::Link } => {
-            let socket = fds.into_iter().next();
-            if socket.is_none() {
-                tracing::warn!("the supervisor attached a link without its socket");
-            }
-            socket.map(Order::Link)
-        }
+        Command::Attach { port: Port::Link } => fds.into_iter().next().map(Order::Link),
+        Command::Attach {
+            port: Port::GuestChannel,
+        } => fds.into_iter().next().map(Order::GuestChannel),
         Command::PowerButton => Some(Order::PowerButton),
         Command::Shutdown => Some(Order::Shutdown),
         // The guest sleeps and wakes with the host: its clock is KVM's.
@@ -114,8 +113,8 @@ mod tests {
         let (socket, _peer) = sekisho_control::pair().unwrap();
         let attach = Command::Attach { port: Port::Link };
         supervisor.send(&attach, &[socket.as_fd()]).unwrap();
-        assert!(matches!(control.next(), Some(Order::Link(_))));
-        assert!(control.next().is_none());
+        assert!(matches!(control.take(), Some(Order::Link(_))));
+        assert!(control.take().is_none());
     }
 
     #[test]
@@ -123,15 +122,15 @@ mod tests {
         let (supervisor, mut control) = pair();
         supervisor.send(&Command::Resume, &[]).unwrap();
         supervisor.send(&Command::PowerButton, &[]).unwrap();
-        assert!(matches!(control.next(), Some(Order::PowerButton)));
+        assert!(matches!(control.take(), Some(Order::PowerButton)));
     }
 
     #[test]
     fn a_dead_supervisor_is_noticed_once() {
         let (supervisor, mut control) = pair();
         drop(supervisor);
-        assert!(matches!(control.next(), Some(Order::Orphaned)));
-        assert!(control.next().is_none());
+        assert!(matches!(control.take(), Some(Order::Orphaned)));
+        assert!(control.take().is_none());
         assert!(control.source().is_none());
         control.report(&Report::Ready);
     }

@@ -1,6 +1,7 @@
 //! The virtio devices that the machine file names: opened here, plugged into the board, served by
 //! the I/O thread.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -10,11 +11,12 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
 
 use crate::board::{Board, BoardError};
-use crate::machine::{Endpoint, Machine};
-use crate::pci::PciDevice;
+use crate::machine::{self, Endpoint, Machine};
+use crate::virtio::block::Block;
+use crate::virtio::console::{Backend, Console, PortSettings};
 use crate::virtio::net::{Net, Settings};
 use crate::virtio::rng::Rng;
-use crate::virtio::worker::{Serve, Shared};
+use crate::virtio::worker::Shared;
 use crate::virtio::{Device, VirtioPci};
 
 /// Why a device is not there.
@@ -64,16 +66,11 @@ pub struct Nic {
 impl Nic {
     /// Plugs a fresh link in; gives a duplicate that tells of its end.
     pub fn attach(&self, socket: OwnedFd) -> Result<OwnedFd, DeviceError> {
-        let refused = |reason: String| DeviceError::Refused {
-            what: "the frame link",
-            reason,
-        };
-        let watch = socket
-            .try_clone()
-            .map_err(|error| refused(error.to_string()))?;
+        const WHAT: &str = "the frame link";
+        let watch = socket.try_clone().map_err(|error| refused(WHAT, &error))?;
         lock(&self.device)
             .update(|net| net.attach(socket))
-            .map_err(|error| refused(error.to_string()))?;
+            .map_err(|error| refused(WHAT, &error))?;
         Ok(watch)
     }
 }
@@ -85,8 +82,10 @@ pub struct Devices {
     pub served: Vec<Shared>,
     /// The NICs, in the machine file's order.
     pub nics: Vec<Nic>,
-    /// Links that are up from the start, by NIC.
+    /// Links that are up, by NIC.
     pub links: Vec<(usize, OwnedFd)>,
+    console: Option<Arc<Mutex<VirtioPci<Console>>>>,
+    disks: usize,
 }
 
 impl Devices {
@@ -103,8 +102,29 @@ impl Devices {
             }
             devices.nics.push(nic);
         }
+        for disk in &machine.disk {
+            let block = open_disk(disk, devices.disks)?;
+            devices.plug(board, block)?;
+            devices.disks += 1;
+        }
+        if !machine.console.is_empty() {
+            let ports = (0..).zip(&machine.console).map(port);
+            let console = Console::new(ports.collect::<Result<_, _>>()?);
+            let console = console.map_err(|error| refused("a console port", &error))?;
+            devices.console = Some(devices.plug(board, console)?);
+        }
         devices.plug(board, Rng::new())?;
         Ok(devices)
+    }
+
+    /// Gives the first console port a fresh host end.
+    pub fn attach_guest_channel(&self, socket: OwnedFd) -> Result<(), DeviceError> {
+        let missing = io::Error::other("the guest has no console port");
+        let console = self.console.as_ref();
+        let console = console.ok_or_else(|| refused("the guest channel", &missing))?;
+        lock(console)
+            .update(|console| console.attach(0, Backend::Socket(socket)))
+            .map_err(|error| refused("the guest channel", &error))
     }
 
     fn plug<D: Device + 'static>(
@@ -113,17 +133,57 @@ impl Devices {
         device: D,
     ) -> Result<Arc<Mutex<VirtioPci<D>>>, DeviceError> {
         let device = VirtioPci::new(device, board.ram().clone(), board.platform());
-        let device = device.map_err(|error| DeviceError::Refused {
-            what: "a virtio device",
-            reason: error.to_string(),
-        })?;
+        let device = device.map_err(|error| refused("a virtio device", &error))?;
         let device = Arc::new(Mutex::new(device));
-        let (pci, served): (Arc<Mutex<dyn PciDevice>>, Arc<Mutex<dyn Serve>>) =
-            (device.clone(), device.clone());
-        board.plug(pci)?;
-        self.served.push(served);
+        board.plug(device.clone())?;
+        self.served.push(device.clone());
         Ok(device)
     }
+}
+
+fn refused(what: &'static str, error: &dyn std::error::Error) -> DeviceError {
+    DeviceError::Refused {
+        what,
+        reason: error.to_string(),
+    }
+}
+
+/// Opens a disk image. Its serial number in the guest is its place in the machine file.
+fn open_disk(disk: &machine::Disk, index: usize) -> Result<Block, DeviceError> {
+    let file = open("disk", &disk.path, !disk.readonly)?;
+    let id = format!("sekisho-{index}");
+    Block::new(file, disk.readonly, &id).map_err(|error| DeviceError::Refused {
+        what: "a disk",
+        reason: format!("{}: {error}", disk.path.display()),
+    })
+}
+
+fn port((id, console): (u32, &machine::Console)) -> Result<PortSettings, DeviceError> {
+    let backend = match (&console.socket, &console.device) {
+        (Some(socket), _) => Some(Backend::Socket(endpoint(
+            "the console socket",
+            socket,
+            SocketType::STREAM,
+        )?)),
+        (None, Some(device)) => Some(Backend::Device(
+            open("the console device", device, true)?.into(),
+        )),
+        (None, None) => None,
+    };
+    Ok(PortSettings {
+        id,
+        name: console.name.clone(),
+        backend,
+    })
+}
+
+fn open(what: &'static str, path: &Path, write: bool) -> Result<File, DeviceError> {
+    let file = File::options().read(true).write(write).open(path);
+    file.map_err(|source| DeviceError::Open {
+        what,
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 fn endpoint(

@@ -17,7 +17,7 @@ use crate::devices::Devices;
 
 /// How long a guest may take to shut down when the supervisor ends the VMM: a desktop that saves
 /// its documents takes some ten seconds, one that asks the person a question takes for ever.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
+const SHUTDOWN_GRACE: Duration = Duration::from_mins(1);
 /// The terminal is not asked for more while the guest does not read.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -120,9 +120,14 @@ impl Desk {
     }
 
     fn orders(&mut self, deadline: &mut Option<Instant>) {
-        while let Some(order) = self.control.next() {
+        while let Some(order) = self.control.take() {
             match order {
                 Order::Link(socket) => self.attach(socket),
+                Order::GuestChannel(socket) => {
+                    if let Err(error) = self.devices.attach_guest_channel(socket) {
+                        tracing::warn!("{error}");
+                    }
+                }
                 Order::PowerButton => lock(&self.panel.pm).press_power_button(),
                 Order::Shutdown | Order::Orphaned => {
                     lock(&self.panel.pm).press_power_button();

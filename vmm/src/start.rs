@@ -68,6 +68,7 @@ pub enum StartError {
 /// Runs the guest to its end.
 pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     machine.check()?;
+    tracing::debug!("opening what the machine file names");
     let control = Control::open(machine.control.as_deref())?;
     let signals = signals().map_err(|source| StartError::Host {
         what: "pipe for signals",
@@ -85,6 +86,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         serial: serial(&machine.serial)?,
     })?;
     let devices = Devices::open(machine, &mut board)?;
+    tracing::debug!("devices are on the board");
     let panel = board.panel.clone();
     let kernel_name = machine.kernel.display().to_string();
     let loaded = board.load(LinuxBoot {
@@ -93,6 +95,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         cmdline: &machine.cmdline,
     })?;
     drop((kernel, initrd));
+    tracing::debug!("the guest is in memory");
     let host = |what| move |source| StartError::Host { what, source };
     let worker = Worker::new(devices.served.clone()).map_err(host("event loop"))?;
     let (main, vcpu, io) = (
@@ -106,6 +109,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     let typing = machine.serial == Serial::Stdio;
     let terminal = typing.then(Terminal::take);
     serve_devices(worker, io, Arc::clone(&panel.power)).map_err(host("thread for devices"))?;
+    tracing::debug!("the guest starts");
     loaded.switch_on(move || vcpu.install())?;
     main.install()?;
 
