@@ -44,11 +44,20 @@ impl BeaconClient {
         // Each proof is a signature of its own; a ticket would stand for an old one.
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
-        Ok(Self {
+        let client = Self {
             config: Arc::new(config),
             address,
             round_trip,
-        })
+        };
+        // The library opens what its random numbers come from at its first handshake. That has to
+        // be now: later the process is closed in, and the file system is gone.
+        drop(client.handshake()?);
+        Ok(client)
+    }
+
+    fn handshake(&self) -> Result<ClientConnection, rustls::Error> {
+        let name = ServerName::IpAddress(self.address.ip().to_owned().into());
+        ClientConnection::new(Arc::clone(&self.config), name)
     }
 
     /// Begins on a socket that is connecting or connected over `port`. `nonce` is 32 bytes that
@@ -60,11 +69,9 @@ impl BeaconClient {
         nonce: [u8; 32],
         now: Moment,
     ) -> Result<Probe, rustls::Error> {
-        let name = ServerName::IpAddress(self.address.ip().to_owned().into());
-        let tls = ClientConnection::new(Arc::clone(&self.config), name)?;
         Ok(Probe {
             port,
-            tls,
+            tls: self.handshake()?,
             socket: TcpStream::from(socket),
             nonce: hex(nonce),
             asked: None,
