@@ -111,10 +111,16 @@ impl Capture {
         while !self.asleep() && Instant::now() < deadline {
             std::thread::sleep(DRAIN_STEP);
         }
-        let lagging = u64::from(!self.asleep());
-        let mark = self.tcpdump.mark();
+        let mut missed = u64::from(!self.asleep());
+        let ended = self
+            .tcpdump
+            .wait(Duration::ZERO)
+            .is_ok_and(|status| status.is_some());
+        // Its interface went away, and with it the block that was not handed over yet.
+        missed += u64::from(ended);
+        let mark = if ended { 0 } else { self.tcpdump.mark() };
         let _ = self.tcpdump.signal(Signal::INT);
-        let dropped = self
+        missed += self
             .tcpdump
             .wait_after(mark, "dropped by kernel", DRAIN_LIMIT, |line| {
                 line.strip_suffix(" dropped by kernel")?
@@ -129,7 +135,7 @@ impl Capture {
             file: self.file,
             point: self.point,
             direction: self.direction,
-            missed: dropped + lagging,
+            missed,
         })
     }
 

@@ -116,7 +116,7 @@ pub struct Lab {
     canary: Canary,
     spaces: BTreeMap<&'static str, Netns>,
     taps: BTreeMap<&'static str, OwnedFd>,
-    captures: Vec<Capture>,
+    captures: Mutex<Vec<Capture>>,
     machines: BTreeMap<&'static str, Machine>,
     servers: Vec<Process>,
     launcher: Launcher,
@@ -169,7 +169,7 @@ impl Lab {
             canary,
             spaces,
             taps: BTreeMap::new(),
-            captures: Vec::new(),
+            captures: Mutex::new(Vec::new()),
             machines: BTreeMap::new(),
             servers: Vec::new(),
             launcher,
@@ -267,7 +267,12 @@ impl Lab {
         Ok(())
     }
 
-    fn capture(&mut self) -> Result<(), LabError> {
+    fn captures(&self) -> std::sync::MutexGuard<'_, Vec<Capture>> {
+        self.captures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn capture(&self) -> Result<(), LabError> {
+        let mut captures = Vec::new();
         let mut wanted = Vec::new();
         for cable in &self.topology.cables {
             let interface = cable.interface;
@@ -287,7 +292,7 @@ impl Lab {
         wanted.push(("tunnel".to_owned(), inner, Point::P2, Direction::Both));
         for (name, (node, interface), point, direction) in wanted {
             let file = self.dir.join("captures").join(format!("{name}.pcap"));
-            self.captures.push(Capture::start(
+            captures.push(Capture::start(
                 &self.launcher,
                 &self.spaces[node],
                 interface,
@@ -295,14 +300,16 @@ impl Lab {
                 file,
             )?);
         }
-        self.captures.iter().try_for_each(Capture::ready)
+        captures.iter().try_for_each(Capture::ready)?;
+        self.captures().extend(captures);
+        Ok(())
     }
 
     /// Ends all captures, with all that passed until now, and gives them; later calls give nothing.
-    pub fn stop_captures(&mut self) -> Result<Recordings, LabError> {
+    pub fn stop_captures(&self) -> Result<Recordings, LabError> {
         // Not an event that could be awaited: the kernel holds a block back for a fixed time.
         std::thread::sleep(BLOCK_TIME);
-        let list = std::mem::take(&mut self.captures)
+        let list = std::mem::take(&mut *self.captures())
             .into_iter()
             .map(Capture::stop)
             .collect::<Result<_, _>>()?;
@@ -452,7 +459,7 @@ impl Lab {
 
     /// Ends the captures and asks the oracle: every outside wire is searched for canaries, and what
     /// the laptop sent is judged by the rules of the wall that its cable was in at that time.
-    pub fn judge(&mut self, canaries: &Canaries) -> Result<(Recordings, Verdict), LabError> {
+    pub fn judge(&self, canaries: &Canaries) -> Result<(Recordings, Verdict), LabError> {
         let recordings = self.stop_captures()?;
         let (cafe, office) = (Rules::cafe(&self.cafe), Rules::office());
         let moves = self
@@ -507,7 +514,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        self.captures.clear();
+        self.captures().clear();
         self.servers.clear();
         self.machines.clear();
         if std::thread::panicking() {

@@ -28,7 +28,7 @@ fn a_page_from_groupware_and_no_leak_until_one_is_made() {
     if skipped() {
         return;
     }
-    let mut lab = Lab::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let lab = Lab::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
     let laptop = NetLaptop::start_up(&lab, &Setup::default()).unwrap_or_else(|e| panic!("{e}"));
     let page = laptop
         .page(Duration::from_secs(10))
@@ -37,7 +37,6 @@ fn a_page_from_groupware_and_no_leak_until_one_is_made() {
     eprintln!("page after {:?}", laptop.uptime());
     laptop.leak(at::ETH0).unwrap();
     let canary = laptop.canary().clone();
-    drop(laptop);
     let canaries = Canaries::new([lab.canary(), &canary]);
     let (recordings, verdict) = lab.judge(&canaries).unwrap();
     let beyond = count_canaries(recordings.get("gateway-lgwan").unwrap(), &canaries).unwrap();

@@ -100,7 +100,7 @@ fn run(lab: &Lab, node: &str, command: &[&str]) -> String {
         .stdout
 }
 
-fn verdict(lab: &mut Lab, canaries: &Canaries) -> (Verdict, u64) {
+fn verdict(lab: &Lab, canaries: &Canaries) -> (Verdict, u64) {
     let (recordings, verdict) = lab.judge(canaries).unwrap();
     let count = |name| count_canaries(recordings.get(name).unwrap(), canaries).unwrap();
     let (inside, beyond) = (count("tunnel"), count("gateway-lgwan"));
@@ -114,7 +114,7 @@ fn a_stock_client_reaches_groupware_and_the_oracle_stays_green() {
         return;
     }
     let start = Instant::now();
-    let mut lab = Lab::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let lab = Lab::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
     eprintln!("the lab took {:?}", start.elapsed());
     let client = stock_client(&lab);
     let page = run(
@@ -167,7 +167,7 @@ fn a_stock_client_reaches_groupware_and_the_oracle_stays_green() {
         begin.elapsed()
     );
     let canaries = Canaries::new([lab.canary(), &canary]);
-    let (verdict, beyond) = verdict(&mut lab, &canaries);
+    let (verdict, beyond) = verdict(&lab, &canaries);
     // Only now: without its socket the stock kernel answers the gateway by ICMP, a leak by the rules.
     drop(client);
     assert!(verdict.holds() && verdict.tunnelled > 0, "{verdict}");
@@ -182,7 +182,7 @@ fn the_oracle_goes_red_on_a_deliberate_leak() {
     if skipped() {
         return;
     }
-    let mut lab = Lab::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let lab = Lab::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
     let _client = stock_client(&lab);
     run(
         &lab,
@@ -200,7 +200,7 @@ fn the_oracle_goes_red_on_a_deliberate_leak() {
     let url = format!("http://198.51.100.80/{}", canary.hex());
     assert!(run(&lab, "laptop", &["curl", "-s", "-m", "5", &url]).contains("public server"));
     let canaries = Canaries::new([lab.canary(), &canary]);
-    let (verdict, _) = verdict(&mut lab, &canaries);
+    let (verdict, _) = verdict(&lab, &canaries);
     assert!(!verdict.holds());
     let text = verdict.to_string();
     assert!(
