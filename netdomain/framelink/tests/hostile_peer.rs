@@ -210,6 +210,27 @@ fn last_frames_are_read_before_the_end_of_file() {
 }
 
 #[test]
+fn sending_to_a_peer_that_left_says_so() {
+    let message = good(1);
+    let pieces = [Segment::from(&message[..])];
+    let batch: [Message<'_>; 3] = [&pieces; 3];
+
+    let (mut link, peer) = link_and_raw_peer();
+    drop(peer);
+    assert_eq!(link.send_batch(&batch), Err(LinkError::Closed));
+
+    // It left with frames unread, which the kernel reports in another way.
+    let (mut link, peer) = link_and_raw_peer();
+    assert_eq!(link.send_batch(&batch), Ok(3));
+    drop(peer);
+    assert_eq!(link.send_batch(&batch), Err(LinkError::Closed));
+    assert_eq!(
+        link.recv_batch(&mut FrameArena::new(1)),
+        Err(LinkError::Closed)
+    );
+}
+
+#[test]
 fn an_empty_packet_is_the_end_and_stays_it() {
     let (mut link, peer) = link_and_raw_peer();
     raw_send(&peer, &good(1), &[]).unwrap();

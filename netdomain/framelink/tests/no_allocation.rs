@@ -51,7 +51,10 @@ fn a_batch_allocates_nothing() {
             .frames_mut()
             .map(|frame| frame.frame.len())
             .sum::<usize>();
-        moved += arena.frames().count();
+        moved += arena
+            .frames()
+            .filter(|frame| frame.frame.as_ptr().addr().is_multiple_of(64))
+            .count();
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
     assert_eq!(moved, 100 * 64 * 589);
