@@ -21,6 +21,7 @@ pub mod debian;
 pub mod exec;
 pub mod kernel;
 
+mod guest;
 mod initrd;
 mod laptop;
 mod options;
@@ -29,5 +30,6 @@ mod qmp;
 
 pub use debian::Cache;
 pub use exec::{Output, Running, Status};
+pub use guest::{GuestError, GuestImage};
 pub use laptop::{Laptop, LaptopError};
 pub use options::{Options, Share};
