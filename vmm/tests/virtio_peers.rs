@@ -1,6 +1,12 @@
 //! Other people's drivers judge the devices: the crate `virtio-drivers` over configuration space,
 //! BAR and guest memory, with the worker on its own thread.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "tests, where a surprise ends the test"
+)]
+
 mod virtio_fixture;
 
 use sekisho_framelink::{FrameArena, FrameLink as _, NetHdr, Rules, Segment, SeqPacket, pair};

@@ -14,6 +14,7 @@ mod transport;
 
 pub mod block;
 pub mod console;
+pub mod fuzzing;
 pub mod net;
 pub mod rng;
 pub mod worker;

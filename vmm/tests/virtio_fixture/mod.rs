@@ -1,6 +1,11 @@
 //! A machine without a VM: PCI bus 0, guest memory, a platform of plain memory, and the devices.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "part of tests, where a surprise ends the test"
+)]
 
 pub mod hal;
 pub mod ring;

@@ -165,7 +165,7 @@ impl Transport for BarTransport {
     }
 
     fn read_device_features(&mut self) -> u64 {
-        let mut half = |select: u32| {
+        let half = |select: u32| {
             self.set_common(0x00, &select.to_le_bytes());
             u64::from(u32::from_le_bytes(self.common(0x04)))
         };
