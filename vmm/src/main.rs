@@ -92,7 +92,7 @@ struct Run {
     #[arg(long)]
     ps2: bool,
 
-    /// The supervisor's channel, an inherited SOCK_SEQPACKET socket
+    /// The supervisor's channel, an inherited seqpacket socket
     #[arg(long, value_name = "fd:N")]
     control: Option<String>,
 

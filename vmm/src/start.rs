@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
-use sekisho_sandbox::Filter;
+use sekisho_sandbox::{Filter, FilterError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 
@@ -54,7 +54,7 @@ pub enum StartError {
     Sandbox(#[from] sekisho_sandbox::SandboxError),
     /// A filter of system calls.
     #[error(transparent)]
-    Filter(#[from] sekisho_sandbox::FilterError),
+    Filter(#[from] FilterError),
     /// The host.
     #[error("the host gives no {what}: {source}")]
     Host {
@@ -108,10 +108,16 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     tracing::debug!("the sandbox is closed: {enforced:?}");
     let typing = machine.serial == Serial::Stdio;
     let terminal = typing.then(Terminal::take);
-    serve_devices(worker, io, Arc::clone(&panel.power)).map_err(host("thread for devices"))?;
+    let (closed, closing) = mpsc::channel();
+    serve_devices(worker, io, closed.clone(), Arc::clone(&panel.power))
+        .map_err(host("thread for devices"))?;
     tracing::debug!("the guest starts");
-    loaded.switch_on(move || vcpu.install())?;
+    loaded.switch_on(move || install(&vcpu, &closed))?;
     main.install()?;
+    // Each thread tells that it is closed in; only then the supervisor hears that all is ready.
+    for outcome in closing.iter().take(usize::from(machine.cpus) + 1) {
+        outcome?;
+    }
 
     let desk = Desk {
         panel,
@@ -127,19 +133,38 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
 
 /// Starts the I/O thread. A guest whose devices answer no more is as good as crashed: better told
 /// than left hanging.
-fn serve_devices(mut worker: Worker, filter: Filter, power: Arc<Power>) -> io::Result<()> {
+fn serve_devices(
+    mut worker: Worker,
+    filter: Filter,
+    closed: Closed,
+    power: Arc<Power>,
+) -> io::Result<()> {
     thread::Builder::new()
         .name("virtio".into())
         .spawn(move || {
             let _told = Told(power);
-            let served = filter
-                .install()
+            let served = install(&filter, &closed)
                 .map_err(io::Error::other)
                 .and_then(|()| while_true(|| worker.turn(None)));
             if let Err(error) = served {
                 tracing::error!("the devices cannot be served: {error}");
             }
         })?;
+    Ok(())
+}
+
+/// Where a thread tells whether its filter is installed.
+type Closed = mpsc::Sender<Result<(), FilterError>>;
+
+/// Installs a thread's filter and tells so; on failure the thread must not go on.
+fn install(filter: &Filter, closed: &Closed) -> Result<(), &'static str> {
+    let outcome = filter.install();
+    let failed = outcome.is_err();
+    // Nobody listens any more once another thread has failed: the process is about to end.
+    let _ = closed.send(outcome);
+    if failed {
+        return Err("the thread could not be closed in");
+    }
     Ok(())
 }
 

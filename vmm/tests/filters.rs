@@ -1,0 +1,77 @@
+//! A system call that is not a thread's work ends the process, whatever kind of thread makes it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+use sekisho_vmm::sandbox::{Thread, filter};
+
+const KINDS: [(&str, Thread); 3] = [
+    ("main", Thread::Main),
+    ("vcpu", Thread::Vcpu),
+    ("io", Thread::Io),
+];
+
+/// What an attacker would try first. The arguments are harmless where the filter fails.
+const FORBIDDEN: [(&str, i64, [i64; 3]); 9] = [
+    (
+        "socket",
+        libc::SYS_socket,
+        [libc::AF_INET as i64, libc::SOCK_STREAM as i64, 0],
+    ),
+    ("connect", libc::SYS_connect, [-1, 0, 0]),
+    ("bind", libc::SYS_bind, [-1, 0, 0]),
+    ("openat", libc::SYS_openat, [-1, 0, 0]),
+    ("execve", libc::SYS_execve, [0, 0, 0]),
+    ("fork", libc::SYS_fork, [0, 0, 0]),
+    ("ptrace", libc::SYS_ptrace, [-1, 0, 0]),
+    ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0]),
+    // KVM_SET_USER_MEMORY_REGION: guest memory is what it is.
+    ("ioctl", libc::SYS_ioctl, [-1, 0x4020_ae46, 0]),
+];
+
+const VARIABLE: &str = "SEKISHO_TEST_FORBIDDEN";
+
+/// The child's part: closes one thread in and makes the system call that the parent names.
+#[test]
+fn child() {
+    let Ok(order) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let (kind, call) = order.split_once(' ').unwrap();
+    let thread = KINDS.iter().find(|(name, _)| *name == kind).unwrap().1;
+    let call = FORBIDDEN.iter().find(|(name, ..)| *name == call);
+    filter(thread).unwrap().install().unwrap();
+    if let Some((_, number, [a, b, c])) = call {
+        // SAFETY: with these arguments the kernel refuses each of the calls, or makes a socket.
+        unsafe { libc::syscall(*number, *a, *b, *c) };
+    }
+}
+
+/// How the child ended: its signal, or its exit status.
+fn outcome(kind: &str, call: &str) -> Result<i32, Option<i32>> {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child"])
+        .env(VARIABLE, format!("{kind} {call}"))
+        .output()
+        .unwrap()
+        .status;
+    status.signal().ok_or(status.code())
+}
+
+#[test]
+fn a_forbidden_system_call_kills() {
+    for (kind, _) in KINDS {
+        for (call, ..) in FORBIDDEN {
+            assert_eq!(outcome(kind, call), Ok(libc::SIGSYS), "{call} in {kind}");
+        }
+    }
+}
+
+/// Without a forbidden call the same child lives: it is the call that killed it.
+#[test]
+fn the_filter_alone_does_not_kill() {
+    for (kind, _) in KINDS {
+        assert_eq!(outcome(kind, "none"), Err(Some(0)), "{kind}");
+    }
+}
