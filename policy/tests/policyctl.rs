@@ -105,6 +105,20 @@ fn nothing_wrong_is_signed() {
 }
 
 #[test]
+fn an_expired_policy_is_checked_with_a_note() {
+    let dir = folder();
+    let path = dir.path().join("policy.toml");
+    let old = fs::read_to_string(&path)
+        .unwrap()
+        .replace("2999-01-01T00:00:00Z", "2026-11-20T00:00:01Z");
+    fs::write(&path, old).unwrap();
+    let answer = works(dir.path(), &["check", "policy.toml"]);
+    assert!(answer.contains("has expired"), "{answer}");
+    let fresh = folder();
+    assert!(!works(fresh.path(), &["check", "policy.toml"]).contains("note"));
+}
+
+#[test]
 fn explain_names_rule_and_line_in_both_languages() {
     let dir = folder();
     let dir = dir.path();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use sekisho_policy::{
     Clock, Decision, Draft, Explanation, Floor, Lang, Place, PrivateKey, Probe, RuleId, Trust,
     UplinkKind, verify,
@@ -212,6 +213,19 @@ fn check(file: &Path, lang: Lang) -> Result<(), Failure> {
             file.display()
         ),
     );
+    notes(&draft, tests, lang);
+    Ok(())
+}
+
+/// What is no mistake, but deserves a second look.
+fn notes(draft: &Draft, tests: usize, lang: Lang) {
+    if draft.policy().policy.expires <= Timestamp::now() {
+        say(
+            lang,
+            "note: the policy has expired; laptops refuse it",
+            "注意: 期限を過ぎています。端末はこのポリシーを拒否します",
+        );
+    }
     if tests == 0 {
         say(
             lang,
@@ -219,7 +233,6 @@ fn check(file: &Path, lang: Lang) -> Result<(), Failure> {
             "注意: [[test]] がありません。届いてはならない宛先を書いておくことをお勧めします",
         );
     }
-    Ok(())
 }
 
 fn explain(
@@ -314,6 +327,7 @@ fn sign(key: &Path, file: &Path, lang: Lang) -> Result<(), Failure> {
             out.display()
         ),
     );
+    notes(&draft, tests, lang);
     Ok(())
 }
 
