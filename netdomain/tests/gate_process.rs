@@ -201,7 +201,9 @@ fn the_gate_holds_nothing_but_what_it_was_handed_and_serves() {
         peer: gateway,
     };
     gate.uplink.send(&path, &[sent.as_fd()]).unwrap();
-    let len = got.recv(&mut buffer).expect("a handshake within the time-out");
+    let len = got
+        .recv(&mut buffer)
+        .expect("a handshake within the time-out");
     assert!(is_initiation(&buffer[..len]));
 
     gate.supervisor.send(&Order::Shutdown, &[]).unwrap();
@@ -256,7 +258,10 @@ fn maps_hold_no_memory_of_others(proc: &Path) {
         assert!(!permissions.contains('s'), "a shared mapping: {line}");
         let writable_code = permissions.contains('w') && permissions.contains('x');
         assert!(!writable_code, "writable code: {line}");
-        assert!(!line.contains("memfd:") && !line.contains("/dev/"), "{line}");
+        assert!(
+            !line.contains("memfd:") && !line.contains("/dev/"),
+            "{line}"
+        );
     }
 }
 
@@ -270,7 +275,11 @@ fn descriptors_are_few(proc: &Path) {
         count += 1;
     }
     assert!(count <= 12, "{count} descriptors: {kinds:?}");
-    assert!(!kinds.iter().any(|kind| kind.contains("kvm") || kind.contains("/net/")));
+    assert!(
+        !kinds
+            .iter()
+            .any(|kind| kind.contains("kvm") || kind.contains("/net/"))
+    );
 }
 
 fn privileges_are_gone(proc: &Path) {

@@ -5,6 +5,8 @@ pub mod counters;
 pub mod device;
 pub mod edge;
 mod engine;
+#[cfg(test)]
+mod fixture;
 mod guest;
 mod inward;
 mod messages;

@@ -12,10 +12,7 @@ fn probe(world: &mut World) {
 }
 
 fn closed(world: &World) -> bool {
-    matches!(
-        world.last_situation(),
-        Some(SituationReport::Closed { .. })
-    )
+    matches!(world.last_situation(), Some(SituationReport::Closed { .. }))
 }
 
 #[test]

@@ -18,7 +18,9 @@ const EVERYBODY: [u8; 6] = [0xff; 6];
 fn only_the_honest_packet_arrives(world: &mut World) {
     let honest = udp((GUEST, 4000), (GROUPWARE, 7000), b"honest");
     world.send(NetHdr::default(), &frame(&honest));
-    world.until("the honest packet is inside", |world| !world.inner.is_empty());
+    world.until("the honest packet is inside", |world| {
+        !world.inner.is_empty()
+    });
     world.settle();
     for inner in &world.inner {
         assert_eq!(inner[..honest.len()], honest, "only the honest packet");
@@ -124,19 +126,58 @@ fn t40_headers_that_lie_are_dropped() {
     ));
     let honest = NetHdr::partial_csum(34, 16).with_gso(GsoType::TcpV4, 1000, 54);
     let lies = [
-        NetHdr { gso_type: 3, ..honest },
-        NetHdr { gso_type: 0x81, ..honest },
-        NetHdr { gso_type: 4, ..honest },
-        NetHdr { gso_type: 5, ..honest },
-        NetHdr { gso_size: 0, ..honest },
-        NetHdr { gso_size: 65_535, ..honest },
-        NetHdr { hdr_len: 65_535, ..honest },
-        NetHdr { csum_start: 65_535, ..honest },
-        NetHdr { csum_offset: 65_535, ..honest },
-        NetHdr { csum_start: 20, ..honest },
-        NetHdr { csum_start: 36, ..honest },
-        NetHdr { csum_offset: 6, ..honest },
-        NetHdr { flags: 0xff, ..honest },
+        NetHdr {
+            gso_type: 3,
+            ..honest
+        },
+        NetHdr {
+            gso_type: 0x81,
+            ..honest
+        },
+        NetHdr {
+            gso_type: 4,
+            ..honest
+        },
+        NetHdr {
+            gso_type: 5,
+            ..honest
+        },
+        NetHdr {
+            gso_size: 0,
+            ..honest
+        },
+        NetHdr {
+            gso_size: 65_535,
+            ..honest
+        },
+        NetHdr {
+            hdr_len: 65_535,
+            ..honest
+        },
+        NetHdr {
+            csum_start: 65_535,
+            ..honest
+        },
+        NetHdr {
+            csum_offset: 65_535,
+            ..honest
+        },
+        NetHdr {
+            csum_start: 20,
+            ..honest
+        },
+        NetHdr {
+            csum_start: 36,
+            ..honest
+        },
+        NetHdr {
+            csum_offset: 6,
+            ..honest
+        },
+        NetHdr {
+            flags: 0xff,
+            ..honest
+        },
         NetHdr { flags: 0, ..honest },
     ];
     for lie in lies {
@@ -170,8 +211,14 @@ fn fragments_options_and_other_protocols_are_dropped() {
 fn what_policy_forbids_is_refused_at_once_by_name() {
     let mut world = World::connected();
     for (packet, rule) in [
-        (udp((GUEST, 4000), (Ipv4Addr::new(10, 99, 0, 1), 443), b"x"), "forbidden"),
-        (udp((GUEST, 4000), (Ipv4Addr::new(8, 8, 8, 8), 53), b"x"), "default-deny"),
+        (
+            udp((GUEST, 4000), (Ipv4Addr::new(10, 99, 0, 1), 443), b"x"),
+            "forbidden",
+        ),
+        (
+            udp((GUEST, 4000), (Ipv4Addr::new(8, 8, 8, 8), 53), b"x"),
+            "default-deny",
+        ),
         (
             tcp(
                 (GUEST, 4000),
@@ -203,15 +250,27 @@ fn what_the_gateway_sends_unasked_stays_outside() {
     for packet in [
         udp((GROUPWARE, 7000), (GUEST, 4000), b"unasked"),
         tcp((GROUPWARE, 443), (GUEST, 22), 1, TcpControl::Syn, b""),
-        udp((GROUPWARE, 7000), (Ipv4Addr::new(10, 250, 7, 99), 4000), b"astray"),
+        udp(
+            (GROUPWARE, 7000),
+            (Ipv4Addr::new(10, 250, 7, 99), 4000),
+            b"astray",
+        ),
         vec![0x45; 40],
         vec![0x60; 80],
     ] {
         world.gateway_sends(&packet);
     }
     let inventory = Ipv4Addr::new(10, 12, 0, 70);
-    world.gateway_sends(&tcp((inventory, 5000), (GUEST, 135), 1, TcpControl::Syn, b""));
-    world.until("what policy lets in is in", |world| !world.frames.is_empty());
+    world.gateway_sends(&tcp(
+        (inventory, 5000),
+        (GUEST, 135),
+        1,
+        TcpControl::Syn,
+        b"",
+    ));
+    world.until("what policy lets in is in", |world| {
+        !world.frames.is_empty()
+    });
     world.settle();
     assert_eq!(world.frames.len(), 1);
     assert!(world.refused_by("default-deny"));
@@ -222,7 +281,11 @@ fn what_the_gateway_sends_unasked_stays_outside() {
 fn random_frames_reach_nobody() {
     let world = RefCell::new(World::connected());
     let mut runner = TestRunner::new(Config::with_cases(3000));
-    let base = udp((GUEST, 4000), (Ipv4Addr::new(198, 51, 100, 53), 53), &[7; 60]);
+    let base = udp(
+        (GUEST, 4000),
+        (Ipv4Addr::new(198, 51, 100, 53), 53),
+        &[7; 60],
+    );
     let strategy = (
         prop::collection::vec((0usize..74, any::<u8>()), 0..8),
         prop::collection::vec((0usize..12, any::<u8>()), 0..4),

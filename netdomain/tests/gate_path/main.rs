@@ -43,7 +43,13 @@ fn noise(len: usize) -> Vec<u8> {
 
 /// A super-frame as a guest's kernel leaves it: checksum field with the pseudo-header only.
 fn super_frame(payload: &[u8], mss: u16) -> (NetHdr, Vec<u8>) {
-    let packet = tcp((GUEST, 4000), (GROUPWARE, 443), 1000, TcpControl::Psh, payload);
+    let packet = tcp(
+        (GUEST, 4000),
+        (GROUPWARE, 443),
+        1000,
+        TcpControl::Psh,
+        payload,
+    );
     let header = NetHdr::partial_csum(34, 16).with_gso(GsoType::TcpV4, mss, 54);
     (header, frame(&packet))
 }
@@ -81,7 +87,13 @@ fn a_stream_from_the_gateway_arrives_as_super_frames() {
     for (index, piece) in payload.chunks(1380).enumerate() {
         let sequence = 1 + (index * 1380) as u32;
         let control = TcpControl::None;
-        world.gateway_sends(&tcp((GROUPWARE, 443), (GUEST, 4000), sequence, control, piece));
+        world.gateway_sends(&tcp(
+            (GROUPWARE, 443),
+            (GUEST, 4000),
+            sequence,
+            control,
+            piece,
+        ));
     }
     let mut assembled = Vec::new();
     world.until("the stream is out", |world| {

@@ -29,9 +29,16 @@ fn arp(operation: ArpOperation, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
 #[test]
 fn every_address_is_at_the_gate_but_the_guests_own() {
     let mut world = World::new();
-    for target in [ROUTER, Ipv4Addr::new(10, 250, 7, 99), Ipv4Addr::new(192, 0, 2, 1)] {
+    for target in [
+        ROUTER,
+        Ipv4Addr::new(10, 250, 7, 99),
+        Ipv4Addr::new(192, 0, 2, 1),
+    ] {
         world.frames.clear();
-        world.send(NetHdr::default(), &arp(ArpOperation::Request, GUEST, target));
+        world.send(
+            NetHdr::default(),
+            &arp(ArpOperation::Request, GUEST, target),
+        );
         world.until("an answer", |world| !world.frames.is_empty());
         let answer = EthernetFrame::new_checked(&world.frames[0].1[..]).unwrap();
         assert_eq!(answer.ethertype(), EthernetProtocol::Arp);
@@ -83,7 +90,8 @@ fn dhcp(kind: DhcpMessageType, requested: Option<Ipv4Addr>) -> Vec<u8> {
         additional_options: &[],
     };
     let mut bytes = vec![0; repr.buffer_len()];
-    repr.emit(&mut DhcpPacket::new_unchecked(&mut bytes)).unwrap();
+    repr.emit(&mut DhcpPacket::new_unchecked(&mut bytes))
+        .unwrap();
     let packet = udp(
         (Ipv4Addr::UNSPECIFIED, 68),
         (Ipv4Addr::BROADCAST, 67),

@@ -16,9 +16,7 @@ use sekisho_control::{
     Channel, Command as Order, GateToUplink, PathId, Report, Side, SituationReport, UplinkKind,
     UplinkToGate,
 };
-use sekisho_framelink::{
-    FrameArena, FrameLink, NetHdr, Offloads, Rules, Segment, SeqPacket, pair,
-};
+use sekisho_framelink::{FrameArena, FrameLink, NetHdr, Offloads, Rules, Segment, SeqPacket, pair};
 use sekisho_netdomain::gate::device::DeviceFile;
 use sekisho_netdomain::gate::{Gate, Parts};
 use sekisho_netdomain::moment::Moment;

@@ -2,6 +2,8 @@
 
 mod flows;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

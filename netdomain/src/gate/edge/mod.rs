@@ -7,8 +7,6 @@ mod dns;
 mod icmp;
 mod ipv6;
 mod reply;
-#[cfg(test)]
-mod tests;
 
 use std::net::Ipv4Addr;
 

@@ -8,6 +8,8 @@ mod coalesce;
 mod datagram;
 mod mss;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::BorrowedFd;
 

@@ -328,9 +328,7 @@ impl Machine {
         ];
         for limit in limits {
             let end = way.silent_since().map(|since| since + limit);
-            due = end
-                .filter(|&end| end > now)
-                .map_or(due, |end| due.min(end));
+            due = end.filter(|&end| end > now).map_or(due, |end| due.min(end));
         }
         due
     }

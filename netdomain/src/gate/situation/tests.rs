@@ -25,7 +25,11 @@ fn path(id: u32, port: &str, side: Side) -> PathInfo {
     PathInfo {
         id: PathId(id),
         port: port.to_owned(),
-        kind: if port == "wlan0" { UplinkKind::Wifi } else { UplinkKind::Wired },
+        kind: if port == "wlan0" {
+            UplinkKind::Wifi
+        } else {
+            UplinkKind::Wired
+        },
         rank: if port == "wlan0" { 2 } else { 1 },
         gateway: GatewayId(0),
         side,
@@ -224,7 +228,10 @@ fn one_way_traffic_that_is_answered_when_asked_is_not_asked_about_often() {
 fn an_idle_session_is_renewed_before_it_dies() {
     let mut bench = Bench::connected();
     let seen = bench.run(10, 130_000);
-    assert!(seen.contains(&(120_010, Action::Initiate(PathId(1)))), "{seen:?}");
+    assert!(
+        seen.contains(&(120_010, Action::Initiate(PathId(1)))),
+        "{seen:?}"
+    );
     bench.heard(1, 130_000);
     bench.run(130_000, 200_000);
     assert!(bench.way().is_some());
@@ -366,7 +373,14 @@ impl Model {
     }
 
     fn check(&self, situation: &Situation, now: u64) -> Result<(), TestCaseError> {
-        let Situation::Tunnelled { gateway, path, kind, side, place } = *situation else {
+        let Situation::Tunnelled {
+            gateway,
+            path,
+            kind,
+            side,
+            place,
+        } = *situation
+        else {
             return Ok(());
         };
         let info = self.paths.get(&path.0);
@@ -374,7 +388,10 @@ impl Model {
         let info = info.unwrap();
         prop_assert_eq!((info.gateway, info.kind, info.side), (gateway, kind, side));
         let heard = self.heard.get(&gateway.0);
-        prop_assert!(heard.is_some(), "tunnelled to a gateway that proved nothing");
+        prop_assert!(
+            heard.is_some(),
+            "tunnelled to a gateway that proved nothing"
+        );
         prop_assert!(!self.asleep, "tunnelled while asleep");
         let proven = self.proven.get(&info.port);
         let holds = proven.is_some_and(|since| now < since + 40_000);

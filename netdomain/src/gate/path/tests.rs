@@ -1,0 +1,252 @@
+//! Segmentation against a reference, coalescing as its inverse.
+
+use proptest::prelude::*;
+use sekisho_control::Place;
+use sekisho_framelink::{GsoType, HEADER_LEN, NetHdr};
+use smoltcp::wire::{EthernetAddress, Ipv4Packet, TcpPacket};
+
+use super::*;
+use crate::gate::admit::{Gatekeeper, Origin};
+use crate::gate::fixture::{GUEST, MTU, SERVER, at, gatekeeper, tcp, tunnelled};
+use crate::gate::packet::Offload;
+
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
+const FIN: u8 = 0x01;
+const CWR: u8 = 0x80;
+
+fn cut(bytes: &[u8], offload: Offload) -> Vec<Vec<u8>> {
+    let packet = Packet::parse(bytes, offload).unwrap();
+    let mut keeper = gatekeeper();
+    let admitted = keeper
+        .admit(packet, Origin::Guest, &tunnelled(Place::Remote), at(1))
+        .unwrap();
+    Segments::new(&admitted, MTU)
+        .map(|segment| {
+            let (headers, payload) = segment.parts();
+            [headers, payload].concat()
+        })
+        .collect()
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 31 + at / 256) as u8).collect()
+}
+
+proptest! {
+    /// Against packets that were built one by one.
+    #[test]
+    fn segments_are_what_a_stack_without_offload_would_send(
+        len in 1usize..60_000,
+        mss in 536u16..1380,
+        sequence in any::<u32>(),
+        flags in prop::sample::select(vec![ACK, ACK | PSH, ACK | FIN, ACK | CWR | PSH]),
+        options in prop::sample::select(vec![0usize, 12, 40]),
+    ) {
+        let payload = noise(len);
+        let options = vec![1; options];
+        let mss = mss.min(MTU - 40 - options.len() as u16);
+        let (from, to) = ((GUEST, 4000), (SERVER, 443));
+        let whole = tcp(from, to, (sequence, 7), flags, &options, &payload);
+        let segments = cut(&whole, Offload::Tcp { mss });
+        let pieces: Vec<_> = payload.chunks(usize::from(mss)).collect();
+        prop_assert_eq!(segments.len(), pieces.len());
+        let last = pieces.len() - 1;
+        for (index, (segment, piece)) in segments.iter().zip(&pieces).enumerate() {
+            let offset = (index * usize::from(mss)) as u32;
+            let mut flags = flags;
+            if index != last {
+                flags &= !(PSH | FIN);
+            }
+            if index != 0 {
+                flags &= !CWR;
+            }
+            let place = (sequence.wrapping_add(offset), 7);
+            let mut expected = tcp(from, to, place, flags, &options, piece);
+            let mut ip = Ipv4Packet::new_unchecked(&mut expected);
+            ip.set_ident(0x1234u16.wrapping_add(index as u16));
+            ip.fill_checksum();
+            prop_assert_eq!(segment, &expected, "segment {}", index);
+        }
+    }
+
+    /// Whatever is cut and opened again arrives as it was sent, in as few frames as possible.
+    #[test]
+    fn coalescing_undoes_segmentation(
+        len in 1usize..120_000,
+        mss in 536usize..1380,
+        push in any::<bool>(),
+        swap in prop::option::of(0usize..20),
+    ) {
+        let payload = noise(len);
+        let mut sequence = 1u32;
+        let mut packets = Vec::new();
+        let pieces = payload.chunks(mss).count();
+        for (index, piece) in payload.chunks(mss).enumerate() {
+            let flags = if push && index == pieces - 1 { ACK | PSH } else { ACK };
+            packets.push(tcp((SERVER, 443), (GUEST, 4000), (sequence, 9), flags, &[], piece));
+            sequence += piece.len() as u32;
+        }
+        let swapped = swap.filter(|&at| at + 1 < packets.len());
+        if let Some(at) = swapped {
+            packets.swap(at, at + 1);
+        }
+        let frames = coalesce(&packets);
+        let mut assembled = vec![0; len];
+        let mut covered = 0;
+        for (header, frame) in &frames {
+            let bytes = completed(header, frame);
+            let segment = TcpPacket::new_checked(&bytes[20..]).unwrap();
+            let start = (segment.seq_number().0 - 1) as usize;
+            let data = segment.payload();
+            assembled[start..start + data.len()].copy_from_slice(data);
+            covered += data.len();
+            prop_assert!(bytes.len() <= 65_535);
+            prop_assert_eq!(header.gso() == Some(GsoType::TcpV4), data.len() > mss);
+        }
+        prop_assert_eq!(covered, len);
+        prop_assert_eq!(assembled, payload);
+        if swapped.is_none() {
+            let per_frame = (65_535 - 40) / mss;
+            prop_assert_eq!(frames.len(), pieces.div_ceil(per_frame.min(64)));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Frames(Vec<(NetHdr, Vec<u8>)>);
+
+impl Deliver for Frames {
+    fn deliver(&mut self, prefix: &[u8], payload: &[&[u8]]) {
+        let (header, start) = prefix.split_first_chunk::<HEADER_LEN>().unwrap();
+        let mut frame = start.to_vec();
+        for piece in payload {
+            frame.extend_from_slice(piece);
+        }
+        self.0.push((NetHdr::parse(header), frame));
+    }
+}
+
+fn open_flow(keeper: &mut Gatekeeper) {
+    let bytes = tcp((GUEST, 4000), (SERVER, 443), (1, 1), ACK, &[], b"");
+    let packet = Packet::parse(&bytes, Offload::None).unwrap();
+    keeper
+        .admit(packet, Origin::Guest, &tunnelled(Place::Remote), at(1))
+        .unwrap();
+}
+
+fn coalesce(packets: &[Vec<u8>]) -> Vec<(NetHdr, Vec<u8>)> {
+    let mut keeper = gatekeeper();
+    open_flow(&mut keeper);
+    let ethernet = Ethernet {
+        guest: EthernetAddress([2, 0, 0, 0, 0, 1]),
+        gate: EthernetAddress([2, 0, 0, 0, 0, 2]),
+    };
+    let mut coalescer = Coalescer::new(ethernet, MTU);
+    let mut frames = Frames::default();
+    for bytes in packets {
+        let packet = Packet::parse(bytes, Offload::None).unwrap();
+        let admitted = keeper
+            .admit(packet, Origin::Tunnel, &tunnelled(Place::Remote), at(1))
+            .unwrap();
+        coalescer.offer(&admitted, &mut frames);
+    }
+    coalescer.flush(&mut frames);
+    frames.0
+}
+
+/// The packet in a frame, its checksum completed as the guest would, both checksums checked.
+fn completed(header: &NetHdr, frame: &[u8]) -> Vec<u8> {
+    let mut bytes = frame[14..].to_vec();
+    assert!(
+        Ipv4Packet::new_checked(&bytes[..])
+            .unwrap()
+            .verify_checksum()
+    );
+    if header.needs_csum() {
+        assert_eq!((header.csum_start, header.csum_offset), (34, 16));
+        let sum = !smoltcp::wire::checksum::data(&bytes[20..]);
+        bytes[36..38].copy_from_slice(&sum.to_be_bytes());
+    }
+    let segment = TcpPacket::new_checked(&bytes[20..]).unwrap();
+    assert!(segment.verify_checksum(&SERVER.into(), &GUEST.into()));
+    bytes
+}
+
+/// `MSS` option with this value, padded to four bytes by itself.
+fn mss_option(mss: u16) -> [u8; 4] {
+    let [high, low] = mss.to_be_bytes();
+    [2, 4, high, low]
+}
+
+#[test]
+fn the_mss_is_clamped_both_ways_and_only_down() {
+    for (offered, seen) in [(1460, 1380), (1380, 1380), (536, 536)] {
+        for shift in [0, 1] {
+            // An option at an odd offset: NOP first, and three behind.
+            let mut options = vec![1; shift];
+            options.extend_from_slice(&mss_option(offered));
+            options.resize(if shift == 0 { 4 } else { 8 }, 1);
+            let syn = tcp((GUEST, 4000), (SERVER, 443), (1, 0), 0x02, &options, b"");
+            let out = cut(&syn, Offload::None).remove(0);
+            let at = 40 + shift + 2;
+            assert_eq!(out[at..at + 2], u16::to_be_bytes(seen));
+            let segment = TcpPacket::new_checked(&out[20..]).unwrap();
+            assert!(segment.verify_checksum(&GUEST.into(), &SERVER.into()));
+
+            let answer = tcp((SERVER, 443), (GUEST, 4000), (1, 2), 0x12, &options, b"");
+            let (header, frame) = coalesce(&[answer]).remove(0);
+            let bytes = completed(&header, &frame);
+            assert_eq!(bytes[at..at + 2], u16::to_be_bytes(seen));
+        }
+    }
+}
+
+#[test]
+fn a_segment_with_a_broken_checksum_is_never_vouched_for() {
+    let segment = |sequence| {
+        tcp(
+            (SERVER, 443),
+            (GUEST, 4000),
+            (sequence, 9),
+            ACK,
+            &[],
+            &[7; 1000],
+        )
+    };
+    let mut broken = segment(1001);
+    broken[500] ^= 1;
+    let frames = coalesce(&[segment(1), broken.clone(), segment(2001)]);
+    assert_eq!(frames.len(), 3);
+    assert_eq!(
+        frames[1].1[14..],
+        broken,
+        "as it came, for the guest to judge"
+    );
+    assert!(!frames[1].0.needs_csum());
+}
+
+#[test]
+fn other_flows_acknowledgements_and_options_do_not_join() {
+    let base = |port, sequence, acknowledgement, options: &[u8]| {
+        let place = (sequence, acknowledgement);
+        tcp(
+            (SERVER, 443),
+            (GUEST, port),
+            place,
+            ACK,
+            options,
+            &[7; 1000],
+        )
+    };
+    let mut keeper_flows = vec![
+        base(4000, 1, 9, &[]),
+        base(4000, 1001, 10, &[]),
+        base(4000, 2001, 10, &[1; 4]),
+        base(4000, 4001, 10, &[1; 4]),
+    ];
+    assert_eq!(coalesce(&keeper_flows).len(), 4);
+    keeper_flows.truncate(1);
+    keeper_flows.push(base(4000, 1001, 9, &[]));
+    assert_eq!(coalesce(&keeper_flows).len(), 1);
+}
