@@ -9,6 +9,7 @@
 //! Some benchmarks need a second process: a line in [`PARTS`], which the program runs as
 //! `sekisho-bench part NAME …` (see [`part::start`]).
 
+pub mod device;
 pub mod link;
 pub mod part;
 pub mod report;
@@ -37,11 +38,18 @@ pub struct Bench {
 }
 
 /// All benchmarks, in the order in which `all` runs them.
-pub const BENCHES: &[Bench] = &[Bench {
-    name: "link",
-    about: "the frame link, against a bare SEQPACKET loop",
-    run: link::run,
-}];
+pub const BENCHES: &[Bench] = &[
+    Bench {
+        name: "link",
+        about: "the frame link, against a bare SEQPACKET loop",
+        run: link::run,
+    },
+    Bench {
+        name: "device",
+        about: "virtio-net alone, against the bare frame link",
+        run: device::run,
+    },
+];
 
 /// A second process of a benchmark.
 #[derive(Debug, Clone, Copy)]

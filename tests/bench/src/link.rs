@@ -25,13 +25,13 @@ use crate::{
 pub const PEER: &str = "link-peer";
 
 /// Slices of one run, in which the contenders take turns; the best of each counts.
-const SLICES: usize = 4;
+const SLICES: usize = 8;
 
 /// How long one slice sends.
-const SEND_FOR: Duration = Duration::from_millis(80);
+const SEND_FOR: Duration = Duration::from_millis(50);
 
 /// Round trips of one slice.
-const ROUND_TRIPS: usize = 500;
+const ROUND_TRIPS: usize = 300;
 
 /// Ours must move at least this much of what the bare loop moves.
 const LIMIT: f64 = 0.9;
@@ -121,6 +121,7 @@ fn end(contender: Contender, size: Size, socket: OwnedFd) -> Result<Box<dyn End>
 
 /// Measures.
 pub fn run(options: Options) -> Result<Report, BenchError> {
+    let _seat = part::Seat::take(0)?;
     let mut report = Report::of("link");
     let mut table = Table::new(
         format!(
@@ -264,7 +265,6 @@ fn start(
     size: Size,
     task: Task,
 ) -> Result<(Box<dyn End>, part::Part), BenchError> {
-    part::pin(0)?;
     let (here, there) = pair()?;
     let arguments = [json(&contender)?, json(&size)?, json(&task)?];
     let peer = part::start(PEER, &arguments, there)?;
@@ -335,7 +335,7 @@ pub fn peer(arguments: &[String]) -> Result<(), BenchError> {
         .as_fd()
         .try_clone_to_owned()
         .map_err(BenchError::system("take the socket"))?;
-    part::pin(1)?;
+    let _seat = part::Seat::take(1)?;
     let mut end = end(contender, size, socket)?;
 
     let mut frames = end.take()? as u64;

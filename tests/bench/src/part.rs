@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    thread::{CpuSet, sched_setaffinity},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
     time::{ClockId, clock_gettime},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -59,15 +59,46 @@ pub fn tell<M: Serialize>(measurement: &M) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Pins the calling thread to one core, so that pairs run alike.
-pub fn pin(core: usize) -> Result<(), BenchError> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores).map_err(|_| {
-        BenchError::Missing(format!(
-            "this benchmark needs processor core {core}; run it on a machine with two cores"
-        ))
-    })
+/// A processor core of one's own, as far as the system gives it; given back on drop.
+#[derive(Debug)]
+#[must_use = "the core is given back on drop"]
+pub struct Seat {
+    before: CpuSet,
+}
+
+impl Seat {
+    /// Pins the calling thread to a core, so that pairs run alike, and puts it before all ordinary
+    /// threads where the system allows it, so that the rest of the machine disturbs a short
+    /// measurement less. Whoever sits there must sleep now and then; the kernel stops it for 50 ms
+    /// of each second otherwise.
+    pub fn take(core: usize) -> Result<Self, BenchError> {
+        let before = sched_getaffinity(None).map_err(BenchError::system("ask for the cores"))?;
+        let mut cores = CpuSet::new();
+        cores.set(core);
+        sched_setaffinity(None, &cores).map_err(|_| {
+            BenchError::Missing(format!(
+                "this benchmark needs processor core {core}; run it on a machine with two cores"
+            ))
+        })?;
+        schedule(libc::SCHED_FIFO, 1);
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        schedule(libc::SCHED_OTHER, 0);
+        // The cores were ours before; there is nobody to tell if they are gone.
+        let _ = sched_setaffinity(None, &self.before);
+    }
+}
+
+/// Without the privilege it does nothing, and the measurement is just noisier.
+fn schedule(policy: i32, sched_priority: i32) {
+    let parameter = libc::sched_param { sched_priority };
+    // SAFETY: the parameter is valid for the call, which changes only how this thread is
+    // scheduled.
+    unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
 }
 
 /// Processor time that this process has used so far.
