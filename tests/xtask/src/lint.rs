@@ -48,9 +48,9 @@ fn deny() -> Result<bool, Failure> {
         "--log-level",
         "error",
         "--workspace",
-        "check",
         "--config",
         ".cargo/deny.toml",
+        "check",
     ];
     let rules = quiet(
         cargo()
