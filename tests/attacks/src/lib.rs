@@ -1,1 +1,152 @@
-//! tests: attacks.
+//! Attacks that must fail, each against the real programs in network namespaces. The tests are in
+//! `tests/attacks`, one module an attack, named by its number in the catalogue; this is the stage
+//! that they share.
+//!
+//! Each test ends in [`Scene::holds`]: the oracle is green, the guest's canary was seen inside the
+//! tunnel (so the search works), and then the positive control: a deliberate leak on the same wires
+//! turns the same oracle red.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "this is part of tests, which fail by panicking"
+)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sekisho_lab::{
+    Cafe, Canary, Lab, NetLaptop, Options, Recordings, address as at,
+    oracle::{Canaries, Verdict, count_canaries},
+    programs,
+};
+
+/// Two laptops with their worlds fill a machine of two cores; more would only wait for each other.
+static SEATS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+
+/// A world for one test.
+#[derive(Debug)]
+pub struct Scene {
+    /// The world.
+    pub lab: Lab,
+    canaries: Mutex<Vec<Canary>>,
+    _seat: MutexGuard<'static, ()>,
+}
+
+/// Says why a test cannot run here, if so.
+pub fn skipped() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: network namespaces need root");
+        return true;
+    }
+    if let Err(error) = programs() {
+        // A machine that is asked to run these tests must not pass without them.
+        assert!(std::env::var_os("CI").is_none(), "{error}");
+        eprintln!("skipped: {error}");
+        return true;
+    }
+    false
+}
+
+/// Unwraps with the error's own words.
+pub fn must<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl Scene {
+    /// The usual cafe, with the laptop's second cable pulled; `None` where it cannot be.
+    pub fn cafe() -> Option<Self> {
+        Self::with(Cafe::default())
+    }
+
+    /// A cafe that its owner or an attacker set up.
+    pub fn with(cafe: Cafe) -> Option<Self> {
+        if skipped() {
+            return None;
+        }
+        let seat = SEATS
+            .iter()
+            .find_map(|seat| seat.try_lock().ok())
+            .unwrap_or_else(|| SEATS[0].lock().unwrap_or_else(PoisonError::into_inner));
+        let lab = must(Lab::start(Options {
+            cafe,
+            ..Options::default()
+        }));
+        must(lab.unplug(at::ETH1));
+        let canaries = Mutex::new(vec![lab.canary().clone()]);
+        Some(Self {
+            lab,
+            canaries,
+            _seat: seat,
+        })
+    }
+
+    /// A further canary that the oracle is to look for.
+    pub fn canary(&self) -> Canary {
+        let canary = must(Canary::random());
+        self.look_for(&canary);
+        canary
+    }
+
+    fn look_for(&self, canary: &Canary) {
+        self.canaries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(canary.clone());
+    }
+
+    fn judge(&self) -> (Recordings, Verdict, Canaries) {
+        let canaries =
+            Canaries::new(&*self.canaries.lock().unwrap_or_else(PoisonError::into_inner));
+        let (recordings, verdict) = must(self.lab.judge(&canaries));
+        (recordings, verdict, canaries)
+    }
+
+    /// The end of a test: no leak; canaries inside the tunnel where `expects` says so; and the same
+    /// oracle goes red on a deliberate leak.
+    pub fn holds(&self, laptop: &NetLaptop<'_>, expects: Expects) -> Recordings {
+        self.look_for(laptop.canary());
+        let (recordings, verdict, canaries) = self.judge();
+        assert!(verdict.holds(), "{verdict}");
+        let inside = must(count_canaries(must(recordings.get("tunnel")), &canaries));
+        match expects {
+            Expects::Tunnelled => {
+                assert!(verdict.tunnelled > 0, "nothing left through the tunnel");
+                assert!(
+                    inside > 0,
+                    "no canary inside the tunnel: the search proves nothing"
+                );
+            }
+            Expects::Closed => assert_eq!(inside, 0, "something reached the gateway"),
+            Expects::Silent => assert_eq!(verdict.frames, 0, "{verdict}"),
+        }
+
+        must(self.lab.capture());
+        must(laptop.leak(at::ETH0));
+        let (_, control, _) = self.judge();
+        assert!(
+            control
+                .listed
+                .iter()
+                .any(|leak| leak.what.contains("a canary in clear"))
+                && control
+                    .listed
+                    .iter()
+                    .any(|leak| leak.what.contains("the guest's MAC")),
+            "the oracle does not see a deliberate leak: {control}"
+        );
+        recordings
+    }
+}
+
+/// What a test ends with, besides no leak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expects {
+    /// The guest's canary was seen inside the tunnel.
+    Tunnelled,
+    /// Nothing of the guest's reached the gateway.
+    Closed,
+    /// No frame at all was on any outside wire.
+    Silent,
+}

@@ -42,6 +42,11 @@ impl Event {
             .unwrap_or_default()
     }
 
+    /// A field that is true or false.
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        self.said.get(key).and_then(Value::as_bool)
+    }
+
     /// Whether it is this report of this process.
     pub fn is(&self, from: &str, report: &str) -> bool {
         self.from == from && self.text("report") == report

@@ -121,6 +121,7 @@ pub struct Lab {
     servers: Vec<Process>,
     launcher: Launcher,
     moves: Mutex<Vec<Move>>,
+    generation: AtomicU32,
 }
 
 /// A cable was plugged in or pulled.
@@ -146,7 +147,7 @@ impl Lab {
             Some(dir) => dir,
             None => fresh_dir()?,
         };
-        for folder in ["logs", "captures", "groupware"] {
+        for folder in ["logs", "groupware"] {
             std::fs::create_dir_all(dir.join(folder))
                 .map_err(LabError::io("make the lab's folder"))?;
         }
@@ -174,6 +175,7 @@ impl Lab {
             servers: Vec::new(),
             launcher,
             moves: Mutex::new(Vec::new()),
+            generation: AtomicU32::new(1),
         };
         lab.connect_laptop()?;
         lab.serve()?;
@@ -271,7 +273,8 @@ impl Lab {
         self.captures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn capture(&self) -> Result<(), LabError> {
+    /// Starts all captures, after [`Lab::stop_captures`] anew and in a folder of their own.
+    pub fn capture(&self) -> Result<(), LabError> {
         let mut captures = Vec::new();
         let mut wanted = Vec::new();
         for cable in &self.topology.cables {
@@ -290,8 +293,11 @@ impl Lab {
         }
         let inner = ("gateway", service::WIREGUARD_INTERFACE);
         wanted.push(("tunnel".to_owned(), inner, Point::P2, Direction::Both));
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed);
+        let dir = self.dir.join(format!("captures-{generation}"));
+        std::fs::create_dir_all(&dir).map_err(LabError::io("make the captures' folder"))?;
         for (name, (node, interface), point, direction) in wanted {
-            let file = self.dir.join("captures").join(format!("{name}.pcap"));
+            let file = dir.join(format!("{name}.pcap"));
             captures.push(Capture::start(
                 &self.launcher,
                 &self.spaces[node],
@@ -316,7 +322,7 @@ impl Lab {
         Ok(Recordings { list })
     }
 
-    /// The lab's folder: `logs`, `captures`, configuration files.
+    /// The lab's folder: `logs`, `captures-1` and further, configuration files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -193,7 +193,7 @@ impl<'l> NetLaptop<'l> {
     /// at boot. Needed again when the tap joint was started anew.
     pub fn plug_guest(&self) -> Result<(), LabError> {
         self.wait_event(0, "link up", UP_LIMIT, |event| {
-            event.is("vmm", "link") && event.said.get("up") == Some(&serde_json::Value::Bool(true))
+            event.is("vmm", "link") && event.flag("up") == Some(true)
         })?;
         let mac = at::GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
         self.guest(&["ip", "link", "set", "lo", "up"])?.ok()?;
@@ -267,7 +267,7 @@ impl<'l> NetLaptop<'l> {
 
     /// A packet socket on the guest's NIC.
     pub fn guest_packets(&self) -> Result<PacketSocket, LabError> {
-        PacketSocket::open(&self.guest, NIC).map_err(LabError::io("open a packet socket"))
+        PacketSocket::open(&self.guest, NIC).map_err(opening())
     }
 
     /// The namespace in which the uplink holds the cables.
@@ -304,8 +304,19 @@ impl<'l> NetLaptop<'l> {
     /// A deliberate leak, for the positive control: a frame of the guest's with its canary, put on
     /// the laptop's wire past all that stands between.
     pub fn leak(&self, interface: &str) -> Result<(), LabError> {
-        let wire = PacketSocket::open(&self.uplink_space()?, interface)
-            .map_err(LabError::io("open a packet socket"))?;
+        let held = self
+            .uplink_space()
+            .and_then(|space| PacketSocket::open(&space, interface).map_err(opening()));
+        let wire = match held {
+            Ok(wire) => wire,
+            // No uplink runs: the cable is still where it was at power-on.
+            Err(_) => {
+                self.lab
+                    .run("laptop", &["ip", "link", "set", interface, "up"])?
+                    .ok()?;
+                PacketSocket::open(self.lab.space("laptop")?, interface).map_err(opening())?
+            }
+        };
         let from = std::net::SocketAddrV4::new(at::GUEST, 40_000);
         let to = std::net::SocketAddrV4::new(at::DECOY_DNS, 53);
         let frame = udp_frame(
@@ -316,6 +327,10 @@ impl<'l> NetLaptop<'l> {
         );
         wire.send(&frame).map_err(LabError::io("leak a frame"))
     }
+}
+
+fn opening() -> impl FnOnce(std::io::Error) -> LabError {
+    LabError::io("open a packet socket")
 }
 
 impl Drop for NetLaptop<'_> {

@@ -1,0 +1,50 @@
+//! T12: the guest asks the LAN's resolver and public ones, by DNS, DNS over TLS and DNS over HTTPS.
+
+use std::time::Duration;
+
+use sekisho_attacks::{Expects, Scene, must};
+use sekisho_lab::{NetLaptop, Setup, oracle::count_frames};
+
+#[test]
+fn t12_no_resolver_but_the_gates_own() {
+    let Some(scene) = Scene::cafe() else { return };
+    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
+    must(laptop.page(Duration::from_secs(10)));
+    let name = format!("{}.example", laptop.canary().hex());
+    for resolver in ["192.168.43.1", "8.8.8.8", "198.51.100.53"] {
+        let mark = laptop.events().mark();
+        let command = [
+            "timeout", "2", "busybox", "nslookup", "-type=a", &name, resolver,
+        ];
+        let asked = must(laptop.guest(&command));
+        assert!(!asked.success(), "{asked}");
+        must(laptop.wait_refused(mark, "default-deny", &format!("udp {resolver}:53")));
+    }
+    for url in [
+        "https://198.51.100.53/dns-query",
+        "https://198.51.100.53:853/",
+        "http://198.51.100.53:53/",
+    ] {
+        let mark = laptop.events().mark();
+        let asked = must(laptop.guest(&["curl", "-sk", "-m", "2", url]));
+        assert!(!asked.success(), "{asked}");
+        must(laptop.wait_refused(mark, "default-deny", "tcp 198.51.100.53:"));
+    }
+    // Names outside policy's domains are nobody's business either.
+    let asked = must(laptop.guest(&["timeout", "5", "busybox", "nslookup", "-type=a", &name]));
+    assert!(!asked.success(), "{asked}");
+    let visits = must(scene.lab.guestbook("internet")).visits();
+    assert!(visits.is_empty(), "{visits:?}");
+    let recordings = scene.holds(&laptop, Expects::Tunnelled);
+    // Not even inside the tunnel, but to LGWAN's own resolver.
+    let strangers = must(count_frames(must(recordings.get("tunnel")), |packet| {
+        let dns = packet.len() > 24
+            && packet[0] == 0x45
+            && [[0, 53], [3, 85]].contains(&[packet[22], packet[23]]);
+        dns && packet[16..20] != [10, 12, 0, 53] && packet[16..20] != [10, 250, 7, 23]
+    }));
+    assert_eq!(
+        strangers, 0,
+        "a stranger's resolver was asked through the tunnel"
+    );
+}

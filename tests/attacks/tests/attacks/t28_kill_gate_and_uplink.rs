@@ -1,0 +1,73 @@
+//! T28: gate and uplink are killed with SIGKILL at random points, a hundred times, under traffic.
+
+use std::time::{Duration, Instant};
+
+use sekisho_attacks::{Expects, Scene, must};
+use sekisho_lab::{NetLaptop, Part, Setup};
+
+const KILLS: usize = 100;
+
+/// What the catalogue grants.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+#[test]
+fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
+    let Some(scene) = Scene::cafe() else { return };
+    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
+    must(laptop.page(Duration::from_secs(10)));
+    let canary = laptop.canary().hex();
+    // A packet each 5 ms with the canary as its pattern, and streams both ways.
+    let _ping = must(laptop.guest_spawn(
+        "ping",
+        &[
+            "ping",
+            "-q",
+            "-i",
+            "0.005",
+            "-s",
+            "256",
+            "-p",
+            &canary,
+            "10.12.10.5",
+        ],
+    ));
+    let script = format!(
+        "while :; do curl -s -m 2 -o /dev/null 'http://10.12.10.5/download?rate=2000000&canary={canary}'; \
+         yes {canary} | head -c 300000 | curl -s -m 2 -o /dev/null -T - http://10.12.10.6/; done"
+    );
+    let _streams = must(laptop.guest_spawn("streams", &["sh", "-c", &script]));
+
+    let mut outages = Vec::new();
+    for kill in 0..KILLS {
+        let mut random = [0; 2];
+        must(getrandom::fill(&mut random));
+        let part = if random[0] & 1 == 0 {
+            Part::Gate
+        } else {
+            Part::Uplink
+        };
+        // The random point: anywhere in start, handshake, traffic.
+        std::thread::sleep(Duration::from_millis(u64::from(random[1]) / 2));
+        let mark = laptop.events().mark();
+        let start = Instant::now();
+        must(laptop.kill(part));
+        let back = laptop.wait_tunnel(mark, BACK_WITHIN);
+        assert!(
+            back.is_ok(),
+            "kill {kill} of {part:?}: {}",
+            back.map_or_else(|e| e.to_string(), |_| String::new())
+        );
+        outages.push(start.elapsed());
+        if kill % 20 == 19 {
+            must(laptop.wait_page(BACK_WITHIN));
+        }
+    }
+    outages.sort_unstable();
+    eprintln!(
+        "{KILLS} kills: back after {:?} (median), {:?} (longest)",
+        outages[KILLS / 2],
+        outages[KILLS - 1]
+    );
+    must(laptop.wait_page(BACK_WITHIN));
+    scene.holds(&laptop, Expects::Tunnelled);
+}
