@@ -114,6 +114,9 @@ pub enum UplinkError {
     /// The packet filter.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// The packet filter is not the one that was loaded.
+    #[error("somebody changed the packet filter; the uplink ends and loads it at its next start")]
+    RulesChanged,
     /// The process could not be closed in.
     #[error(transparent)]
     Sandbox(#[from] sekisho_sandbox::SandboxError),

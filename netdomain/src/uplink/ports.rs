@@ -504,3 +504,6 @@ impl Port {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

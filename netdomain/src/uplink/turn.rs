@@ -24,7 +24,7 @@ use super::{
     Endpoints, NetlinkError, UplinkError,
     dhcp::{Client, Socket, Step},
     gate_ended,
-    netlink::{HostRoute, LinkEvent, LinkEvents, Routing, Sets},
+    netlink::{HostRoute, LinkEvent, LinkEvents, Routing, RuleWatch, Sets},
     ports::{Action, Event, Ports},
     sockets::{open_beacon, open_path},
     supervisor,
@@ -44,6 +44,7 @@ const CONTROL: u64 = 0;
 const GATE: u64 = 1;
 const LINKS: u64 = 2;
 const SIGNAL: u64 = 3;
+const RULES: u64 = 4;
 /// From here on: the DHCP socket of the port with index `token - DHCP`.
 const DHCP: u64 = 16;
 
@@ -57,6 +58,7 @@ pub(super) struct Turn {
     routing: Routing,
     sets: Sets,
     links: LinkEvents,
+    rules: RuleWatch,
     terminate: UnixStream,
     clients: BTreeMap<u32, (Client, Socket)>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well.
@@ -116,6 +118,7 @@ impl Turn {
             routing,
             sets: Sets::open()?,
             links,
+            rules: RuleWatch::open()?,
             terminate,
             clients: BTreeMap::new(),
             paths: BTreeMap::new(),
@@ -127,6 +130,7 @@ impl Turn {
         turn.watch(&turn.control, CONTROL)?;
         turn.watch(&turn.links, LINKS)?;
         turn.watch(&turn.terminate, SIGNAL)?;
+        turn.watch(&turn.rules, RULES)?;
         Ok(turn)
     }
 
@@ -154,8 +158,14 @@ impl Turn {
         self.feed(Event::GateAttached)
     }
 
-    /// Runs until told to end, or until the supervisor is gone.
+    /// Runs until told to end, or until something is not as it must be. Either way the links go
+    /// down; the packet filter stays.
     pub(super) fn run(&mut self) -> Result<(), UplinkError> {
+        let served = self.serve();
+        served.and(self.feed(Event::Suspend))
+    }
+
+    fn serve(&mut self) -> Result<(), UplinkError> {
         let mut ready = Vec::with_capacity(64);
         while !self.ending {
             let wait = self.wait();
@@ -171,6 +181,8 @@ impl Turn {
                     CONTROL => self.on_control()?,
                     GATE => self.on_gate()?,
                     SIGNAL => self.ending = true,
+                    RULES if self.rules.changed() => return Err(UplinkError::RulesChanged),
+                    RULES => {}
                     LINKS => {}
                     token => {
                         let index = u32::try_from(token.saturating_sub(DHCP)).unwrap_or(0);
@@ -181,7 +193,7 @@ impl Turn {
             self.on_time()?;
         }
         tracing::info!("ending: links go down, the packet filter stays");
-        self.feed(Event::Suspend)
+        Ok(())
     }
 
     fn wait(&self) -> Option<Timespec> {

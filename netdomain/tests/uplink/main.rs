@@ -110,7 +110,7 @@ fn a_lease_gives_a_path_to_the_gateway() {
     );
 }
 
-/// T01: routes by DHCP (TunnelVision). The first with the two halves of the world, the second with
+/// T01: routes by DHCP (CVE-2024-3661). The first with the two halves of the world, the second with
 /// a host of the LGWAN.
 #[test]
 fn t01_routes_of_the_lease_are_ignored_and_reported() {
@@ -155,7 +155,7 @@ fn t01_routes_of_the_lease_are_ignored_and_reported() {
     }
 }
 
-/// T03: a lease whose prefix covers the LGWAN and half of the internet (TunnelCrack LocalNet).
+/// T03: a lease whose prefix covers the LGWAN and half of the internet (CVE-2023-36672).
 #[test]
 fn t03_a_wide_prefix_changes_no_route() {
     if cannot_run("t03_a_wide_prefix_changes_no_route") {
@@ -188,7 +188,7 @@ fn the_packet_filter_lets_nothing_else_out_or_in() {
     }
     let mut wire = Wire::new();
     wire.serve_dhcp(RANGE, &[ROUTER]);
-    let (_uplink, _gate, path) = leased(&wire);
+    let (uplink, _gate, path) = leased(&wire);
     let address = path.local_addr().unwrap().ip().to_string();
     let other_port = wire.udp("203.0.113.10:53");
     let neighbour = wire.udp("192.168.43.1:9999");
@@ -205,11 +205,37 @@ fn the_packet_filter_lets_nothing_else_out_or_in() {
     assert!(!arrives(&wire, &address, &neighbour));
     assert!(!inward());
 
-    // The same without the rules: the check can fail.
+    // The same without the rules, and without the uplink, which would not stand for it: the check
+    // can fail.
+    drop(uplink);
     wire.nft_host(&["flush", "ruleset"]);
     assert!(arrives(&wire, &address, &other_port));
     assert!(arrives(&wire, &address, &neighbour));
     assert!(inward());
+}
+
+/// T30: somebody with the power to do so flushes the rules. The uplink ends, and takes the links
+/// down; its next start loads them again.
+#[test]
+fn t30_without_its_rules_the_uplink_ends() {
+    if cannot_run("t30_without_its_rules_the_uplink_ends") {
+        return;
+    }
+    let mut wire = Wire::new();
+    wire.serve_dhcp(RANGE, &[ROUTER]);
+    let (uplink, gate, path) = leased(&wire);
+    wire.nft_host(&["flush", "ruleset"]);
+    receive(&gate, "the loss of the carrier", |message, _| {
+        matches!(message, UplinkToGate::CarrierLost { .. })
+    });
+    assert!(!uplink.end().success());
+    assert!(path.send(b"late").is_err());
+    assert!(!wire.ip_host("link show eth0").contains("LOWER_UP"));
+
+    let gateway = wire.udp(GATEWAY);
+    let (_uplink, _gate, path) = leased(&wire);
+    round_trip(&path, &gateway);
+    assert!(wire.nft_host(&["list", "ruleset"]).contains("policy drop"));
 }
 
 /// T09, and more: ARP is answered to the next hop alone.

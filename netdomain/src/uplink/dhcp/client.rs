@@ -387,3 +387,6 @@ fn option_name(code: u8) -> &'static str {
         _ => "not asked for",
     }
 }
+
+#[cfg(test)]
+mod tests;

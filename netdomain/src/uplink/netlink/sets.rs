@@ -1,16 +1,26 @@
-//! Adds and removes single ports in the sets of the packet filter.
+//! Adds and removes single ports in the sets of the packet filter, and watches that its rules stay.
 //!
 //! The rules themselves are loaded once, by `nft`, before the sandbox closes. What changes while
 //! the uplink runs is only which ports are in a set; that is two netlink messages, written here, so
 //! that no `nft` process needs to be kept or started later. Layout: `linux/netfilter/nf_tables.h`.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::Ipv4Addr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
-use rustix::{io::Errno, net::netlink};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SocketFlags, SocketType, bind,
+        netlink::{self, SocketAddrNetlink},
+        recv, socket_with,
+    },
+};
 
 use super::{
-    NetlinkError, Requests, failed,
-    wire::{ACK, CREATE, REQUEST, Writer},
+    DATAGRAM, NetlinkError, Requests, failed, retry,
+    wire::{ACK, CREATE, REQUEST, Writer, messages},
 };
 use crate::uplink::rules::TABLE;
 
@@ -48,6 +58,11 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_ELEMENT: u16 = (NFTABLES << 8) | 0x0c;
 const DELETE_ELEMENT: u16 = (NFTABLES << 8) | 0x0e;
+
+/// `NFT_MSG_NEWGEN`: the mark after each change.
+const NEW_GENERATION: u16 = (NFTABLES << 8) | 0x0f;
+/// `NFNLGRP_NFTABLES` as a mask.
+const GROUP_RULES: u32 = 1 << 6;
 
 /// `NFTA_SET_ELEM_LIST_*`.
 const LIST_TABLE: u16 = 1;
@@ -127,6 +142,53 @@ impl Sets {
         let end = self.requests.next_sequence();
         batch.message(BATCH_END, REQUEST, end, |m| m.raw(&generic(0, NFTABLES)));
         self.requests.acknowledged(&batch, sequence)
+    }
+}
+
+/// The socket that tells of changes of the packet filter, whoever makes them.
+#[derive(Debug)]
+pub(crate) struct RuleWatch {
+    socket: OwnedFd,
+    buffer: Box<[u8]>,
+}
+
+impl RuleWatch {
+    /// Subscribes, in the caller's network namespace.
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(netlink::NETFILTER),
+        )
+        .map_err(failed("open a netlink socket"))?;
+        bind(&socket, &SocketAddrNetlink::new(0, GROUP_RULES))
+            .map_err(failed("subscribe to changes of the packet filter"))?;
+        Ok(Self {
+            socket,
+            buffer: vec![0; DATAGRAM].into_boxed_slice(),
+        })
+    }
+
+    /// Whether tables, chains, rules or sets were changed since the last look. Our own changes are
+    /// of elements of sets alone. Where news were lost, the worst is assumed.
+    pub(crate) fn changed(&mut self) -> bool {
+        loop {
+            let read = retry(|| recv(&self.socket, &mut *self.buffer, RecvFlags::empty()));
+            let Ok((length, _)) = read else {
+                return read.err() != Some(Errno::AGAIN);
+            };
+            let own = [NEW_ELEMENT, DELETE_ELEMENT, NEW_GENERATION];
+            if messages(&self.buffer[..length]).any(|message| !own.contains(&message.kind)) {
+                return true;
+            }
+        }
+    }
+}
+
+impl AsFd for RuleWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

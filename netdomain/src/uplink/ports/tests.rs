@@ -1,0 +1,235 @@
+//! The machine against a model of the kernel and the gate: what is open, and on what grounds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{super::endpoints::sample, *};
+
+fn link(index: u32, carrier: bool, losses: u32) -> Link {
+    Link {
+        index,
+        name: format!("eth{index}"),
+        mac: [2, 0, 0, 0, 0, 1],
+        up: true,
+        carrier,
+        losses,
+    }
+}
+
+fn lease(last: u8) -> Lease {
+    Lease {
+        address: Ipv4Addr::new(192, 168, 43, last),
+        prefix: 24,
+        router: Ipv4Addr::new(192, 168, 43, 1),
+        server: Ipv4Addr::new(192, 168, 43, 1),
+    }
+}
+
+/// What the actions have made of the world.
+#[derive(Debug, Default)]
+struct World {
+    /// Paths that are open, with port and side.
+    sockets: BTreeMap<PathId, (String, Side)>,
+    /// What the gate believes to have.
+    gate: BTreeSet<PathId>,
+    sets: BTreeSet<(String, &'static str)>,
+    configured: BTreeSet<u32>,
+    dhcp: BTreeSet<u32>,
+    used: BTreeSet<PathId>,
+}
+
+fn set_name(set: PortSet) -> &'static str {
+    match set {
+        PortSet::Open => "open",
+        PortSet::Premises => "premises",
+        PortSet::Proven => "proven",
+    }
+}
+
+impl World {
+    fn does(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::StartDhcp(index, _) => assert!(self.dhcp.insert(*index)),
+                Action::StopDhcp(index) => assert!(self.dhcp.remove(index)),
+                Action::Configure { port, .. } => assert!(self.configured.insert(port.index)),
+                Action::Flush(index) => {
+                    self.configured.remove(index);
+                }
+                Action::Allow(port, set) => {
+                    self.sets.insert((port.clone(), set_name(*set)));
+                }
+                Action::Forbid(port, set) => {
+                    self.sets.remove(&(port.clone(), set_name(*set)));
+                }
+                Action::OpenPath { path, .. } => {
+                    let UplinkToGate::Path { id, port, side, .. } = path else {
+                        panic!("not a path");
+                    };
+                    assert!(self.used.insert(*id), "a name is used once");
+                    self.sockets.insert(*id, (port.clone(), *side));
+                    self.gate.insert(*id);
+                }
+                Action::CutPath(id) => assert!(self.sockets.remove(id).is_some()),
+                Action::Tell(UplinkToGate::PathLost { id }) => assert!(self.gate.remove(id)),
+                Action::Tell(UplinkToGate::CarrierLost { port }) => {
+                    let sockets = &self.sockets;
+                    self.gate
+                        .retain(|id| sockets.get(id).is_none_or(|(on, _)| on != port));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn ready() -> (Ports, World) {
+    let mut ports = Ports::new(sample(), Vec::new());
+    let mut world = World::default();
+    world.does(&ports.on(Event::GateAttached));
+    world.does(&ports.on(Event::Link(link(0, true, 0))));
+    world.does(&ports.on(Event::Bound(0, lease(50))));
+    (ports, world)
+}
+
+#[test]
+fn a_lease_opens_the_outside_and_the_beacon() {
+    let (_, world) = ready();
+    assert_eq!(world.sockets.len(), 1);
+    assert_eq!(
+        world.sets,
+        [("eth0".into(), "open"), ("eth0".into(), "premises")].into()
+    );
+}
+
+#[test]
+fn the_gate_hears_of_a_lost_carrier_before_anything_is_done() {
+    let (mut ports, _) = ready();
+    let actions = ports.on(Event::Link(link(0, false, 1)));
+    assert_eq!(
+        actions[0],
+        Action::Tell(UplinkToGate::CarrierLost {
+            port: "eth0".into()
+        })
+    );
+    assert!(matches!(actions[1], Action::CutPath(_)));
+}
+
+/// The kernel may tell of a loss and a return in one event: only the count shows it.
+#[test]
+fn a_flap_that_is_over_already_is_a_loss_all_the_same() {
+    let (mut ports, mut world) = ready();
+    let actions = ports.on(Event::Link(link(0, true, 1)));
+    assert!(matches!(
+        actions[0],
+        Action::Tell(UplinkToGate::CarrierLost { .. })
+    ));
+    world.does(&actions);
+    assert!(world.sockets.is_empty() && world.configured.is_empty());
+    assert_eq!(world.dhcp, [0].into(), "it starts over");
+}
+
+#[test]
+fn a_proof_does_not_outlive_its_gate() {
+    let (mut ports, mut world) = ready();
+    let proven = |proven| {
+        Event::Gate(GateToUplink::Premises {
+            port: "eth0".into(),
+            proven,
+        })
+    };
+    world.does(&ports.on(proven(true)));
+    assert_eq!(world.sockets.len(), 2);
+    world.does(&ports.on(Event::GateLost));
+    assert!(world.sockets.is_empty());
+    assert!(!world.sets.contains(&("eth0".into(), "proven")));
+    world.gate.clear();
+    world.does(&ports.on(Event::GateAttached));
+    assert_eq!(world.sockets.len(), 1, "the outside alone");
+}
+
+#[test]
+fn ports_that_nobody_named_stay_down() {
+    let mut ports = Ports::new(sample(), vec!["eth1".into()]);
+    assert_eq!(ports.on(Event::Link(link(0, true, 0))), []);
+    assert_ne!(ports.on(Event::Link(link(1, true, 0))), []);
+    let mut none = Ports::new(Endpoints::default(), Vec::new());
+    assert_eq!(
+        none.on(Event::Link(link(0, true, 0))),
+        [],
+        "no uplink in policy"
+    );
+}
+
+#[test]
+fn a_laptop_has_no_hundred_cards() {
+    let mut ports = Ports::new(sample(), Vec::new());
+    let taken = (0..100)
+        .filter(|index| !ports.on(Event::Link(link(*index, false, 0))).is_empty())
+        .count();
+    assert_eq!(taken, MAX_PORTS);
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let index = 0u32..3;
+    let port = (0u32..4).prop_map(|index| format!("eth{index}"));
+    prop_oneof![
+        4 => (index.clone(), any::<bool>(), 0u32..3)
+            .prop_map(|(index, carrier, losses)| Event::Link(link(index, carrier, losses))),
+        1 => index.clone().prop_map(Event::Gone),
+        4 => (index.clone(), 50u8..53).prop_map(|(index, last)| Event::Bound(index, lease(last))),
+        1 => index.prop_map(Event::LeaseLost),
+        1 => Just(Event::GateAttached),
+        1 => Just(Event::GateLost),
+        3 => (port.clone(), any::<bool>())
+            .prop_map(|(port, proven)| Event::Gate(GateToUplink::Premises { port, proven })),
+        1 => port.prop_map(|port| Event::Gate(GateToUplink::ProbeBeacon { port })),
+        1 => Just(Event::Suspend),
+        1 => Just(Event::Resume),
+    ]
+}
+
+proptest! {
+    /// After any history: a socket only where there is a lease and a gate, the LAN side only where
+    /// it is proven, the packet filter open exactly there, and the gate believes in no socket that
+    /// is not there.
+    #[test]
+    fn nothing_is_open_without_its_grounds(events in prop::collection::vec(event(), 0..80)) {
+        let mut ports = Ports::new(sample(), Vec::new());
+        let mut world = World::default();
+        for event in events {
+            if matches!(event, Event::GateAttached | Event::GateLost) {
+                // Its successor knows nothing of its paths.
+                world.gate.clear();
+            }
+            world.does(&ports.on(event));
+
+            let leased: BTreeMap<&str, bool> = ports
+                .by_index
+                .values()
+                .filter_map(|port| match port.state {
+                    State::Leased { proven, .. } => Some((&*port.name, proven)),
+                    State::Dark | State::Lit => None,
+                })
+                .collect();
+            for (port, side) in world.sockets.values() {
+                prop_assert!(ports.gate);
+                prop_assert!(leased.contains_key(&**port));
+                prop_assert!(*side == Side::Outside || leased[&**port]);
+            }
+            for name in ["eth0", "eth1", "eth2"] {
+                let is_in = |set| world.sets.contains(&(name.to_owned(), set));
+                prop_assert_eq!(is_in("open"), leased.contains_key(name));
+                prop_assert_eq!(is_in("premises"), leased.contains_key(name));
+                prop_assert_eq!(is_in("proven"), leased.get(name) == Some(&true));
+            }
+            prop_assert_eq!(world.configured.len(), leased.len());
+            let open: BTreeSet<PathId> = world.sockets.keys().copied().collect();
+            prop_assert_eq!(&world.gate, &open);
+            if ports.asleep {
+                prop_assert!(open.is_empty() && world.dhcp.is_empty());
+            }
+        }
+    }
+}
