@@ -138,7 +138,7 @@ fn wait_for(socket: impl AsFd) {
     poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&pause)).unwrap();
 }
 
-/// A WireGuard handshake initiation is 148 bytes and begins with its type.
+/// A `WireGuard` handshake initiation is 148 bytes and begins with its type.
 fn is_initiation(datagram: &[u8]) -> bool {
     datagram.len() == 148 && datagram[..4] == [1, 0, 0, 0]
 }

@@ -16,7 +16,7 @@ use thiserror::Error;
 const MAX_FILE: u64 = 8192;
 /// RFC 791: every host takes 576 bytes, less is no network.
 const MIN_MTU: u16 = 576;
-/// A WireGuard packet over IPv4 adds 60 bytes to the inner one.
+/// A `WireGuard` packet over IPv4 adds 60 bytes to the inner one.
 const MAX_MTU: u16 = 1440;
 
 /// Why a device file is of no use.
@@ -81,7 +81,7 @@ pub struct DeviceFile {
     pub name: String,
     /// Addresses.
     pub device: Device,
-    /// WireGuard private key.
+    /// `WireGuard` private key.
     pub private_key: [u8; 32],
 }
 
@@ -126,7 +126,7 @@ fn check(written: &Written) -> Result<Device, &'static str> {
         return Err("`mtu` must be between 576 and 1440");
     }
     let mac = parse_mac(&written.mac)
-        .filter(|mac| mac.is_unicast())
+        .filter(EthernetAddress::is_unicast)
         .ok_or("`mac` must be a unicast MAC address like 02:53:4b:00:07:17")?;
     Ok(Device {
         address,

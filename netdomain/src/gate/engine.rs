@@ -61,6 +61,8 @@ pub struct Gate {
     pub(super) datagram: Datagram,
     pub(super) events: VecDeque<Event>,
     pub(super) actions: Vec<Action>,
+    /// Messages that the present link has dropped, as far as they are counted.
+    pub(super) flawed: u64,
     /// The situation changed and the supervisor could not be told yet.
     pub(super) untold: bool,
     /// Time that the machine has slept, and the wall clock less the time since boot, when last
@@ -156,6 +158,7 @@ impl Gate {
             datagram: Datagram::new(),
             events: VecDeque::with_capacity(64),
             actions: Vec::with_capacity(64),
+            flawed: 0,
             untold: true,
             slept: slept(),
             wall: wall_less_boot(now),

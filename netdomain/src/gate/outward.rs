@@ -24,7 +24,11 @@ impl Gate {
             return;
         };
         for _ in 0..READS {
-            if !self.path.has_room() || !self.guest.receive(&mut arena) || arena.is_empty() {
+            if !self.path.has_room() || !self.guest.receive(&mut arena) {
+                break;
+            }
+            self.count_flawed(now);
+            if arena.is_empty() {
                 break;
             }
             let short = arena.len() < arena.slots();
@@ -41,6 +45,20 @@ impl Gate {
         arena.clear();
         self.arena = Some(arena);
         self.flush(now);
+    }
+
+    /// Messages that the link itself dropped (T39, T40): their headers lie, or they are no frames.
+    fn count_flawed(&mut self, now: Moment) {
+        let refused = self.guest.stats().refused();
+        // A fresh link counts from zero.
+        let before = std::mem::replace(&mut self.flawed, refused);
+        for _ in before..refused {
+            let refusal = Refusal {
+                rule: Rule::Malformed,
+                subject: Subject::Frame { ether_type: 0 },
+            };
+            self.refused(&refusal, now);
+        }
     }
 
     fn guest_frame(&mut self, frame: &Frame<'_>, now: Moment) {

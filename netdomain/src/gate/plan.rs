@@ -18,7 +18,7 @@ pub struct GatewayPlan {
     pub outside: SocketAddrV4,
     /// Address on the office LAN.
     pub lan: Option<SocketAddrV4>,
-    /// WireGuard public key.
+    /// `WireGuard` public key.
     pub public_key: [u8; 32],
     /// Uplinks that may carry its tunnel.
     pub uplinks: Vec<UplinkKind>,

@@ -42,7 +42,7 @@ pub enum Opened {
 }
 
 /// A datagram that is not part of the data path: a handshake message, a cookie, a keep-alive.
-/// WireGuard's longest is 148 bytes.
+/// `WireGuard`'s longest is 148 bytes.
 #[derive(Debug, Default)]
 pub struct Datagram {
     bytes: Vec<u8>,

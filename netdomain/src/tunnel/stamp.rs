@@ -1,6 +1,6 @@
 //! The newest TAI64N timestamp that this laptop ever put into a handshake.
 //!
-//! A gateway refuses a handshake that is not stamped later than the last one (WireGuard
+//! A gateway refuses a handshake that is not stamped later than the last one (`WireGuard`
 //! whitepaper, section 5.1). A laptop whose clock went back, because its battery was empty, would
 //! be refused until the time has passed again. So the last stamp is kept in a file that is opened
 //! before the sandbox closes.
@@ -36,7 +36,7 @@ pub enum StampError {
 const RECORD: usize = 24;
 /// The file is synced to disk at most this often: a power cut then costs one stamp, which matters
 /// only if the clock is lost in the same moment.
-const SYNC_EVERY: Duration = Duration::from_secs(60);
+const SYNC_EVERY: Duration = Duration::from_mins(1);
 
 /// The open file.
 #[derive(Debug)]
@@ -123,10 +123,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut file = StampFile::open(folder.path()).unwrap();
         assert_eq!(file.newest(), Duration::ZERO);
-        file.keep(Duration::from_secs(1_800_000_000)).unwrap();
+        file.keep(Duration::from_secs(1_800_000_001)).unwrap();
         file.keep(Duration::from_secs(5)).unwrap();
         let again = StampFile::open(folder.path()).unwrap();
-        assert_eq!(again.newest(), Duration::from_secs(1_800_000_000));
+        assert_eq!(again.newest(), Duration::from_secs(1_800_000_001));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! WireGuard by gotatun's `noise` module, driven by our clock.
+//! `WireGuard` by gotatun's `noise` module, driven by our clock.
 //!
 //! gotatun reads time through `mock_instant` in our build: a thread-local clock that stands still
 //! until it is set. Each call here sets it first, which makes the protocol a function of its
@@ -28,7 +28,7 @@ const HANDSHAKES_PER_SECOND: u64 = 100;
 const KEEPALIVE_SECONDS: u16 = 25;
 /// gotatun wants to be asked four times a second, as its own device layer does.
 const TIMER_PERIOD: Duration = Duration::from_millis(250);
-/// WireGuard pads inner packets to a multiple of this (whitepaper, section 5.4.6).
+/// `WireGuard` pads inner packets to a multiple of this (whitepaper, section 5.4.6).
 const PADDING: usize = 16;
 const ZEROS: [u8; PADDING] = [0; PADDING];
 /// Room for a full super-datagram's worth of plaintext before the buffer is made anew.
@@ -46,7 +46,7 @@ pub struct Identity {
     pub mtu: u16,
 }
 
-/// A WireGuard tunnel to one gateway.
+/// A `WireGuard` tunnel to one gateway.
 pub struct WireGuard {
     tunn: Tunn,
     limiter: Arc<RateLimiter>,

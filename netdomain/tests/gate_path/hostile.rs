@@ -112,6 +112,7 @@ fn t39_frames_of_odd_lengths_are_dropped_and_counted() {
         world.send(header, &frame);
     }
     only_the_honest_packet_arrives(&mut world);
+    assert!(world.refused_by("malformed"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The gate from the guest's frame to the gateway's packet and back, with a real link, real UDP
-//! sockets and a real WireGuard session, in one thread.
+//! sockets and a real `WireGuard` session, in one thread.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,

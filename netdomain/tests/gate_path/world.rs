@@ -1,5 +1,5 @@
 //! A world around one gate, all in this thread: the guest's end of the link, the uplink's and the
-//! supervisor's ends of the channels, and a WireGuard gateway on a loopback socket.
+//! supervisor's ends of the channels, and a `WireGuard` gateway on a loopback socket.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};

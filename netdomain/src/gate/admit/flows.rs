@@ -22,17 +22,17 @@ const SETS: usize = 8192;
 
 /// A TCP connection that has not been answered yet (Linux gives up a SYN after some two minutes,
 /// but repeats it, which refreshes the entry).
-const TCP_OPENING: Duration = Duration::from_secs(60);
+const TCP_OPENING: Duration = Duration::from_mins(1);
 /// RFC 5382, REQ-5: not less than two hours and four minutes.
-const TCP_OPEN: Duration = Duration::from_secs(7440);
+const TCP_OPEN: Duration = Duration::from_mins(124);
 /// RFC 5382, REQ-5: transitory states, four minutes.
-const TCP_CLOSING: Duration = Duration::from_secs(240);
+const TCP_CLOSING: Duration = Duration::from_mins(4);
 /// After a reset only stray segments follow.
 const TCP_RESET: Duration = Duration::from_secs(10);
 /// RFC 4787, REQ-5: not less than two minutes.
-const UDP: Duration = Duration::from_secs(180);
+const UDP: Duration = Duration::from_mins(3);
 /// RFC 5508, REQ-1: not less than sixty seconds.
-const ICMP: Duration = Duration::from_secs(60);
+const ICMP: Duration = Duration::from_mins(1);
 
 /// A conversation as the laptop sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

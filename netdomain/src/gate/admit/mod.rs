@@ -22,7 +22,7 @@ use crate::moment::Moment;
 /// connections outlive a gate that was killed; where the server is the one with data to send, the
 /// guest would otherwise never hear of them again. Only segments of connections that policy would
 /// let the guest begin are taken up, and no SYN is.
-const TAKE_UP: Duration = Duration::from_secs(120);
+const TAKE_UP: Duration = Duration::from_mins(2);
 
 const DNS: u16 = 53;
 

@@ -21,12 +21,12 @@ fn try_it(
     keeper: &mut Gatekeeper,
     bytes: &[u8],
     origin: Origin,
-    situation: &Situation,
+    situation: Situation,
     seconds: u64,
 ) -> Verdict {
     let packet = Packet::parse(bytes, Offload::None).unwrap();
     keeper
-        .admit(packet, origin, situation, at(seconds))
+        .admit(packet, origin, &situation, at(seconds))
         .map(|_| ())
         .map_err(|refusal| refusal.rule)
 }
@@ -52,7 +52,7 @@ fn nothing_is_admitted_while_closed() {
     let mut keeper = gatekeeper();
     let closed = Situation::Closed(Reason::Started);
     for origin in [Origin::Guest, Origin::Resolver, Origin::Tunnel] {
-        let verdict = try_it(&mut keeper, &out((SERVER, 443), SYN), origin, &closed, 1);
+        let verdict = try_it(&mut keeper, &out((SERVER, 443), SYN), origin, closed, 1);
         assert_eq!(verdict, Err(Rule::Closed));
     }
 }
@@ -66,7 +66,7 @@ fn the_rule_of_policy_is_named() {
         ((Ipv4Addr::new(10, 99, 0, 1), 443), "forbidden"),
         ((Ipv4Addr::new(8, 8, 8, 8), 53), "default-deny"),
     ] {
-        let verdict = try_it(&mut keeper, &out(to, SYN), Origin::Guest, &REMOTE, 1);
+        let verdict = try_it(&mut keeper, &out(to, SYN), Origin::Guest, REMOTE, 1);
         assert_eq!(named(&keeper, verdict), name, "{to:?}");
     }
 }
@@ -78,16 +78,16 @@ fn answers_come_in_and_others_do_not() {
         &mut keeper,
         &out((SERVER, 443), SYN),
         Origin::Guest,
-        &REMOTE,
+        REMOTE,
         1,
     )
     .unwrap();
     let answer = back((SERVER, 443), SYN | ACK);
-    try_it(&mut keeper, &answer, Origin::Tunnel, &REMOTE, 1).unwrap();
+    try_it(&mut keeper, &answer, Origin::Tunnel, REMOTE, 1).unwrap();
     for stranger in [back((SERVER, 444), SYN | ACK), back((SERVER, 443), SYN)] {
         // A bare SYN on a port of a known connection is one more segment of it; the guest judges.
         let known = stranger == back((SERVER, 443), SYN);
-        let verdict = try_it(&mut keeper, &stranger, Origin::Tunnel, &REMOTE, 1);
+        let verdict = try_it(&mut keeper, &stranger, Origin::Tunnel, REMOTE, 1);
         assert_eq!(verdict.is_ok(), known);
     }
 }
@@ -96,27 +96,27 @@ fn answers_come_in_and_others_do_not() {
 fn leaving_the_office_ends_what_only_the_office_allows() {
     let mut keeper = gatekeeper();
     let (ask, answer) = (out((FILES, 445), SYN), back((FILES, 445), SYN | ACK));
-    try_it(&mut keeper, &ask, Origin::Guest, &OFFICE, 1).unwrap();
-    try_it(&mut keeper, &answer, Origin::Tunnel, &OFFICE, 1).unwrap();
+    try_it(&mut keeper, &ask, Origin::Guest, OFFICE, 1).unwrap();
+    try_it(&mut keeper, &answer, Origin::Tunnel, OFFICE, 1).unwrap();
     let data = out((FILES, 445), ACK);
-    let verdict = try_it(&mut keeper, &data, Origin::Guest, &REMOTE, 2);
+    let verdict = try_it(&mut keeper, &data, Origin::Guest, REMOTE, 2);
     assert_eq!(named(&keeper, verdict), "default-deny");
     let late = try_it(
         &mut keeper,
         &back((FILES, 445), ACK),
         Origin::Tunnel,
-        &REMOTE,
+        REMOTE,
         2,
     );
     assert!(late.is_err());
     // What both places allow goes on.
     let other = out((SERVER, 443), SYN);
-    try_it(&mut keeper, &other, Origin::Guest, &OFFICE, 3).unwrap();
+    try_it(&mut keeper, &other, Origin::Guest, OFFICE, 3).unwrap();
     try_it(
         &mut keeper,
         &back((SERVER, 443), SYN | ACK),
         Origin::Tunnel,
-        &REMOTE,
+        REMOTE,
         4,
     )
     .unwrap();
@@ -127,7 +127,7 @@ fn a_young_gate_takes_up_what_the_guest_could_have_begun_and_an_old_one_does_not
     for (seconds, admitted) in [(10, true), (121, false)] {
         let mut keeper = gatekeeper();
         let data = back((SERVER, 443), ACK);
-        let verdict = try_it(&mut keeper, &data, Origin::Tunnel, &REMOTE, seconds);
+        let verdict = try_it(&mut keeper, &data, Origin::Tunnel, REMOTE, seconds);
         assert_eq!(verdict.is_ok(), admitted, "after {seconds} s");
     }
     let mut keeper = gatekeeper();
@@ -137,7 +137,7 @@ fn a_young_gate_takes_up_what_the_guest_could_have_begun_and_an_old_one_does_not
         back((SERVER, 443), SYN | ACK),
         back((SERVER, 443), RST | ACK),
     ] {
-        assert!(try_it(&mut keeper, &bytes, Origin::Tunnel, &REMOTE, 10).is_err());
+        assert!(try_it(&mut keeper, &bytes, Origin::Tunnel, REMOTE, 10).is_err());
     }
 }
 
@@ -152,10 +152,10 @@ fn the_resolver_asks_policys_servers_only() {
     let mut ip = Ipv4Packet::new_unchecked(&mut question);
     ip.set_total_len(28);
     ip.set_next_header(IpProtocol::Udp);
-    try_it(&mut keeper, &question, Origin::Resolver, &REMOTE, 1).unwrap();
-    assert!(try_it(&mut keeper, &question, Origin::Guest, &REMOTE, 1).is_err());
+    try_it(&mut keeper, &question, Origin::Resolver, REMOTE, 1).unwrap();
+    assert!(try_it(&mut keeper, &question, Origin::Guest, REMOTE, 1).is_err());
     question[19] = 54;
-    let elsewhere = try_it(&mut keeper, &question, Origin::Resolver, &REMOTE, 1);
+    let elsewhere = try_it(&mut keeper, &question, Origin::Resolver, REMOTE, 1);
     assert_eq!(elsewhere, Err(Rule::DnsRefused));
 }
 
@@ -175,10 +175,10 @@ fn error(from: Ipv4Addr, to: Ipv4Addr, quoted: &[u8]) -> Vec<u8> {
 fn icmp_errors_pass_for_known_connections_only() {
     let mut keeper = gatekeeper();
     let (known, unknown) = (out((SERVER, 443), SYN), out((SERVER, 444), SYN));
-    try_it(&mut keeper, &known, Origin::Guest, &REMOTE, 1).unwrap();
+    try_it(&mut keeper, &known, Origin::Guest, REMOTE, 1).unwrap();
     let router = Ipv4Addr::new(10, 12, 0, 1);
     let about = |packet: &[u8]| error(router, GUEST, packet);
-    try_it(&mut keeper, &about(&known), Origin::Tunnel, &REMOTE, 1).unwrap();
-    let stranger = try_it(&mut keeper, &about(&unknown), Origin::Tunnel, &REMOTE, 1);
+    try_it(&mut keeper, &about(&known), Origin::Tunnel, REMOTE, 1).unwrap();
+    let stranger = try_it(&mut keeper, &about(&unknown), Origin::Tunnel, REMOTE, 1);
     assert_eq!(stranger, Err(Rule::NoFlow));
 }

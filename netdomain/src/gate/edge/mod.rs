@@ -155,7 +155,7 @@ impl Edge {
             return refused(Rule::Impostor);
         }
         if to_router {
-            return self.to_router(packet, reply, now);
+            return self.for_router(packet, reply, now);
         }
         if !to_gate {
             // Sent to a MAC address that nobody has, or to all: multicast and broadcast end here.
@@ -165,7 +165,7 @@ impl Edge {
     }
 
     /// A packet to the gate itself.
-    fn to_router<'a>(&mut self, packet: Packet<'a>, reply: &mut Reply, now: Moment) -> Taken<'a> {
+    fn for_router<'a>(&mut self, packet: Packet<'a>, reply: &mut Reply, now: Moment) -> Taken<'a> {
         let flow = packet.flow();
         match packet.transport() {
             Transport::Udp if flow.destination_port == DNS => Taken::Question(packet),

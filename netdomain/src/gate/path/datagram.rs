@@ -13,8 +13,15 @@ use crate::tunnel::SegBatch;
 
 /// Datagrams of one system call. With receive offload each is up to 64 KiB: half a megabyte.
 pub const BATCH: usize = 8;
+/// The same, as the kernel counts it.
+const BATCH_COUNT: libc::c_uint = 8;
+const _: () = assert!(BATCH_COUNT as usize == BATCH);
 /// The longest datagram, receive offload included.
 const SLOT: usize = 65_536;
+/// Sizes of what a control message and a socket option carry: a `u16` and an `int`.
+const SEGMENT_SIZE: libc::c_uint = 2;
+const INT_SIZE: libc::socklen_t = 4;
+const _: () = assert!(size_of::<u16>() == 2 && size_of::<libc::c_int>() == 4);
 /// Room for one control message with an `int`.
 const CONTROL: usize = 64;
 
@@ -75,7 +82,7 @@ impl Inbox {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                BATCH as libc::c_uint,
+                BATCH_COUNT,
                 libc::MSG_DONTWAIT,
                 ptr::null_mut(),
             )
@@ -149,11 +156,11 @@ pub(super) fn send_batch(socket: BorrowedFd<'_>, batch: &SegBatch) -> Result<(),
     // SAFETY: `CONTROL` bytes are room for one `cmsghdr` with a `u16`, and the buffer is aligned
     // for it; `CMSG_FIRSTHDR` of a buffer with room is not null.
     unsafe {
-        header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as libc::c_uint) as usize;
+        header.msg_controllen = libc::CMSG_SPACE(SEGMENT_SIZE) as usize;
         let message = libc::CMSG_FIRSTHDR(&raw const header);
         (*message).cmsg_level = libc::SOL_UDP;
         (*message).cmsg_type = libc::UDP_SEGMENT;
-        (*message).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as libc::c_uint) as usize;
+        (*message).cmsg_len = libc::CMSG_LEN(SEGMENT_SIZE) as usize;
         ptr::write_unaligned(libc::CMSG_DATA(message).cast::<u16>(), segment);
     }
     // SAFETY: the header's one piece and its control buffer live through the call; the kernel only
@@ -184,7 +191,7 @@ pub fn enable_receive_offload(socket: impl AsFd) -> Result<(), Errno> {
             libc::SOL_UDP,
             libc::UDP_GRO,
             (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            INT_SIZE,
         )
     };
     if done < 0 { Err(last_error()) } else { Ok(()) }

@@ -5,6 +5,9 @@ use smoltcp::wire::checksum;
 use crate::gate::packet::IPV4_HEADER;
 
 const TCP_HEADER: usize = 20;
+/// Both headers without options.
+const HEADERS: u16 = 40;
+const _: () = assert!(HEADERS as usize == IPV4_HEADER + TCP_HEADER);
 const TCP_CHECKSUM: usize = IPV4_HEADER + 16;
 const END: u8 = 0;
 const NOP: u8 = 1;
@@ -13,7 +16,7 @@ const MSS: u8 = 2;
 /// Lowers the MSS option (RFC 9293, section 3.7.1) in the IPv4 and TCP headers of a SYN to what
 /// fits `mtu`, and corrects the TCP checksum by the difference (RFC 1624).
 pub(super) fn clamp_mss(headers: &mut [u8], mtu: u16) {
-    let most = mtu.saturating_sub((IPV4_HEADER + TCP_HEADER) as u16);
+    let most = mtu.saturating_sub(HEADERS);
     let mut at = IPV4_HEADER + TCP_HEADER;
     while let Some(&kind) = headers.get(at) {
         match kind {

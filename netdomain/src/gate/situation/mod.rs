@@ -180,10 +180,10 @@ const SILENCE: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// So long a path may be silent, asked and asked again, while another one is there.
 const GIVE_UP: Duration = Duration::from_millis(2500);
-/// REKEY_AFTER_TIME (WireGuard whitepaper, section 6.1): the session is renewed also while idle.
-const REKEY: Duration = Duration::from_secs(120);
-/// REJECT_AFTER_TIME: nothing sealed with an older session is accepted by anyone.
-const REJECT: Duration = Duration::from_secs(180);
+/// `REKEY_AFTER_TIME` (`WireGuard` whitepaper, section 6.1): the session is renewed also while idle.
+const REKEY: Duration = Duration::from_mins(2);
+/// `REJECT_AFTER_TIME`: nothing sealed with an older session is accepted by anyone.
+const REJECT: Duration = Duration::from_mins(3);
 
 /// Handshakes that wait for an answer over one path.
 #[derive(Debug, Clone, Copy)]

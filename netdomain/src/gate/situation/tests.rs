@@ -12,7 +12,7 @@ fn timings() -> Timings {
     Timings {
         dead_after: Duration::from_secs(10),
         retry_first: Duration::from_secs(1),
-        retry_max: Duration::from_secs(60),
+        retry_max: Duration::from_mins(1),
         recheck: Duration::from_secs(30),
     }
 }
@@ -372,14 +372,14 @@ impl Model {
         }
     }
 
-    fn check(&self, situation: &Situation, now: u64) -> Result<(), TestCaseError> {
+    fn check(&self, situation: Situation, now: u64) -> Result<(), TestCaseError> {
         let Situation::Tunnelled {
             gateway,
             path,
             kind,
             side,
             place,
-        } = *situation
+        } = situation
         else {
             return Ok(());
         };
@@ -424,7 +424,7 @@ proptest! {
             let actions = bench.event(event.clone(), now);
             model.event(&event, &actions, now);
             let situation = bench.machine.situation();
-            model.check(&situation, now)?;
+            model.check(situation, now)?;
             // Nothing is sent over what is gone.
             let alive: BTreeSet<_> = model.paths.keys().copied().collect();
             for action in &actions {

@@ -1,0 +1,160 @@
+//! The beacon's client against a TLS server that nobody here wrote, honest and otherwise.
+#![allow(clippy::unwrap_used, reason = "a test reports a failure by panicking")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rcgen::{KeyPair, PublicKeyData as _};
+use rustix::event::{PollFd, Timespec, poll};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::version::TLS13;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use sekisho_netdomain::moment::Moment;
+use sekisho_netdomain::premises::{BeaconClient, Progress};
+
+const ROUND_TRIP: Duration = Duration::from_millis(500);
+
+/// What the server does with a question.
+#[derive(Clone, Copy)]
+enum Manner {
+    Honest,
+    /// Answers another question: yesterday's.
+    Replay,
+    /// Answers right, but as if it were relayed from far away.
+    Late,
+    /// Sends the person elsewhere, as a captive portal does.
+    Portal,
+}
+
+/// A beacon that answers one question; gives its address and the pin of its key.
+fn beacon(manner: Manner) -> (SocketAddr, [u8; 32]) {
+    let key = KeyPair::generate().unwrap();
+    let spki = key.subject_public_key_info();
+    let sha256 = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
+        .tls13()
+        .unwrap()
+        .common
+        .hash_provider;
+    let pin = sha256.hash(&spki).as_ref().try_into().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["beacon".to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let tls = ServerConnection::new(Arc::new(config)).unwrap();
+        // A client that does not like the key hangs up.
+        let _ = serve(StreamOwned::new(tls, stream), manner);
+    });
+    (address, pin)
+}
+
+fn serve(
+    mut stream: StreamOwned<ServerConnection, TcpStream>,
+    manner: Manner,
+) -> std::io::Result<()> {
+    let mut request = String::new();
+    BufReader::new(&mut stream).read_line(&mut request)?;
+    let nonce = request
+        .strip_prefix("GET /sekisho-beacon?nonce=")
+        .and_then(|rest| rest.strip_suffix(" HTTP/1.1\r\n"))
+        .expect("the question of the contract")
+        .to_owned();
+    assert_eq!(nonce.len(), 64);
+    let (status, body) = match manner {
+        Manner::Honest => ("200 OK", nonce),
+        Manner::Replay => ("200 OK", "0".repeat(64)),
+        Manner::Late => {
+            std::thread::sleep(ROUND_TRIP * 2);
+            ("200 OK", nonce)
+        }
+        Manner::Portal => ("302 Found", String::new()),
+    };
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nServer: nginx\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    stream.flush()
+}
+
+fn ask(address: SocketAddr, pin: [u8; 32]) -> Progress {
+    let SocketAddr::V4(v4) = address else {
+        panic!("an IPv4 listener");
+    };
+    let client = BeaconClient::new(v4, pin, ROUND_TRIP).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut probe = client
+        .begin(
+            "eth1".to_owned(),
+            OwnedFd::from(socket),
+            [7; 32],
+            Moment::now(),
+        )
+        .unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        let progress = probe.advance(Moment::now());
+        if progress != Progress::Waiting {
+            return progress;
+        }
+        let pause = Timespec::try_from(probe.deadline().since(Moment::now())).unwrap();
+        let fd = probe.as_fd();
+        poll(&mut [PollFd::new(&fd, probe.interest())], Some(&pause)).unwrap();
+    }
+    panic!("neither proven nor failed");
+}
+
+#[test]
+fn the_beacon_with_the_pinned_key_proves_the_office() {
+    let (address, pin) = beacon(Manner::Honest);
+    let progress = ask(address, pin);
+    assert!(
+        matches!(progress, Progress::Proven(took) if took <= ROUND_TRIP),
+        "{progress:?}"
+    );
+}
+
+#[test]
+fn t19_another_key_proves_nothing() {
+    let (address, _) = beacon(Manner::Honest);
+    let (_, other) = beacon(Manner::Honest);
+    assert_eq!(
+        ask(address, other),
+        Progress::Failed("the beacon did not prove its key")
+    );
+}
+
+#[test]
+fn t20_a_right_answer_from_far_away_proves_nothing() {
+    let (address, pin) = beacon(Manner::Late);
+    assert!(matches!(ask(address, pin), Progress::Failed(_)));
+}
+
+#[test]
+fn t21_a_replayed_answer_proves_nothing() {
+    let (address, pin) = beacon(Manner::Replay);
+    assert!(matches!(ask(address, pin), Progress::Failed(_)));
+}
+
+#[test]
+fn t13_a_captive_portal_proves_nothing() {
+    let (address, pin) = beacon(Manner::Portal);
+    assert!(matches!(ask(address, pin), Progress::Failed(_)));
+}
