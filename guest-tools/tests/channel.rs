@@ -34,7 +34,10 @@ impl Program {
         for fd in &fds {
             fcntl_setfd(fd, FdFlags::empty()).expect("flags");
         }
-        Self(command.spawn().expect("started"))
+        let child = command.spawn().expect("started");
+        // Only the program may hold its ends, or nobody would see them close.
+        drop(fds);
+        Self(child)
     }
 
     fn ends_within(&mut self, limit: Duration) -> bool {
@@ -232,7 +235,7 @@ fn the_host_end_survives_a_hostile_agent() {
     let (near, mut far) = UnixStream::pair().expect("pair");
     let mut host = Host::start(Some(near));
     // Garbage, a length out of bounds, a message before the hello.
-    far.write_all(&[0x41; 100_000]).expect("written");
+    far.write_all(&vec![0x41; 100_000]).expect("written");
     host.event("malformed");
     far.write_all(&MARKER).expect("written");
     far.write_all(&message(r#"{"seq":1,"body":{"say":"shutdown-begins"}}"#))
@@ -276,7 +279,7 @@ fn the_agent_survives_a_hostile_host() {
     let (near, mut far) = UnixStream::pair().expect("pair");
     let mut agent = agent(near, folder.path());
     read_until(&mut far, "hello");
-    far.write_all(&[0x7f; 100_000]).expect("written");
+    far.write_all(&vec![0x7f; 100_000]).expect("written");
     far.write_all(&MARKER).expect("written");
     // Before the hello nothing counts.
     let shut_down = r#"{"seq":1,"body":{"say":"shutdown","countdown":0}}"#;

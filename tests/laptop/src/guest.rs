@@ -70,6 +70,7 @@ impl GuestImage {
         let modules = Modules {
             first: MODULES,
             beside: MODULES_BESIDE,
+            extra: &[],
         };
         initrd::base(&mut archive, &kernel, &init, &modules, Role::Work)?;
         user_space(&mut archive, &busybox, &agent)?;

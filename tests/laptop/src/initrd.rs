@@ -35,7 +35,14 @@ const LAPTOP_MODULES: &[&str] = &[
 const LAPTOP_MODULES_BESIDE: &[&str] = &["virtio_net", "virtio_rng", "tun", "evdev", "button"];
 
 /// Writes the laptop's initrd to `path`.
-pub(crate) fn laptop(kernel: &Kernel, init: &Path, path: &Path) -> Result<(), InitrdError> {
+///
+/// `extra` are modules that no package holds; they are loaded last.
+pub(crate) fn laptop(
+    kernel: &Kernel,
+    init: &Path,
+    extra: &[PathBuf],
+    path: &Path,
+) -> Result<(), InitrdError> {
     let role = Role::Laptop {
         modules_dir: kernel.modules_dir(),
     };
@@ -53,6 +60,7 @@ pub(crate) fn laptop(kernel: &Kernel, init: &Path, path: &Path) -> Result<(), In
         &Modules {
             first: LAPTOP_MODULES,
             beside: &beside,
+            extra,
         },
         role,
     )?;
@@ -66,6 +74,8 @@ pub(crate) struct Modules<'a> {
     pub(crate) first: &'a [&'a str],
     /// Those that are loaded beside it.
     pub(crate) beside: &'a [&'a str],
+    /// Files of further ones, loaded last.
+    pub(crate) extra: &'a [PathBuf],
 }
 
 /// What both machines' initrds hold: init, its configuration, modules, the first console.
@@ -81,6 +91,7 @@ pub(crate) fn base(
     let first = kernel.modules(modules.first)?;
     let mut beside = kernel.modules(modules.beside)?;
     beside.retain(|module| !first.contains(module));
+    beside.extend(modules.extra.iter().cloned());
     for module in first.iter().chain(&beside) {
         archive.file(
             &format!("modules/{}", file_name(module)),

@@ -20,6 +20,7 @@ use crate::kernel::{Flavour, Kernel};
 use crate::options::{CARDS, Options, Share};
 use crate::qemu::{Process, Qemu};
 use crate::qmp::{Qmp, QmpError};
+use crate::{cr8, qemu};
 
 /// What can go wrong with a laptop.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +98,11 @@ impl Laptop {
         let init = build::static_program("sekisho-laptop", "sekisho-laptop-init", &[])?;
         let folder = make_folder(&options.runs)?;
         let initrd = folder.join("initrd");
-        initrd::laptop(&kernel, &init, &initrd)?;
+        let workaround = options.cr8_workaround && !qemu::hardware_virtualisation();
+        let extra = workaround
+            .then(|| cr8::module(&cache, &kernel))
+            .transpose()?;
+        initrd::laptop(&kernel, &init, extra.as_slice(), &initrd)?;
 
         let power_on = Instant::now();
         let mut wiring = Wiring::new(&options, &folder).map_err(LaptopError::Qemu)?;

@@ -21,6 +21,7 @@ pub mod debian;
 pub mod exec;
 pub mod kernel;
 
+mod cr8;
 mod guest;
 mod initrd;
 mod laptop;

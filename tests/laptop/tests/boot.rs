@@ -131,3 +131,22 @@ fn its_hardware_is_a_laptops() {
         "pulling the power took long"
     );
 }
+
+#[test]
+fn the_workaround_for_firmware_guests_builds_and_loads() {
+    let laptop = Laptop::start(Options {
+        cr8_workaround: true,
+        ..Options::default()
+    })
+    .expect("laptop");
+    let modules = laptop.run(&["cat", "/proc/modules"]).expect("run").text();
+    if modules.contains("kvm_intel") {
+        println!("skipped: hardware virtualisation needs no work-around");
+        return;
+    }
+    assert!(
+        modules.contains("sekisho_cr8 "),
+        "{}",
+        laptop.console_tail()
+    );
+}

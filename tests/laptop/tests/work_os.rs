@@ -122,7 +122,7 @@ fn it_boots_serves_and_switches_off() {
     let renewal = "interface=eth0 ip=10.0.2.15 mask=24 mtu=1420 router=10.0.2.2 \
         dns='10.0.2.3 10.0.2.4' domain=lgwan.example /etc/udhcpc.script renew; \
         ip -4 address show eth0; ip route; cat /etc/resolv.conf";
-    let text = work.run(&["sh", "-c", renewal], SOON).expect("run").text();
+    let after = work.run(&["sh", "-c", renewal], SOON).expect("run").text();
     for expected in [
         "mtu 1420",
         "inet 10.0.2.15/24",
@@ -130,7 +130,10 @@ fn it_boots_serves_and_switches_off() {
         "nameserver 10.0.2.4",
         "search lgwan",
     ] {
-        assert!(text.contains(expected), "{expected} is missing in: {text}");
+        assert!(
+            after.contains(expected),
+            "{expected} is missing in: {after}"
+        );
     }
 
     // Modules for a disk and the button came beside the start.
