@@ -221,7 +221,8 @@ impl Ports {
             .collect()
     }
 
-    fn indices(&self) -> Vec<u32> {
+    /// Interface indices of all ports.
+    pub(crate) fn indices(&self) -> Vec<u32> {
         self.by_index.keys().copied().collect()
     }
 

@@ -162,7 +162,14 @@ impl Turn {
     /// down; the packet filter stays.
     pub(super) fn run(&mut self) -> Result<(), UplinkError> {
         let served = self.serve();
-        served.and(self.feed(Event::Suspend))
+        let closed = self.feed(Event::Suspend);
+        if closed.is_err() {
+            // Whatever went wrong on the way, no link stays up.
+            for index in self.ports.indices() {
+                let _ = self.routing.set_up(index, false);
+            }
+        }
+        served.and(closed)
     }
 
     fn serve(&mut self) -> Result<(), UplinkError> {
@@ -182,8 +189,7 @@ impl Turn {
                     GATE => self.on_gate()?,
                     SIGNAL => self.ending = true,
                     RULES if self.rules.changed() => return Err(UplinkError::RulesChanged),
-                    RULES => {}
-                    LINKS => {}
+                    RULES | LINKS => {}
                     token => {
                         let index = u32::try_from(token.saturating_sub(DHCP)).unwrap_or(0);
                         self.on_frames(index)?;
