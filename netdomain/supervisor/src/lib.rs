@@ -7,6 +7,7 @@
 //! What to do when something dies is a pure machine ([`plan`]); the rest of the crate does what it
 //! says. Every process sees the end of its peer as end of file, and a fresh peer as an
 //! [`Attach`](sekisho_control::Command::Attach) with a descriptor. Nobody else is restarted for it.
+#![deny(unsafe_code)]
 
 mod child;
 mod config;
