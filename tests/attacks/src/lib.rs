@@ -103,9 +103,19 @@ impl Scene {
         (recordings, verdict, canaries)
     }
 
-    /// The end of a test: no leak; canaries inside the tunnel where `expects` says so; and the same
+    /// The end of a test on the cable `eth0`: no leak; canaries inside the tunnel where `expects` says so; and the same
     /// oracle goes red on a deliberate leak.
     pub fn holds(&self, laptop: &NetLaptop<'_>, expects: Expects) -> Recordings {
+        self.holds_on(at::ETH0, laptop, expects)
+    }
+
+    /// The same, with the deliberate leak on another cable.
+    pub fn holds_on(
+        &self,
+        interface: &str,
+        laptop: &NetLaptop<'_>,
+        expects: Expects,
+    ) -> Recordings {
         self.look_for(laptop.canary());
         let (recordings, verdict, canaries) = self.judge();
         assert!(verdict.holds(), "{verdict}");
@@ -123,7 +133,7 @@ impl Scene {
         }
 
         must(self.lab.capture());
-        must(laptop.leak(at::ETH0));
+        must(laptop.leak(interface));
         let (_, control, _) = self.judge();
         assert!(
             control

@@ -108,10 +108,12 @@ impl Capture {
     pub(crate) fn stop(mut self) -> Result<Recording, LabError> {
         // Asleep, tcpdump waits for a block of frames and has written those it was handed.
         let deadline = Instant::now() + DRAIN_LIMIT;
-        while !self.asleep() && Instant::now() < deadline {
+        let mut drained = self.asleep();
+        while !drained && Instant::now() < deadline {
             std::thread::sleep(DRAIN_STEP);
+            drained = self.asleep();
         }
-        let mut missed = u64::from(!self.asleep());
+        let mut missed = u64::from(!drained);
         let ended = self
             .tcpdump
             .wait(Duration::ZERO)

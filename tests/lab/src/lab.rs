@@ -24,7 +24,7 @@ use crate::{
     process::{Launcher, find_program},
     service::{self, Machine},
     tap::open_tap,
-    topology::{Answer, Cafe, Point, Service, Topology, Wall},
+    topology::{Answer, Cable, Cafe, Point, Service, Topology, Wall},
 };
 
 /// The Debian packages that the lab's programs come from.
@@ -273,12 +273,16 @@ impl Lab {
         self.captures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts all captures, after [`Lab::stop_captures`] anew and in a folder of their own.
+    /// Starts all captures, after [`Lab::stop_captures`] anew and in a folder of their own. A cable
+    /// that is pulled cannot be captured, and cannot be plugged in again before the next start.
     pub fn capture(&self) -> Result<(), LabError> {
         let mut captures = Vec::new();
         let mut wanted = Vec::new();
         for cable in &self.topology.cables {
             let interface = cable.interface;
+            if self.wall(cable).is_none() {
+                continue;
+            }
             for (way, direction) in [("from", Direction::FromLaptop), ("to", Direction::ToLaptop)] {
                 wanted.push((
                     format!("{interface}.{way}"),
@@ -417,6 +421,13 @@ impl Lab {
 
     /// Plugs one of the laptop's cables into a wall. Carrier is there when this returns.
     pub fn plug(&self, interface: &str, wall: Wall) -> Result<(), LabError> {
+        let captures = self.captures();
+        let watched = format!("{interface}.from");
+        if !captures.is_empty() && !captures.iter().any(|capture| capture.name == watched) {
+            let what = format!("capture of {interface}, which was pulled when captures began");
+            return Err(LabError::Unknown { what });
+        }
+        drop(captures);
         // The new wall's rules hold from before the first frame can pass.
         self.note(interface, Some(wall))?;
         self.cable(interface, &format!("master {} up", wall.switch()))
@@ -450,6 +461,16 @@ impl Lab {
             .unwrap_or_else(PoisonError::into_inner)
             .push(moved);
         Ok(())
+    }
+
+    /// Where a cable is plugged in now.
+    fn wall(&self, cable: &Cable) -> Option<Wall> {
+        let moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = moves
+            .iter()
+            .rev()
+            .find(|moved| moved.interface == cable.interface);
+        last.map_or(Some(cable.wall), |moved| moved.wall)
     }
 
     fn cable(&self, interface: &str, change: &str) -> Result<(), LabError> {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sekisho_attacks::{Expects, Scene, must};
-use sekisho_lab::{NetLaptop, Setup, UP_LIMIT, Wall, address as at};
+use sekisho_lab::{NetLaptop, Setup, UP_LIMIT, Wall, address as at, oracle::count_frames};
 
 #[test]
 fn t22_a_pulled_cable_ends_the_proof_before_the_next_frame() {
@@ -61,5 +61,9 @@ fn t22_a_pulled_cable_ends_the_proof_before_the_next_frame() {
         download.lines()
     );
     assert_eq!(download.lines(), ["6000000"]);
-    scene.holds(&laptop, Expects::Tunnelled);
+    let recordings = scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
+    let on_the_hub = must(count_frames(must(recordings.get("eth1.from")), |frame| {
+        frame.len() > 34 && frame[30..34] == at::GATEWAY_OUTSIDE.ip().octets()
+    }));
+    assert!(on_the_hub > 0, "the capture did not see the hub");
 }
