@@ -61,15 +61,14 @@ pub struct WireGuard {
 }
 
 impl WireGuard {
-    /// A tunnel without a session. `wall` is the wall clock at `now`; gotatun reads it again by
-    /// itself, so it must be the true one outside of tests.
+    /// A tunnel without a session. The wall clock is read here, by gotatun too, and never again.
     pub fn new(identity: &Identity, indices: &IndexTable, now: Moment) -> Self {
+        MockClock::set_time(now.since_boot());
         let private = StaticSecret::from(identity.private);
         let limiter = Arc::new(RateLimiter::new(
             &PublicKey::from(&private),
             HANDSHAKES_PER_SECOND,
         ));
-        MockClock::set_time(now.since_boot());
         let wall = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -104,14 +103,6 @@ impl WireGuard {
     /// Stamp of the newest handshake that this tunnel started, as time since 1970.
     pub const fn last_stamp(&self) -> Duration {
         self.last_stamp
-    }
-
-    /// Seals a whole packet: the far end of a test, which has no admission to go through.
-    #[doc(hidden)]
-    pub fn seal_packet(&mut self, packet: &[u8], now: Moment) -> Option<Vec<u8>> {
-        self.at(now);
-        let sealed = self.encapsulate(BytesMut::from(packet))?;
-        Some(sealed.into_bytes().as_ref().to_vec())
     }
 
     fn at(&self, now: Moment) {
@@ -247,5 +238,78 @@ impl Tunnel for WireGuard {
     fn reset(&mut self, now: Moment) {
         self.at(now);
         self.tunn.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAPTOP: [u8; 32] = [7; 32];
+    const GATEWAY: [u8; 32] = [9; 32];
+    const ADDRESS: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1);
+    const YEAR: Duration = Duration::from_hours(8766);
+
+    fn tunnel(private: [u8; 32], peer: [u8; 32], stamp_floor: Duration) -> WireGuard {
+        let identity = Identity {
+            private,
+            gateway: PublicKey::from(&StaticSecret::from(peer)).to_bytes(),
+            stamp_floor,
+            mtu: 1420,
+        };
+        WireGuard::new(&identity, &IndexTable::from_os_rng(), at(100))
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_boot(Duration::from_secs(seconds))
+    }
+
+    /// Whether the gateway answers the laptop's handshake, and the laptop takes the answer.
+    fn handshake(laptop: &mut WireGuard, gateway: &mut WireGuard, seconds: u64) -> bool {
+        let (mut one, mut other) = (Datagram::new(), Datagram::new());
+        laptop.initiate(&mut one, at(seconds));
+        let opened = gateway.open(one.bytes().into(), ADDRESS, &mut other, at(seconds));
+        if !matches!(opened, Opened::Answer { .. }) {
+            return false;
+        }
+        let answer = other.bytes().into();
+        let opened = laptop.open(answer, ADDRESS, &mut one, at(seconds));
+        matches!(opened, Opened::Answer { proven: true })
+    }
+
+    /// T32: the gateway has seen a handshake from next year; the laptop's clock has gone back.
+    #[test]
+    fn t32_a_clock_that_went_back_is_no_dead_end() {
+        let next_year = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            + YEAR;
+        let mut gateway = tunnel(GATEWAY, LAPTOP, Duration::ZERO);
+        let mut before = tunnel(LAPTOP, GATEWAY, next_year);
+        assert!(handshake(&mut before, &mut gateway, 101));
+        assert!(before.last_stamp() > next_year);
+
+        let mut forgetful = tunnel(LAPTOP, GATEWAY, Duration::ZERO);
+        assert!(!handshake(&mut forgetful, &mut gateway, 102));
+        let mut after = tunnel(LAPTOP, GATEWAY, before.last_stamp());
+        assert!(handshake(&mut after, &mut gateway, 103));
+    }
+
+    #[test]
+    fn a_kick_is_empty_authenticated_and_needs_a_session() {
+        let mut gateway = tunnel(GATEWAY, LAPTOP, Duration::ZERO);
+        let mut laptop = tunnel(LAPTOP, GATEWAY, Duration::ZERO);
+        let (mut kick, mut answer) = (Datagram::new(), Datagram::new());
+        assert!(!laptop.kick(&mut kick, at(101)));
+        assert!(handshake(&mut laptop, &mut gateway, 102));
+        assert!(laptop.kick(&mut kick, at(103)));
+        assert_eq!(kick.bytes().len(), WireGuard::OVERHEAD);
+        let opened = gateway.open(kick.bytes().into(), ADDRESS, &mut answer, at(103));
+        assert!(matches!(opened, Opened::Alive));
+        // A copy of it is a replay.
+        let opened = gateway.open(kick.bytes().into(), ADDRESS, &mut answer, at(104));
+        assert!(matches!(opened, Opened::Refused));
+        laptop.reset(at(105));
+        assert!(!laptop.kick(&mut kick, at(106)));
     }
 }

@@ -4,12 +4,16 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use gotatun::noise::index_table::IndexTable;
+use gotatun::noise::rate_limiter::RateLimiter;
+use gotatun::noise::{Tunn, TunnResult};
+use gotatun::packet::{Packet, WgKind};
 use gotatun::x25519::{PublicKey, StaticSecret};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use sekisho_control::{
@@ -19,8 +23,6 @@ use sekisho_control::{
 use sekisho_framelink::{FrameArena, FrameLink, NetHdr, Offloads, Rules, Segment, SeqPacket, pair};
 use sekisho_netdomain::gate::device::DeviceFile;
 use sekisho_netdomain::gate::{Gate, Parts};
-use sekisho_netdomain::moment::Moment;
-use sekisho_netdomain::tunnel::{Datagram, Identity, Opened, Tunnel, WireGuard};
 use sekisho_policy::{Clock, Floor, Policy, PrivateKey, Trust, Verified, verify};
 use tempfile::TempDir;
 
@@ -43,7 +45,8 @@ pub struct World {
     pub uplink: Channel<UplinkToGate, GateToUplink>,
     pub supervisor: Channel<Order, Report>,
     pub gateway: UdpSocket,
-    pub tunnel: WireGuard,
+    pub tunnel: Tunn,
+    limiter: Arc<RateLimiter>,
     pub laptop: Option<SocketAddrV4>,
     pub reports: Vec<Report>,
     pub arena: FrameArena,
@@ -178,19 +181,24 @@ impl World {
             tso4: true,
             ..Offloads::default()
         };
-        let identity = Identity {
-            private: GATEWAY_KEY,
-            gateway: public(LAPTOP_KEY),
-            stamp_floor: Duration::ZERO,
-            mtu: MTU,
-        };
+        let private = StaticSecret::from(GATEWAY_KEY);
+        let limiter = Arc::new(RateLimiter::new(&PublicKey::from(&private), 100));
+        let tunnel = Tunn::new(
+            private,
+            PublicKey::from(public(LAPTOP_KEY)),
+            None,
+            None,
+            IndexTable::from_os_rng(),
+            Arc::clone(&limiter),
+        );
         Self {
             gate,
             guest: SeqPacket::from_fd(guest, Rules { offloads, mtu: MTU }).unwrap(),
             uplink: Channel::from_fd(uplink).unwrap(),
             supervisor: Channel::from_fd(supervisor).unwrap(),
             gateway,
-            tunnel: WireGuard::new(&identity, &IndexTable::from_os_rng(), Moment::now()),
+            tunnel,
+            limiter,
             laptop: None,
             reports: Vec::new(),
             arena: FrameArena::new(64),
@@ -290,21 +298,24 @@ impl World {
     }
 
     fn gateway_turn(&mut self) {
-        let now = Moment::now();
-        let mut answer = Datagram::new();
         let mut buffer = [0; 2048];
         while let Ok((len, SocketAddr::V4(from))) = self.gateway.recv_from(&mut buffer) {
-            let datagram = BytesMut::from(&buffer[..len]);
-            match self.tunnel.open(datagram, from, &mut answer, now) {
-                Opened::Inner(packet) => {
+            let datagram = Packet::from_bytes(BytesMut::from(&buffer[..len]));
+            let Ok(packet) = self.limiter.verify_packet(from.into(), datagram) else {
+                continue;
+            };
+            match self.tunnel.handle_incoming_packet(packet) {
+                TunnResult::WriteToTunnel(packet) => {
                     self.laptop = Some(from);
-                    self.inner.push(packet.to_vec());
+                    if !packet.is_empty() {
+                        self.inner.push(packet.to_vec());
+                    }
                 }
-                Opened::Alive => self.laptop = Some(from),
-                Opened::Answer { .. } => {
-                    self.gateway.send_to(answer.bytes(), from).unwrap();
+                TunnResult::WriteToNetwork(answer) => {
+                    let answer = Packet::from(answer);
+                    self.gateway.send_to(&answer, from).unwrap();
                 }
-                Opened::Refused => {}
+                TunnResult::Done | TunnResult::Err(_) => {}
             }
         }
     }
@@ -325,15 +336,13 @@ impl World {
 
     /// The gateway sends an inner packet.
     pub fn gateway_sends(&mut self, packet: &[u8]) {
-        let sealed = seal(&mut self.tunnel, packet);
+        let plain = Packet::from_bytes(BytesMut::from(packet));
+        let sealed = self.tunnel.handle_outgoing_packet(plain, None);
+        let Some(WgKind::Data(sealed)) = sealed else {
+            panic!("there is a session");
+        };
         let laptop = self.laptop.expect("the laptop was heard");
+        let sealed = sealed.into_bytes();
         self.gateway.send_to(&sealed, laptop).unwrap();
     }
-}
-
-/// Seals a whole packet with gotatun directly: what another implementation of a gateway does.
-fn seal(tunnel: &mut WireGuard, packet: &[u8]) -> Vec<u8> {
-    tunnel
-        .seal_packet(packet, Moment::now())
-        .expect("there is a session")
 }
