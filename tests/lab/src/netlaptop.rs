@@ -304,28 +304,21 @@ impl<'l> NetLaptop<'l> {
     /// A deliberate leak, for the positive control: a frame of the guest's with its canary, put on
     /// the laptop's wire past all that stands between.
     pub fn leak(&self, interface: &str) -> Result<(), LabError> {
-        let held = self
-            .uplink_space()
-            .and_then(|space| PacketSocket::open(&space, interface).map_err(opening()));
-        let wire = match held {
-            Ok(wire) => wire,
-            // No uplink runs: the cable is still where it was at power-on.
-            Err(_) => {
-                self.lab
-                    .run("laptop", &["ip", "link", "set", interface, "up"])?
-                    .ok()?;
-                PacketSocket::open(self.lab.space("laptop")?, interface).map_err(opening())?
-            }
-        };
         let from = std::net::SocketAddrV4::new(at::GUEST, 40_000);
         let to = std::net::SocketAddrV4::new(at::DECOY_DNS, 53);
-        let frame = udp_frame(
-            (at::GUEST_MAC, [0xff; 6]),
-            from,
-            to,
-            self.canary.hex().as_bytes(),
-        );
-        wire.send(&frame).map_err(LabError::io("leak a frame"))
+        let payload = self.canary.hex();
+        let frame = udp_frame((at::GUEST_MAC, [0xff; 6]), from, to, payload.as_bytes());
+        let put =
+            |space: &Netns| PacketSocket::open(space, interface).and_then(|wire| wire.send(&frame));
+        if self.uplink_space().is_ok_and(|space| put(&space).is_ok()) {
+            return Ok(());
+        }
+        // No uplink runs: the cable is still where it was at power-on.
+        let laptop = self.lab.space("laptop")?;
+        self.lab
+            .run("laptop", &["ip", "link", "set", interface, "up"])?
+            .ok()?;
+        put(laptop).map_err(LabError::io("leak a frame"))
     }
 }
 

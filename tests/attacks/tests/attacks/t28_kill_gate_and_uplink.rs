@@ -1,17 +1,18 @@
-//! T28: gate and uplink are killed with SIGKILL at random points, a hundred times, under traffic.
+//! T28: gate and uplink are killed with SIGKILL at random points, a hundred times each, under traffic.
 
 use std::time::{Duration, Instant};
 
 use sekisho_attacks::{Expects, Scene, must};
 use sekisho_lab::{NetLaptop, Part, Setup};
 
-const KILLS: usize = 100;
+/// A hundred of each.
+const KILLS: usize = 200;
 
 /// What the catalogue grants.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 #[test]
-fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
+fn t28_a_hundred_kills_each_leak_nothing_and_the_tunnel_is_back_each_time() {
     let Some(scene) = Scene::cafe() else { return };
     let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
     must(laptop.page(Duration::from_secs(10)));
@@ -39,9 +40,9 @@ fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
 
     let mut outages = Vec::new();
     for kill in 0..KILLS {
-        let mut random = [0; 2];
+        let mut random = [0; 3];
         must(getrandom::fill(&mut random));
-        let part = if random[0] & 1 == 0 {
+        let part = if kill % 2 == 0 {
             Part::Gate
         } else {
             Part::Uplink
@@ -51,6 +52,16 @@ fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
         let mark = laptop.events().mark();
         let start = Instant::now();
         must(laptop.kill(part));
+        if random[0] < 64 {
+            // And one of them again while they start and shake hands.
+            std::thread::sleep(Duration::from_millis(u64::from(random[2]) / 6));
+            let again = if random[0] & 1 == 0 {
+                Part::Gate
+            } else {
+                Part::Uplink
+            };
+            let _ = laptop.kill(again);
+        }
         let back = laptop.wait_tunnel(mark, BACK_WITHIN);
         assert!(
             back.is_ok(),
