@@ -37,7 +37,15 @@ impl Need {
                 "wireguard-go",
                 "wireguard-tools",
             ],
-            Self::Laptop => &["busybox-static", "kmod", "qemu-system-x86"],
+            Self::Laptop => &[
+                "busybox-static",
+                "iproute2",
+                "kmod",
+                "lz4",
+                "python3",
+                "qemu-system-x86",
+                "xz-utils",
+            ],
             Self::Judges => &["acpica-tools"],
             Self::Bench => &["iperf3"],
         }

@@ -85,6 +85,16 @@ pub(crate) fn link_names() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether the board has a device with console ports, which may be about to appear.
+pub(crate) fn console_exists() -> bool {
+    // A bound device is a link named after it; the driver's own files are not.
+    fs::read_dir("/sys/bus/virtio/drivers/virtio_console").is_ok_and(|entries| {
+        entries
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("virtio"))
+    })
+}
+
 /// Waits until the named port exists; gives its device.
 pub(crate) fn find(name: &str, limit: Duration) -> Result<PathBuf, Failure> {
     let events = DeviceEvents::listen()?;

@@ -18,8 +18,12 @@ const NIC: &str = "eth0";
 const DHCP_CLIENT: &str = "/bin/udhcpc";
 const AGENT: &str = "/bin/sekisho-guest-agent";
 
-/// A board without console ports is fine; one with them shows them at once.
+/// A board without console ports is fine; one with them shows them at once, unless the build
+/// machine is very busy.
 const PORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// When one port was there, the next cannot be far.
+const NEXT_PORT_LIMIT: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(beside: Beside) -> Result<(), Failure> {
     mount_at("tmpfs", "/tmp", "tmpfs", MountFlags::empty(), "mode=1777")?;
@@ -37,13 +41,13 @@ pub(crate) fn run(beside: Beside) -> Result<(), Failure> {
     } else {
         say("there is no NIC");
     }
-    if Path::new("/sys/class/virtio-ports").exists() {
+    if ports::console_exists() {
         if let Ok(port) = ports::find(WORK_EXEC_PORT, PORT_LIMIT) {
             let serve = ["/proc/self/exe", "serve", &port.to_string_lossy()];
             services.start(serve.map(str::to_owned).to_vec())?;
         }
-        if let Ok(port) = ports::find(AGENT_PORT, Duration::ZERO)
-            && Path::new(AGENT).exists()
+        if Path::new(AGENT).exists()
+            && let Ok(port) = ports::find(AGENT_PORT, NEXT_PORT_LIMIT)
         {
             let agent = [AGENT, "--port", &port.to_string_lossy()];
             services.start(agent.map(str::to_owned).to_vec())?;
