@@ -376,19 +376,19 @@ fn children(parent: u32) -> Vec<u32> {
 }
 
 fn supervisor_config(programs: &Path, guest: &Netns) -> String {
-    let joint = programs.join("sekisho-tapjoint");
+    let (programs, guest) = (programs.display(), guest.path());
+    let guest = guest.display();
     format!(
-        "programs = {programs:?}\npolicy = \"policy.toml\"\nsignature = \"policy.toml.sig\"\n\
-         trust = \"trust.pem\"\ndevice = \"device.toml\"\nstate = \"state\"\n\
-         ports = [\"{}\", \"{}\"]\n\n\
+        "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
+         trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
+         ports = ['{}', '{}']\n\n\
          [work]\nguest_channel = false\n\
-         command = [{joint:?}, \"--tap\", \"{NIC}\", \"--netns\", {:?}, \"--link\", \"{{link}}\", \
-         \"--control\", \"{{control}}\"]\n\n\
+         command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
+         '--link', '{{link}}', '--control', '{{control}}']\n\n\
          # Tests kill in quick succession what a laptop loses once in years.\n\
          [restart]\nhealthy_after_ms = 1\n",
         at::ETH0,
-        at::ETH1,
-        guest.path()
+        at::ETH1
     )
 }
 

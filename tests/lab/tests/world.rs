@@ -2,11 +2,20 @@
 //! the decoys answer, and the oracle tells a leak from a tunnel.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
 use sekisho_lab::{
-    Lab, LabError, Options, Process, Wall, address as at,
+    Lab, LabError, Options, Process, Seat, Wall, address as at,
     oracle::{Canaries, Canary, Verdict, count_canaries},
+    packet::arp_frame,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -318,4 +327,88 @@ fn an_unknown_node_is_an_error_with_its_name() {
         matches!(&error, LabError::Unknown { what } if what.contains("moon")),
         "{error}"
     );
+}
+
+#[test]
+fn a_machine_with_taps_is_on_the_cafes_lan() {
+    if skipped() {
+        return;
+    }
+    let options = Options {
+        seat: Seat::Taps { vnet_hdr: false },
+        captures: false,
+        ..Options::default()
+    };
+    let lab = Lab::start(options).unwrap_or_else(|error| panic!("{error}"));
+    let tap = lab.tap_fd(at::ETH0).unwrap();
+    let own = (
+        [2, 0, 0, 0, 0, 9],
+        std::net::Ipv4Addr::new(192, 168, 43, 77),
+    );
+    rustix::io::write(&tap, &arp_frame(1, own, ([0; 6], at::CAFE_ROUTER))).unwrap();
+    let mut frame = [0; 2048];
+    let limit = rustix::event::Timespec {
+        tv_sec: 5,
+        tv_nsec: 0,
+    };
+    loop {
+        let mut fds = [PollFd::new(&tap, PollFlags::IN)];
+        assert_ne!(
+            poll(&mut fds, Some(&limit)).unwrap(),
+            0,
+            "the router does not answer"
+        );
+        let length = rustix::io::read(&tap, &mut frame).unwrap();
+        if length >= 42 && frame[12..14] == [8, 6] && frame[28..32] == at::CAFE_ROUTER.octets() {
+            break;
+        }
+    }
+}
+
+/// Not a test of its own: the lab that [`nothing_outlives_a_lab_that_is_killed`] kills.
+#[test]
+#[ignore = "run by another test"]
+fn a_lab_to_be_killed() {
+    let _lab = Lab::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let mut pids = String::new();
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        pids += &std::fs::read_to_string(task.unwrap().path().join("children")).unwrap();
+    }
+    println!("\nchildren: {pids}");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn nothing_outlives_a_lab_that_is_killed() {
+    if skipped() {
+        return;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "a_lab_to_be_killed"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .find(|line| line.starts_with("children: "))
+        .unwrap();
+    let children: Vec<_> = line
+        .split_whitespace()
+        .filter_map(|word| Pid::from_raw(word.parse().ok()?))
+        .map(|pid| pidfd_open(pid, PidfdFlags::empty()).unwrap())
+        .collect();
+    assert!(children.len() > 15, "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let limit = rustix::event::Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    for pidfd in &children {
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        assert_ne!(poll(&mut fds, Some(&limit)).unwrap(), 0, "a child lives on");
+    }
 }

@@ -1,4 +1,4 @@
-//! T01 (TunnelVision, CVE-2024-3661): the DHCP server hands out classless routes (RFC 3442) that
+//! T01 (`TunnelVision`, CVE-2024-3661): the DHCP server hands out classless routes (RFC 3442) that
 //! are more specific than any default route: two halves of the world, then one LGWAN server.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! T03 (TunnelCrack LocalNet, CVE-2023-36672): the LAN claims a prefix that covers LGWAN, or public
+//! T03 (`TunnelCrack` `LocalNet`, CVE-2023-36672): the LAN claims a prefix that covers LGWAN, or public
 //! servers, so that a client takes them for neighbours and talks to them past its tunnel.
 
 use std::{net::Ipv4Addr, time::Duration};

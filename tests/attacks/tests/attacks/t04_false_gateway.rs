@@ -1,5 +1,5 @@
-//! T04 (TunnelCrack ServerIP): the wire's DNS answers every name with a server of the attacker's
-//! choice, and the attacker's own WireGuard peer sits on the gateway's address.
+//! T04 (`TunnelCrack` `ServerIP`): the wire's DNS answers every name with a server of the attacker's
+//! choice, and the attacker's own `WireGuard` peer sits on the gateway's address.
 
 use std::time::Duration;
 

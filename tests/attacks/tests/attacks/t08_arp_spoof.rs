@@ -49,7 +49,7 @@ fn t08_who_spoofs_the_next_hop_gets_ciphertext_and_the_tunnel_recovers() {
         stop.store(true, Ordering::Relaxed);
     });
     // The tunnel recovers once the next hop is asked for again.
-    let took = must(laptop.wait_page(Duration::from_secs(60)));
+    let took = must(laptop.wait_page(Duration::from_mins(1)));
     eprintln!("a page again {took:?} after the attack");
     let recordings = scene.holds(&laptop, Expects::Tunnelled);
     let taken = must(count_frames(must(recordings.get("eth0.from")), |frame| {

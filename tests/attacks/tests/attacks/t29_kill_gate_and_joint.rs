@@ -42,7 +42,7 @@ fn t29_the_guest_sees_a_link_event_and_nothing_else() {
     must(laptop.wait_event(mark, "link down", UP_LIMIT, |event| link(event, false)));
     must(laptop.wait_event(mark, "link up", UP_LIMIT, |event| link(event, true)));
     must(laptop.wait_tunnel(mark, UP_LIMIT));
-    let ended = must(download.wait(Duration::from_secs(60)));
+    let ended = must(download.wait(Duration::from_mins(1)));
     assert!(
         ended.is_some_and(|status| status.success()),
         "{:?}",

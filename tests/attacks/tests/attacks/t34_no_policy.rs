@@ -6,22 +6,37 @@ use std::time::Duration;
 use sekisho_attacks::{Expects, Scene, must};
 use sekisho_lab::{LaptopFiles, NetLaptop, Setup};
 
-/// Refused at rest: what is done to the files, and a word that the message must have.
-const CASES: [(&str, fn(&LaptopFiles), &str); 6] = [
-    (
+/// Refused at rest.
+struct Case {
+    name: &'static str,
+    tamper: fn(&LaptopFiles),
+    /// What the message must name.
+    names: &'static str,
+}
+
+const fn case(name: &'static str, tamper: fn(&LaptopFiles), names: &'static str) -> Case {
+    Case {
+        name,
+        tamper,
+        names,
+    }
+}
+
+const CASES: [Case; 6] = [
+    case(
         "missing",
         |files| must(std::fs::remove_file(&files.policy)),
         "policy.toml",
     ),
-    (
+    case(
         "empty",
         |files| must(std::fs::write(&files.policy, "")),
         "signature",
     ),
-    ("truncated", truncate, "signature"),
-    ("unreadable", unreadable, "policy.toml"),
-    ("signed by a stranger", foreign_signature, "signature"),
-    (
+    case("truncated", truncate, "signature"),
+    case("unreadable", unreadable, "policy.toml"),
+    case("signed by a stranger", foreign_signature, "signature"),
+    case(
         "without a signature",
         |files| must(std::fs::remove_file(&files.signature)),
         "policy.toml.sig",
@@ -49,7 +64,12 @@ fn foreign_signature(files: &LaptopFiles) {
 
 #[test]
 fn t34_without_a_good_policy_there_is_no_network() {
-    for (name, tamper, word) in CASES {
+    for Case {
+        name,
+        tamper,
+        names,
+    } in CASES
+    {
         let Some(scene) = Scene::cafe() else { return };
         let setup = Setup {
             tamper: Some(tamper),
@@ -71,7 +91,7 @@ fn t34_without_a_good_policy_there_is_no_network() {
                     line.contains("ERROR").then(|| line.to_owned())
                 }),
         );
-        assert!(message.to_lowercase().contains(word), "{name}: {message}");
+        assert!(message.to_lowercase().contains(names), "{name}: {message}");
         eprintln!("{name}: {message}");
         scene.holds(&laptop, Expects::Silent);
     }
