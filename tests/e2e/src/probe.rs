@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, sockopt};
 use serde::{Deserialize, Serialize};
-use smoltcp::wire::{DnsFlags, DnsOpcode, DnsPacket, DnsRcode};
+use smoltcp::wire::{
+    DnsFlags, DnsOpcode, DnsPacket, DnsQuestion, DnsRcode, DnsRecord, DnsRecordData,
+};
 
 /// How an attempt to reach something ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,12 +85,8 @@ pub fn tcp(target: SocketAddr, canary: &str, patience: Duration) -> Outcome {
 /// Asks `server` for the address of `name`.
 pub fn dns(server: SocketAddr, name: &str, patience: Duration) -> Outcome {
     let attempt = || -> io::Result<String> {
-        let socket = socket_towards(server)?;
-        socket.set_read_timeout(Some(patience))?;
-        socket.send(&dns_query(name))?;
-        let mut answer = [0; 1500];
-        let length = socket.recv(&mut answer)?;
-        describe_dns(&answer[..length])
+        let answer = ask(server, name, patience)?;
+        describe_dns(&answer)
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "not a DNS answer"))
     };
     attempt().map_or_else(
@@ -96,6 +94,38 @@ pub fn dns(server: SocketAddr, name: &str, patience: Duration) -> Outcome {
         |detail| Outcome::Answered { detail },
     )
 }
+
+/// Resolves `name` by `resolver` and fetches its first page by HTTP; answers with the page.
+///
+/// The C library of a static program resolves no names, so this asks by itself.
+pub fn page(resolver: SocketAddr, name: &str, canary: &str, patience: Duration) -> Outcome {
+    let attempt = || -> io::Result<String> {
+        let answer = ask(resolver, name, patience)?;
+        let address = first_address(&answer)
+            .ok_or_else(|| io::Error::new(ErrorKind::NotFound, "the name has no address"))?;
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, 80)), patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        write!(
+            stream,
+            "GET / HTTP/1.0\r\nHost: {name}\r\nX-Canary: {canary}\r\n\r\n"
+        )?;
+        let mut text = String::new();
+        stream.take(MAX_PAGE).read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        if head.contains(" 200 ") {
+            Ok(body.to_owned())
+        } else {
+            Err(io::Error::other(head.to_owned()))
+        }
+    };
+    attempt().map_or_else(
+        |error| Outcome::from_error(&error),
+        |detail| Outcome::Answered { detail },
+    )
+}
+
+/// Longest page that is read.
+const MAX_PAGE: u64 = 64 * 1024;
 
 /// Sends one datagram with the canary and waits for an answer.
 pub fn udp(target: SocketAddr, canary: &str, patience: Duration) -> Outcome {
@@ -241,6 +271,30 @@ fn dns_query(name: &str) -> Vec<u8> {
     packet.set_question_count(1);
     query.extend_from_slice(&question);
     query
+}
+
+fn ask(server: SocketAddr, name: &str, patience: Duration) -> io::Result<Vec<u8>> {
+    let socket = socket_towards(server)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(&dns_query(name))?;
+    let mut answer = vec![0; 1500];
+    let length = socket.recv(&mut answer)?;
+    answer.truncate(length);
+    Ok(answer)
+}
+
+/// The first A record of an answer to one question.
+fn first_address(answer: &[u8]) -> Option<Ipv4Addr> {
+    let packet = DnsPacket::new_checked(answer).ok()?;
+    let (mut rest, _) = DnsQuestion::parse(packet.payload()).ok()?;
+    for _ in 0..packet.answer_record_count() {
+        let (after, record) = DnsRecord::parse(rest).ok()?;
+        if let DnsRecordData::A(address) = record.data {
+            return Some(address);
+        }
+        rest = after;
+    }
+    None
 }
 
 fn describe_dns(answer: &[u8]) -> Option<String> {

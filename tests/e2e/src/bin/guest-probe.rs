@@ -29,6 +29,8 @@ enum What {
     Udp { target: SocketAddr },
     /// Ask a resolver for a name.
     Dns { server: SocketAddr, name: String },
+    /// Resolve a name and fetch its first page.
+    Page { resolver: SocketAddr, name: String },
     /// One ICMP echo.
     Ping { target: IpAddr },
     /// Fetch a path by HTTP and time the longest silence.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         What::Tcp { target } => probe::tcp(target, canary, patience),
         What::Udp { target } => probe::udp(target, canary, patience),
         What::Dns { server, name } => probe::dns(server, &name, patience),
+        What::Page { resolver, name } => probe::page(resolver, &name, canary, patience),
         What::Ping { target } => probe::ping(target, canary, patience),
         What::Download { server, path } => {
             let done = probe::download(server, &path, canary, patience);

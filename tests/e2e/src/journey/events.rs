@@ -1,11 +1,12 @@
 //! What the laptop's own processes report, as the supervisor writes it down.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sekisho_control::Report;
-use sekisho_laptop::exec::{Running, Said};
+use sekisho_laptop::exec::{self, Running};
 use serde::Deserialize;
 
 use super::StepError;
@@ -19,7 +20,24 @@ pub struct Event {
     pub from: String,
     /// What it said.
     #[serde(flatten)]
-    pub report: Report,
+    pub report: Said,
+}
+
+/// What an event tells.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Said {
+    /// A process reported.
+    Report(Report),
+    /// The supervisor started a process.
+    Started {
+        /// Its role.
+        process: String,
+        /// Its id in the laptop.
+        pid: u32,
+    },
+    /// Something else of the supervisor's own.
+    Other {},
 }
 
 /// All events so far, and those to come.
@@ -40,6 +58,9 @@ struct State {
     ended: Option<String>,
 }
 
+/// A read that ends without news; then the next one begins.
+const QUIET: Duration = Duration::from_mins(1);
+
 /// How much of the processes' own words is kept for messages.
 const LOG_KEPT: usize = 64 * 1024;
 
@@ -51,10 +72,10 @@ impl Events {
         thread::spawn(move || {
             let mut partial = Vec::new();
             loop {
-                let said = supervisor.next(Duration::from_secs(3600));
+                let said = supervisor.next(QUIET);
                 let mut state = reader.lock();
                 match said {
-                    Ok(Some(Said::Stdout(bytes))) => {
+                    Ok(Some(exec::Said::Stdout(bytes))) => {
                         partial.extend(bytes);
                         while let Some(end) = partial.iter().position(|&byte| byte == b'\n') {
                             let line: Vec<u8> = partial.drain(..=end).collect();
@@ -63,13 +84,13 @@ impl Events {
                             }
                         }
                     }
-                    Ok(Some(Said::Stderr(bytes))) => {
+                    Ok(Some(exec::Said::Stderr(bytes))) => {
                         state.log.push_str(&String::from_utf8_lossy(&bytes));
                         let excess = state.log.len().saturating_sub(LOG_KEPT);
                         let cut = state.log.ceil_char_boundary(excess);
                         state.log.drain(..cut);
                     }
-                    Ok(Some(Said::Ended(status))) => state.ended = Some(status.to_string()),
+                    Ok(Some(exec::Said::Ended(status))) => state.ended = Some(status.to_string()),
                     Ok(None) => {}
                     Err(error) => state.ended = Some(error.to_string()),
                 }
@@ -87,24 +108,25 @@ impl Events {
         self.shared.lock().events.len()
     }
 
-    /// Waits for an event after `mark` that `wanted` accepts.
+    /// Waits for a report after `mark` that `wanted` accepts; gives its time, in milliseconds
+    /// since the laptop's kernel started, too.
     pub fn wait(
         &self,
         mark: usize,
         what: &str,
         limit: Duration,
         wanted: impl Fn(&Report) -> bool,
-    ) -> Result<Event, StepError> {
+    ) -> Result<(u64, Report), StepError> {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.lock();
         loop {
-            let found = state
-                .events
-                .iter()
-                .skip(mark)
-                .find(|event| wanted(&event.report));
-            if let Some(event) = found {
-                return Ok(event.clone());
+            let mut events = state.events.iter().skip(mark);
+            let found = events.find_map(|event| match &event.report {
+                Said::Report(report) if wanted(report) => Some((event.at_ms, report.clone())),
+                _ => None,
+            });
+            if let Some(found) = found {
+                return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || state.ended.is_some() {
@@ -123,14 +145,17 @@ impl Events {
         }
     }
 
-    /// Whether an event after `mark` was accepted by `wanted`.
-    pub fn any(&self, mark: usize, wanted: impl Fn(&Report) -> bool) -> bool {
+    /// The id of the running process of that role.
+    pub fn pid(&self, role: &str) -> Option<u32> {
         self.shared
             .lock()
             .events
             .iter()
-            .skip(mark)
-            .any(|event| wanted(&event.report))
+            .rev()
+            .find_map(|event| match &event.report {
+                Said::Started { process, pid } if process == role => Some(*pid),
+                _ => None,
+            })
     }
 
     /// Waits until the supervisor has ended; gives how.
@@ -168,17 +193,19 @@ impl State {
         let first = self.events.len().saturating_sub(12);
         let mut text = String::new();
         for event in &self.events[first..] {
-            text.push_str(&format!(
-                "  {} ms {}: {:?}\n",
-                event.at_ms, event.from, event.report
-            ));
+            let Event {
+                at_ms,
+                from,
+                report,
+            } = event;
+            let _ = writeln!(text, "  {at_ms} ms {from}: {report:?}");
         }
         let lines: Vec<&str> = self.log.lines().collect();
         for line in &lines[lines.len().saturating_sub(25)..] {
-            text.push_str(&format!("  | {line}\n"));
+            let _ = writeln!(text, "  | {line}");
         }
         if let Some(ended) = &self.ended {
-            text.push_str(&format!("  the supervisor ended: {ended}\n"));
+            let _ = writeln!(text, "  the supervisor ended: {ended}");
         }
         text
     }

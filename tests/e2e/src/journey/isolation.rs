@@ -13,13 +13,7 @@ struct Onlooker<'a> {
 
 impl<'a> Onlooker<'a> {
     fn find(journey: &'a Journey, program: &'static str) -> Result<Self, StepError> {
-        let found = journey
-            .laptop()?
-            .run(&["busybox", "pgrep", "-o", "-f", program])?;
-        let pid = found.text().trim().to_owned();
-        if pid.is_empty() {
-            return Err(StepError::Broken(format!("{program} does not run")));
-        }
+        let pid = journey.pid(program)?;
         Ok(Self {
             journey,
             program,
@@ -94,9 +88,9 @@ const GUEST_SIZED: u64 = 64;
 impl Journey {
     /// The gate maps no guest memory and has no interface; the VMM has no network at all.
     pub(super) fn isolation(&mut self) -> StepResult {
-        let gate = Onlooker::find(self, "sekisho-netdomain gate")?;
-        let uplink = Onlooker::find(self, "sekisho-netdomain uplink")?;
-        let vmm = Onlooker::find(self, "sekisho-vmm run")?;
+        let gate = Onlooker::find(self, "gate")?;
+        let uplink = Onlooker::find(self, "uplink")?;
+        let vmm = Onlooker::find(self, "vmm")?;
 
         for process in [&gate, &vmm] {
             process.expect(

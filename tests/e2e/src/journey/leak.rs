@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Joins the tap to the uplink's namespace and opens everything there.
 const OPEN: &str = "
     set -e
-    pid=$(pgrep -o -f 'sekisho-netdomain uplink')
+    pid=$1
     ip link set leak0 netns $pid
     in=\"nsenter -t $pid -n\"
     $in nft flush ruleset
@@ -56,7 +56,8 @@ impl Journey {
 
     /// Opens the way round.
     pub(super) fn open_leak(&mut self) -> StepResult {
-        let opened = self.laptop()?.run(&["sh", "-c", OPEN])?;
+        let uplink = self.pid("uplink")?;
+        let opened = self.laptop()?.run(&["sh", "-c", OPEN, "open", &uplink])?;
         if !opened.status.success() {
             return Err(StepError::Broken(format!(
                 "cannot open the leak: {}",

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use sekisho_lab::oracle::Canary;
 use sekisho_lab::{Lab, LabError};
-use sekisho_laptop::exec::{ExecClient, ExecError, Running, Start};
 use sekisho_laptop::build::BuildError;
+use sekisho_laptop::exec::{ExecClient, ExecError, Running, Start};
 use sekisho_laptop::{GuestError, Laptop, LaptopError};
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +164,24 @@ impl Journey {
         self.supervisor
             .as_ref()
             .ok_or_else(|| StepError::Broken("nothing was started in the laptop".to_owned()))
+    }
+
+    /// The id of one of the product's processes in the laptop.
+    fn pid(&self, role: &str) -> Result<String, StepError> {
+        let pid = self.events()?.pid(role);
+        pid.map(|pid| pid.to_string())
+            .ok_or_else(|| StepError::Broken(format!("no {role} was started")))
+    }
+
+    /// Kills one of them, without a word.
+    fn kill(&self, role: &str) -> Result<(), StepError> {
+        let pid = self.pid(role)?;
+        let killed = self.laptop()?.run(&["kill", "-KILL", &pid])?;
+        if killed.status.success() {
+            return Ok(());
+        }
+        let why = format!("no {role} to kill: {}", killed.said());
+        Err(StepError::Broken(why))
     }
 
     /// Runs the probe in the work OS and takes its answer.

@@ -20,7 +20,7 @@ const LAPTOP_MEMORY: u32 = 2048;
 const WORK_MEMORY: &str = "384M";
 
 /// From power-on until the work OS answers, under emulation on a busy machine.
-const WORK_LIMIT: Duration = Duration::from_secs(120);
+const WORK_LIMIT: Duration = Duration::from_mins(2);
 
 impl Journey {
     /// Plugs the cafe's cable in and presses the power switch; returns when the laptop's own
@@ -52,7 +52,7 @@ impl Journey {
             "--config",
             &*config.to_string_lossy(),
             "--events",
-            "/dev/stdout",
+            "/proc/self/fd/1",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -95,6 +95,7 @@ impl Journey {
         let _ = writeln!(text, "state = {}", quote(&files.state));
         let _ = writeln!(text, "ports = [\"eth0\", \"eth1\"]");
         let _ = writeln!(text, "power_button = \"auto\"");
+        let _ = writeln!(text, "[users]\ngate = 64017\nuplink = 64018\nvmm = 64019");
         let mut work = vec![
             "run".to_owned(),
             "--kernel".to_owned(),

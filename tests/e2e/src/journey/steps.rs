@@ -153,12 +153,12 @@ const STEPS: &[Step] = &[
 /// Number of the card that the office's cable goes to.
 const OFFICE_CARD: usize = 1;
 
-const UPLINK_LIMIT: Duration = Duration::from_secs(60);
-const TUNNEL_LIMIT: Duration = Duration::from_secs(60);
+const UPLINK_LIMIT: Duration = Duration::from_mins(1);
+const TUNNEL_LIMIT: Duration = Duration::from_mins(1);
 const SWITCH_LIMIT: Duration = Duration::from_secs(20);
 const ADDRESS_LIMIT: Duration = Duration::from_secs(30);
-const RESTART_LIMIT: Duration = Duration::from_secs(60);
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+const RESTART_LIMIT: Duration = Duration::from_mins(1);
+const POWER_OFF_LIMIT: Duration = Duration::from_mins(1);
 
 /// The tunnel as the gate reports it.
 fn tunnelled(report: &Report, port: &str, place: Place) -> bool {
@@ -170,25 +170,22 @@ fn tunnelled(report: &Report, port: &str, place: Place) -> bool {
 }
 
 fn uplink(journey: &mut Journey) -> StepResult {
-    let event = journey.events()?.wait(0, "a lease on eth0", UPLINK_LIMIT, |report| {
+    let (at_ms, _) = journey.events()?.wait(0, "a lease on eth0", UPLINK_LIMIT, |report| {
         matches!(report, Report::Uplink { port, event, .. } if port == at::ETH0 && event == "leased")
     })?;
     Ok(format!(
-        "eth0 has a lease, {} ms after the laptop's kernel started",
-        event.at_ms
+        "eth0 has a lease, {at_ms} ms after the laptop's kernel started"
+        at_ms
     ))
 }
 
 fn tunnel(journey: &mut Journey) -> StepResult {
-    let event = journey
+    let (at_ms, _) = journey
         .events()?
         .wait(0, "the tunnel", TUNNEL_LIMIT, |report| {
             tunnelled(report, at::ETH0, Place::Remote)
         })?;
-    Ok(format!(
-        "{} ms after the laptop's kernel started",
-        event.at_ms
-    ))
+    Ok(format!("{} ms after the laptop's kernel started", at_ms))
 }
 
 fn address(journey: &mut Journey) -> StepResult {
@@ -230,19 +227,14 @@ fn dns(journey: &mut Journey) -> StepResult {
 }
 
 fn page(journey: &mut Journey) -> StepResult {
-    let url = format!("http://{}/", at::GROUPWARE_NAME);
-    let output = journey
-        .guest()?
-        .run(&["wget", "-q", "-O", "-", "-T", "10", &url], ADDRESS_LIMIT)?;
-    let text = output.text();
-    if output.status.success() && text.contains(&journey.lab.canary().hex()) {
-        let since = millis(journey.power_on.elapsed());
-        Ok(format!(
-            "{} ({since} ms after power-on)",
-            text.lines().next().unwrap_or_default()
-        ))
-    } else {
-        Err(StepError::Broken(format!("no page: {}", output.said())))
+    let resolver = resolver().to_string();
+    match journey.probe(&["--patience", "5000", "page", &resolver, at::GROUPWARE_NAME])? {
+        Outcome::Answered { detail } if detail.contains(&journey.lab.canary().hex()) => {
+            let since = millis(journey.power_on.elapsed());
+            let title = detail.lines().next().unwrap_or_default();
+            Ok(format!("{title} ({since} ms after power-on)"))
+        }
+        other => Err(StepError::Broken(format!("no page: {other:?}"))),
     }
 }
 
@@ -263,13 +255,13 @@ fn refused(
     }
     let told = millis(started.elapsed());
     let what = format!("a refusal of {packet} by {}", rules.join(" or "));
-    let event = journey
+    let (_, report) = journey
         .events()?
         .wait(mark, &what, SWITCH_LIMIT, |report| {
             matches!(report, Report::Refused(refusal)
             if rules.contains(&refusal.rule.as_str()) && refusal.packet.contains(packet))
         })?;
-    let rule = match event.report {
+    let rule = match report {
         Report::Refused(refusal) => refusal.rule,
         _ => String::new(),
     };
@@ -362,13 +354,13 @@ fn no_ipv6(journey: &mut Journey) -> StepResult {
         return Err(StepError::Broken(format!("{outcome:?} {outcome_tcp:?}")));
     }
     let events = journey.events()?;
-    let event = events.wait(
+    let (_, report) = events.wait(
         0,
         "a refusal by the rule ipv6",
         SWITCH_LIMIT,
         |report| matches!(report, Report::Refused(refusal) if refusal.rule == "ipv6"),
     )?;
-    match event.report {
+    match report {
         Report::Refused(refusal) => Ok(format!("{} by {}", refusal.packet, refusal.rule)),
         _ => Ok(String::new()),
     }
@@ -442,16 +434,7 @@ fn gate_killed(journey: &mut Journey) -> StepResult {
     journey.start_download(DOWNLOAD_SECONDS)?;
     let mark = journey.events()?.mark();
     let killed = Instant::now();
-    let kill =
-        journey
-            .laptop()?
-            .run(&["busybox", "pkill", "-KILL", "-f", "sekisho-netdomain gate"])?;
-    if !kill.status.success() {
-        return Err(StepError::Broken(format!(
-            "no gate to kill: {}",
-            kill.said()
-        )));
-    }
+    journey.kill("gate")?;
     journey
         .events()?
         .wait(mark, "the tunnel of a new gate", SWITCH_LIMIT, |report| {
@@ -476,14 +459,7 @@ fn vmm_killed(journey: &mut Journey) -> StepResult {
         journey.start_download(DOWNLOAD_SECONDS)?;
         journey.ping(at::GUEST_ROUTER.into())?;
         let killed = Instant::now();
-        let kill = ["busybox", "pkill", "-KILL", "-f", "sekisho-vmm run"];
-        let kill = journey.laptop()?.run(&kill)?;
-        if !kill.status.success() {
-            return Err(StepError::Broken(format!(
-                "no VMM to kill: {}",
-                kill.said()
-            )));
-        }
+        journey.kill("vmm")?;
         journey.guest()?.sync(RESTART_LIMIT)?;
         journey.download = None;
         address(journey)?;

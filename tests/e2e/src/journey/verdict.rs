@@ -38,7 +38,9 @@ impl Journey {
         if !verdict.holds() {
             return Err(StepError::Broken(verdict.to_string()));
         }
-        let visits = self.lab.guestbook("internet")?.visits();
+        // From the cafe the beacon's address leads nowhere: asking there is how the laptop learns it.
+        let mut visits = self.lab.guestbook("internet")?.visits();
+        visits.retain(|visit| visit.to != at::BEACON);
         if !visits.is_empty() {
             return Err(StepError::Broken(format!(
                 "somebody came to the sink: {visits:?}"
