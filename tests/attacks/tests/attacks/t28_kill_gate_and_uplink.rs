@@ -12,7 +12,7 @@ const KILLS: usize = 200;
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 #[test]
-fn t28_a_hundred_kills_each_leak_nothing_and_the_tunnel_is_back_each_time() {
+fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
     let Some(scene) = Scene::cafe() else { return };
     let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
     must(laptop.page(Duration::from_secs(10)));
