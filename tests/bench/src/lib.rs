@@ -9,9 +9,12 @@
 //! Some benchmarks need a second process: a line in [`PARTS`], which the program runs as
 //! `sekisho-bench part NAME …` (see [`part::start`]).
 
+pub mod boot;
 pub mod device;
 pub mod link;
 pub mod part;
+pub mod path;
+mod program;
 pub mod report;
 
 use report::Report;
@@ -49,6 +52,16 @@ pub const BENCHES: &[Bench] = &[
         about: "virtio-net alone, against the bare frame link",
         run: device::run,
     },
+    Bench {
+        name: "path",
+        about: "the gate's tunnel from guest to far end, against other WireGuards and a bare wire",
+        run: path::run,
+    },
+    Bench {
+        name: "boot",
+        about: "the VMM's start, end and memory in the QEMU laptop, against QEMU microvm",
+        run: boot::run,
+    },
 ];
 
 /// A second process of a benchmark.
@@ -61,10 +74,16 @@ pub struct Part {
 }
 
 /// All second processes.
-pub const PARTS: &[Part] = &[Part {
-    name: link::PEER,
-    run: link::peer,
-}];
+pub const PARTS: &[Part] = &[
+    Part {
+        name: link::PEER,
+        run: link::peer,
+    },
+    Part {
+        name: boot::INSIDE,
+        run: boot::inside,
+    },
+];
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +102,31 @@ pub enum BenchError {
     /// The frame link failed.
     #[error("the frame link failed: {0}")]
     Link(#[from] sekisho_framelink::LinkError),
+    /// A channel to a process under test failed.
+    #[error("the channel to {process} failed: {source}")]
+    Channel {
+        /// Which process.
+        process: String,
+        /// Why.
+        source: sekisho_control::ChannelError,
+    },
+    /// The namespaces or the papers could not be made.
+    #[error(transparent)]
+    Lab(#[from] sekisho_lab::LabError),
+    /// The QEMU laptop failed.
+    #[error(transparent)]
+    Laptop(#[from] sekisho_laptop::LaptopError),
+    /// The guest's kernel or user space could not be had.
+    #[error(transparent)]
+    Fetch(#[from] sekisho_laptop::debian::FetchError),
+    /// A program failed.
+    #[error("{program} failed: {said}")]
+    Program {
+        /// Its command line or name.
+        program: String,
+        /// What it said.
+        said: String,
+    },
     /// A second process said something else than a measurement.
     #[error("the second process of {part} gave no measurement: {said}")]
     Part {
