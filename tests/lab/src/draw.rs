@@ -49,36 +49,37 @@ fn details(node: &Node) -> Vec<String> {
             .iter()
             .map(|(interface, address)| format!("{interface} {address}")),
     );
-    lines.extend(node.services.iter().map(|service| match service {
-        Service::Dnsmasq(lines) => {
-            let dhcp = lines.iter().any(|line| line.starts_with("dhcp-range"));
-            if dhcp {
-                "DHCP and DNS (dnsmasq)".into()
-            } else {
-                "DNS (dnsmasq)".into()
+    for service in &node.services {
+        match service {
+            Service::Dnsmasq(options) => {
+                let dhcp = options.iter().any(|line| line.starts_with("dhcp-range"));
+                let what = if dhcp { "DHCP and DNS" } else { "DNS" };
+                lines.push(format!("{what} (dnsmasq)"));
             }
+            Service::Nginx(servers) => lines.extend(
+                servers
+                    .split("listen ")
+                    .skip(1)
+                    .filter_map(|rest| rest.split([' ', ';']).next())
+                    .map(|address| format!("web {address} (nginx)")),
+            ),
+            Service::WireGuard { inner, port } => {
+                lines.push(format!("WireGuard udp {port}"));
+                lines.push(format!("inside the tunnel {inner}"));
+            }
+            Service::Answer(Answer::Sink) => lines.push("a sink for every other address".into()),
+            Service::Answer(Answer::Ntp(at)) => lines.push(format!("time {at}")),
+            Service::Answer(Answer::Greeting(at, _)) => lines.push(format!("tcp {at}")),
+            Service::Answer(Answer::Discard(at)) => lines.push(format!("uploads {at}")),
         }
-        Service::Nginx(servers) => {
-            let listens: Vec<_> = servers
-                .split("listen ")
-                .skip(1)
-                .filter_map(|rest| rest.split([' ', ';']).next())
-                .collect();
-            format!("web (nginx) {}", listens.join(" "))
-        }
-        Service::WireGuard { inner, port } => format!("WireGuard udp {port}, inside {inner}"),
-        Service::Answer(Answer::Sink) => "sink for every other address".into(),
-        Service::Answer(Answer::Ntp(at)) => format!("time {at}"),
-        Service::Answer(Answer::Greeting(at, _)) => format!("tcp {at}"),
-        Service::Answer(Answer::Discard(at)) => format!("uploads {at}"),
-    }));
+    }
     lines
 }
 
 const COLUMN: usize = 330;
-const ROW: usize = 270;
+const ROW: usize = 310;
 const WIDTH: usize = 280;
-const HEIGHT: usize = 220;
+const HEIGHT: usize = 265;
 const MARGIN: usize = 20;
 
 /// The world as an SVG picture.
