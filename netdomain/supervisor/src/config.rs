@@ -305,7 +305,11 @@ impl Config {
         }
         let device: Device = read_toml(&self.device)?;
         let mut words = vec![self.program("sekisho-vmm")];
-        words.extend(self.work.arguments.iter().flatten().cloned());
+        let arguments = self.work.arguments.as_deref().unwrap_or_default();
+        // What `Attach` replaces is the first NIC and the first console port, so ours come before
+        // whatever else the file names; only the subcommand stays ahead.
+        let (subcommand, others) = arguments.split_at(arguments.len().min(1));
+        words.extend(subcommand.iter().cloned());
         let nic = format!("link={LINK},mac={},mtu={}", device.mac, device.mtu);
         words.extend(pairs(&[("--net", &nic), ("--control", CONTROL)]));
         if self.work.guest_channel {
@@ -313,6 +317,7 @@ impl Config {
             words.extend(pairs(&[("--console", &console)]));
         }
         words.extend(user(self.users.vmm));
+        words.extend(others.iter().cloned());
         Ok(Recipe { role, words })
     }
 }

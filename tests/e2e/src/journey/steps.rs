@@ -11,7 +11,9 @@ use crate::probe::Outcome;
 
 /// From power-on to the last capture; with the step that opens a way round, if one is wanted.
 pub fn steps(leak: bool) -> impl Iterator<Item = &'static Step> {
-    STEPS.iter().filter(move |step| leak || step.name != LEAK)
+    // The way round ends with the first VMM, so the positive control leaves its killing out.
+    let left_out = if leak { "vmm-killed" } else { LEAK };
+    STEPS.iter().filter(move |step| step.name != left_out)
 }
 
 /// The step of the positive control.
@@ -57,6 +59,11 @@ const STEPS: &[Step] = &[
         name: LEAK,
         about: "a way round is opened on purpose",
         run: Journey::open_leak,
+    },
+    Step {
+        name: "kernel-log",
+        about: "the work OS's kernel complains about no device",
+        run: kernel_log,
     },
     Step {
         name: "no-my-number",
@@ -175,7 +182,6 @@ fn uplink(journey: &mut Journey) -> StepResult {
     })?;
     Ok(format!(
         "eth0 has a lease, {at_ms} ms after the laptop's kernel started"
-        at_ms
     ))
 }
 
@@ -185,7 +191,7 @@ fn tunnel(journey: &mut Journey) -> StepResult {
         .wait(0, "the tunnel", TUNNEL_LIMIT, |report| {
             tunnelled(report, at::ETH0, Place::Remote)
         })?;
-    Ok(format!("{} ms after the laptop's kernel started", at_ms))
+    Ok(format!("{at_ms} ms after the laptop's kernel started"))
 }
 
 fn address(journey: &mut Journey) -> StepResult {
@@ -212,6 +218,37 @@ fn address(journey: &mut Journey) -> StepResult {
         ))),
     }
 }
+
+/// What the kernel says at level `warning` or worse, beside what is known not to be the board's.
+fn kernel_log(journey: &mut Journey) -> StepResult {
+    let output = journey.guest()?.run(&["dmesg", "-r"], ADDRESS_LIMIT)?;
+    let text = output.text();
+    let complaints: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            let level = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+            // Facility and severity share the number (RFC 5424, section 6.2.1); severity is 3 bits.
+            level.is_some_and(|(number, _)| {
+                number.parse::<u32>().is_ok_and(|number| number & 7 <= 4)
+            })
+        })
+        .filter(|line| !NOT_OURS.iter().any(|known| line.contains(known)))
+        .collect();
+    if complaints.is_empty() && text.lines().count() > 50 {
+        Ok(format!("{} lines, no warning", text.lines().count()))
+    } else {
+        Err(StepError::Broken(complaints.join("\n")))
+    }
+}
+
+/// Warnings that every virtual machine on this test bed shows.
+const NOT_OURS: &[&str] = &[
+    // QEMU's TCG does not intercept `xsetbv`, so CPUID and XCR0 disagree under any VMM.
+    "XSAVE consistency problem",
+    // These speak of the emulated processor's weaknesses, not of a device.
+    "Spectre",
+    "MDS",
+];
 
 fn resolver() -> SocketAddr {
     SocketAddr::from((at::GUEST_ROUTER, 53))
