@@ -181,8 +181,15 @@ pub fn ping(target: IpAddr, canary: &str, patience: Duration) -> Outcome {
     )
 }
 
-/// Fetches `path` by HTTP/1.0 and measures the longest silence on the way.
-pub fn download(server: SocketAddr, path: &str, canary: &str, patience: Duration) -> Download {
+/// Fetches `path` by HTTP, its first `bytes` only where given, and measures the longest silence on
+/// the way.
+pub fn download(
+    server: SocketAddr,
+    path: &str,
+    bytes: Option<u64>,
+    canary: &str,
+    patience: Duration,
+) -> Download {
     let started = Instant::now();
     let mut done = Download {
         bytes: 0,
@@ -191,7 +198,13 @@ pub fn download(server: SocketAddr, path: &str, canary: &str, patience: Duration
         longest_gap_ms: 0,
         error: None,
     };
-    if let Err(error) = fetch(server, path, canary, patience, &mut done) {
+    // RFC 9110, section 14.1.2.
+    let range = bytes.map_or(String::new(), |bytes| {
+        format!("Range: bytes=0-{}\r\n", bytes.saturating_sub(1))
+    });
+    let request =
+        format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n{range}X-Canary: {canary}\r\n\r\n");
+    if let Err(error) = fetch(server, &request, patience, &mut done) {
         done.error = Some(error.to_string());
     }
     done.took_ms = millis(started.elapsed());
@@ -200,17 +213,13 @@ pub fn download(server: SocketAddr, path: &str, canary: &str, patience: Duration
 
 fn fetch(
     server: SocketAddr,
-    path: &str,
-    canary: &str,
+    request: &str,
     patience: Duration,
     done: &mut Download,
 ) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&server, patience)?;
     stream.set_read_timeout(Some(patience))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: {server}\r\nX-Canary: {canary}\r\n\r\n"
-    )?;
+    stream.write_all(request.as_bytes())?;
     let mut head = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut last = Instant::now();
@@ -232,7 +241,7 @@ fn fetch(
             done.announced = text
                 .lines()
                 .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-            if !text.starts_with("http/1.") || !text.contains(" 200 ") {
+            if !text.starts_with("http/1.") || !(text.contains(" 200 ") || text.contains(" 206 ")) {
                 return Err(io::Error::other(
                     text.lines().next().unwrap_or_default().to_owned(),
                 ));
@@ -349,7 +358,7 @@ mod tests {
             write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello").unwrap();
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let done = download(address, "/page", "c4n4ry", PATIENCE);
+        let done = download(address, "/page", None, "c4n4ry", PATIENCE);
         assert!(server.join().unwrap().contains("X-Canary: c4n4ry"));
         assert_eq!((done.bytes, done.announced), (5, Some(5)));
         assert_eq!(done.error, None);
@@ -365,7 +374,7 @@ mod tests {
             let _ = stream.read(&mut request).unwrap();
             write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nhello").unwrap();
         });
-        let done = download(address, "/", "c", PATIENCE);
+        let done = download(address, "/", Some(9), "c", PATIENCE);
         server.join().unwrap();
         assert!(done.error.is_some());
     }

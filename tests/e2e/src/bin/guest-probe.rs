@@ -34,7 +34,13 @@ enum What {
     /// One ICMP echo.
     Ping { target: IpAddr },
     /// Fetch a path by HTTP and time the longest silence.
-    Download { server: SocketAddr, path: String },
+    Download {
+        server: SocketAddr,
+        path: String,
+        /// Only so many bytes from its beginning.
+        #[arg(long)]
+        bytes: Option<u64>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -47,8 +53,12 @@ fn main() -> ExitCode {
         What::Dns { server, name } => probe::dns(server, &name, patience),
         What::Page { resolver, name } => probe::page(resolver, &name, canary, patience),
         What::Ping { target } => probe::ping(target, canary, patience),
-        What::Download { server, path } => {
-            let done = probe::download(server, &path, canary, patience);
+        What::Download {
+            server,
+            path,
+            bytes,
+        } => {
+            let done = probe::download(server, &path, bytes, canary, patience);
             return print(&done);
         }
     };

@@ -96,7 +96,7 @@ pub struct Journey {
     power_on: Instant,
     guest: Option<ExecClient>,
     supervisor: Option<Events>,
-    download: Option<Running>,
+    download: Option<(u64, Running)>,
     laptop: Option<Laptop>,
     canary: Canary,
     lab: Lab,
@@ -214,36 +214,29 @@ impl Journey {
         self.probe(&["dns", &server.to_string(), name])
     }
 
-    /// Starts a download that lasts about `seconds`, in the background.
-    fn start_download(&mut self, seconds: u64) -> Result<(), StepError> {
-        let rate = DOWNLOAD_BYTES / seconds;
-        let canary = self.canary.hex();
+    /// Starts a download of `bytes` in the background, at [`PACE`].
+    fn start_download(&mut self, bytes: u64) -> Result<(), StepError> {
         let target = SocketAddr::from((sekisho_lab::address::GROUPWARE, 80)).to_string();
-        let path = format!("/download?rate={rate}");
-        let arguments = [
-            "guest-probe",
-            "--canary",
-            &canary,
-            "--patience",
-            "20000",
-            "download",
-            &target,
-            &path,
+        let argv = vec![
+            "guest-probe".to_owned(),
+            format!("--canary={}", self.canary.hex()),
+            "--patience=20000".to_owned(),
+            "download".to_owned(),
+            target,
+            format!("/download?rate={PACE}"),
+            format!("--bytes={bytes}"),
         ];
         let start = Start {
-            argv: arguments
-                .iter()
-                .map(|&argument| argument.to_owned())
-                .collect(),
+            argv,
             ..Start::default()
         };
-        self.download = Some(self.guest()?.spawn(start)?);
+        self.download = Some((bytes, self.guest()?.spawn(start)?));
         Ok(())
     }
 
     /// Waits for the end of the download: the same TCP connection, every byte.
     fn finish_download(&mut self) -> Result<Download, StepError> {
-        let running = self
+        let (bytes, running) = self
             .download
             .take()
             .ok_or_else(|| StepError::Broken("no download is running".to_owned()))?;
@@ -251,7 +244,7 @@ impl Journey {
         let download: Download = serde_json::from_slice(&output.stdout)
             .map_err(|_| StepError::Broken(format!("the probe ended badly: {}", output.said())))?;
         match &download.error {
-            None if download.bytes == DOWNLOAD_BYTES => Ok(download),
+            None if download.bytes == bytes => Ok(download),
             _ => Err(StepError::Broken(format!(
                 "the download broke: {download:?}"
             ))),
@@ -259,8 +252,8 @@ impl Journey {
     }
 }
 
-/// Length of groupware's download.
-const DOWNLOAD_BYTES: u64 = 16 << 20;
+/// Bytes a second that groupware is asked to send: slow enough that a switch falls into the middle.
+const PACE: u64 = 2 << 20;
 
 /// How long one probe may take; its own patience is far shorter.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);

@@ -1,5 +1,6 @@
 //! The steps, in the order of a working day.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,11 @@ const STEPS: &[Step] = &[
         name: "office-flow-shut",
         about: "the file server is shut again",
         run: no_office_flow,
+    },
+    Step {
+        name: "to-and-fro",
+        about: "office and cafe, again and again",
+        run: to_and_fro,
     },
     Step {
         name: "gate-killed",
@@ -437,38 +443,100 @@ fn office_flow(journey: &mut Journey) -> StepResult {
     }
 }
 
-/// Length of a download that a switch happens in, in seconds at full pace.
-const DOWNLOAD_SECONDS: u64 = 8;
+/// Length of a download that something happens in: some seconds.
+const LONG: u64 = 8 << 20;
+
+/// Length of a download that one of many switches happens in.
+const SHORT: u64 = 4 << 20;
+
+/// Switches each way, beside the first.
+const ROUNDS: usize = 5;
 
 fn into_office(journey: &mut Journey) -> StepResult {
-    switch(journey, true, at::ETH1, Place::Office)
+    switch(journey, LONG, Way::IntoOffice).map(|switched| switched.to_string())
 }
 
 fn out_of_office(journey: &mut Journey) -> StepResult {
-    switch(journey, false, at::ETH0, Place::Remote)
+    switch(journey, LONG, Way::OutOfOffice).map(|switched| switched.to_string())
 }
 
-fn switch(journey: &mut Journey, plug: bool, port: &str, place: Place) -> StepResult {
-    journey.start_download(DOWNLOAD_SECONDS)?;
+/// The same again several times, for a median.
+fn to_and_fro(journey: &mut Journey) -> StepResult {
+    let mut silences = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (way, silences) in [Way::IntoOffice, Way::OutOfOffice]
+            .into_iter()
+            .zip(&mut silences)
+        {
+            silences.push(switch(journey, SHORT, way)?.silence_ms);
+        }
+    }
+    let [into, out] = silences.map(|mut silences| {
+        silences.sort_unstable();
+        silences[ROUNDS / 2]
+    });
+    Ok(format!(
+        "{ROUNDS} times each way, every download lives; median of the longest silence: {into} ms \
+         into the office, {out} ms out of it"
+    ))
+}
+
+/// A move of the office's cable.
+#[derive(Clone, Copy)]
+enum Way {
+    IntoOffice,
+    OutOfOffice,
+}
+
+/// A switch that a download lived through.
+struct Switched {
+    port: &'static str,
+    /// From the move of the cable to the gate's report, in milliseconds.
+    took_ms: u64,
+    /// The longest time in which the work OS got nothing, in milliseconds.
+    silence_ms: u64,
+}
+
+impl fmt::Display for Switched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            port,
+            took_ms,
+            silence_ms,
+        } = self;
+        write!(
+            f,
+            "over {port} in {took_ms} ms; the download lives, its longest silence {silence_ms} ms"
+        )
+    }
+}
+
+fn switch(journey: &mut Journey, bytes: u64, way: Way) -> Result<Switched, StepError> {
+    let (plugged, port, place) = match way {
+        Way::IntoOffice => (true, at::ETH1, Place::Office),
+        Way::OutOfOffice => (false, at::ETH0, Place::Remote),
+    };
+    journey.start_download(bytes)?;
     let mark = journey.events()?.mark();
     let moved = Instant::now();
-    journey.laptop()?.set_link(OFFICE_CARD, plug)?;
+    journey.laptop()?.set_link(OFFICE_CARD, plugged)?;
     let what = format!("the tunnel over {port}");
     journey
         .events()?
         .wait(mark, &what, SWITCH_LIMIT, |report| {
             tunnelled(report, port, place)
         })?;
-    let took = millis(moved.elapsed());
-    let download = journey.finish_download()?;
-    Ok(format!(
-        "over {port} in {took} ms; the download lives, its longest silence {} ms",
-        download.longest_gap_ms
-    ))
+    let took_ms = millis(moved.elapsed());
+    let silence_ms = journey.finish_download()?.longest_gap_ms;
+    Ok(Switched {
+        port,
+        took_ms,
+        silence_ms,
+    })
 }
 
 fn gate_killed(journey: &mut Journey) -> StepResult {
-    journey.start_download(DOWNLOAD_SECONDS)?;
+    journey.start_download(LONG)?;
     let mark = journey.events()?.mark();
     let killed = Instant::now();
     journey.kill("gate")?;
@@ -493,7 +561,7 @@ fn vmm_killed(journey: &mut Journey) -> StepResult {
     let mut slowest = 0;
     for _ in 0..VMM_KILLS {
         // Traffic that is cut off in the middle: its end is of no interest.
-        journey.start_download(DOWNLOAD_SECONDS)?;
+        journey.start_download(LONG)?;
         journey.ping(at::GUEST_ROUTER.into())?;
         let killed = Instant::now();
         journey.kill("vmm")?;
