@@ -45,6 +45,7 @@ pub(super) struct Carried {
 
 /// Loads the way to `target`.
 pub(super) fn carry(world: &World, target: Ipv4Addr, way: Way) -> Result<Carried, BenchError> {
+    let _server = world.serve()?;
     let mut client = world.near.command("iperf3");
     client
         .args(["-c", &target.to_string(), "-p", &PORT.to_string()])

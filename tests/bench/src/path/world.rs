@@ -61,7 +61,7 @@ impl End {
     }
 }
 
-/// Both ends, the wire, and the sink's server.
+/// Both ends and the wire.
 #[derive(Debug)]
 pub(super) struct World {
     /// Where data comes from on the way up.
@@ -70,7 +70,6 @@ pub(super) struct World {
     pub(super) far: End,
     /// Keys, policies and logs.
     pub(super) folder: TempDir,
-    _sink: Daemon,
 }
 
 impl World {
@@ -91,16 +90,16 @@ impl World {
             end.ip(&format!("addr add {}/24 dev {WIRE}", end.outer))?;
             end.ip(&format!("link set {WIRE} up"))?;
         }
-        let mut server = far.command("iperf3");
-        server.args(["-s", "-p", &PORT.to_string()]);
-        let sink = Daemon::start("iperf3-server", folder.path(), &mut server)?;
-        await_listener(&far, &sink)?;
-        Ok(Self {
-            near,
-            far,
-            folder,
-            _sink: sink,
-        })
+        Ok(Self { near, far, folder })
+    }
+
+    /// A server at the sink, for one load: the same one may still be busy with the end of the last.
+    pub(super) fn serve(&self) -> Result<Daemon, BenchError> {
+        let mut command = self.far.command("iperf3");
+        command.args(["-s", "-1", "-p", &PORT.to_string()]);
+        let server = Daemon::start("iperf3-server", self.folder.path(), &mut command)?;
+        await_listener(&self.far, &server)?;
+        Ok(server)
     }
 }
 
