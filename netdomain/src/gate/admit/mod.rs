@@ -13,7 +13,7 @@ use sekisho_policy::{Admission, Direction, Protocol, Query};
 pub use flows::Scope;
 pub use refusal::{Refusal, Rule, Subject};
 
-use self::flows::{FlowTable, Key, Start};
+use self::flows::{Entry, FlowTable, Key, Start};
 use super::packet::{Flow, IcmpKind, Offload, Packet, TcpFlags, Transport};
 use super::situation::Situation;
 use crate::moment::Moment;
@@ -131,7 +131,7 @@ impl Gatekeeper {
         match packet.transport() {
             Transport::Icmp {
                 kind: IcmpKind::Error,
-            } => self.error(packet, Direction::Out, now),
+            } => self.error(packet, Direction::Out, scope, now),
             Transport::Icmp {
                 kind: IcmpKind::EchoReply,
             } => self.known(&key, Direction::Out, None, scope, now),
@@ -162,7 +162,7 @@ impl Gatekeeper {
         match packet.transport() {
             Transport::Icmp {
                 kind: IcmpKind::Error,
-            } => self.error(packet, Direction::In, now),
+            } => self.error(packet, Direction::In, scope, now),
             Transport::Icmp {
                 kind: IcmpKind::EchoReply,
             } => self.known(&key, Direction::In, None, scope, now),
@@ -227,24 +227,34 @@ impl Gatekeeper {
         scope: Scope,
         now: Moment,
     ) -> Result<(), Rule> {
-        let entry = self.flows.find(key, now).ok_or(Rule::NoFlow)?;
-        if entry.scope != scope {
-            let decision = self.rules.decide(&query(key, entry.begun, scope));
+        self.standing(key, scope, now)?.seen(direction, flags, now);
+        Ok(())
+    }
+
+    /// The known conversation of this key, if policy allows it here and now.
+    fn standing(&mut self, key: &Key, scope: Scope, now: Moment) -> Result<&mut Entry, Rule> {
+        let held = *self.flows.find(key, now).ok_or(Rule::NoFlow)?;
+        if held.scope != scope {
+            let decision = self.rules.decide(&query(key, held.begun, scope));
             if !decision.is_allowed() {
                 self.flows.remove(key);
                 return Err(Rule::Policy(decision.rule()));
             }
-            entry.scope = scope;
         }
-        entry.seen(direction, flags, now);
-        Ok(())
+        let entry = self.flows.find(key, now).ok_or(Rule::NoFlow)?;
+        entry.scope = scope;
+        Ok(entry)
     }
 
-    /// An ICMP error passes if the packet that it quotes belongs to a known conversation.
+    /// An ICMP error passes if the packet that it quotes belongs to a known conversation that
+    /// policy still allows. Any router on the way may send one to the guest; one of the guest's is
+    /// for the sender of the packet that it quotes and for nobody else, or it would be a datagram
+    /// to any address past every rule.
     fn error(
         &mut self,
         packet: &Packet<'_>,
         direction: Direction,
+        scope: Scope,
         now: Moment,
     ) -> Result<(), Rule> {
         let quoted = packet.quoted().ok_or(Rule::NoFlow)?;
@@ -269,10 +279,11 @@ impl Gatekeeper {
             peer_port,
             local_port: laptop_port,
         };
-        if laptop != self.terms.address {
+        let astray = direction == Direction::Out && packet.flow().destination != peer;
+        if laptop != self.terms.address || astray {
             return Err(Rule::NoFlow);
         }
-        self.flows.find(&key, now).map(|_| ()).ok_or(Rule::NoFlow)
+        self.standing(&key, scope, now).map(drop)
     }
 
     /// The resolver's own questions go to policy's DNS servers and nowhere else.

@@ -182,3 +182,33 @@ fn icmp_errors_pass_for_known_connections_only() {
     let stranger = try_it(&mut keeper, &about(&unknown), Origin::Tunnel, REMOTE, 1);
     assert_eq!(stranger, Err(Rule::NoFlow));
 }
+
+/// The guest writes errors about a connection that it has to somebody else: a datagram of its own
+/// making, to any address, past every rule.
+#[test]
+fn icmp_errors_of_the_guest_go_only_to_whom_they_quote() {
+    let mut keeper = gatekeeper();
+    let known = out((SERVER, 443), SYN);
+    try_it(&mut keeper, &known, Origin::Guest, REMOTE, 1).unwrap();
+    let answer = back((SERVER, 443), SYN | ACK);
+    for elsewhere in [Ipv4Addr::new(10, 99, 0, 1), Ipv4Addr::new(8, 8, 8, 8)] {
+        let smuggled = error(GUEST, elsewhere, &answer);
+        let verdict = try_it(&mut keeper, &smuggled, Origin::Guest, REMOTE, 1);
+        assert_eq!(verdict, Err(Rule::NoFlow), "{elsewhere}");
+    }
+    let honest = error(GUEST, SERVER, &answer);
+    try_it(&mut keeper, &honest, Origin::Guest, REMOTE, 1).unwrap();
+}
+
+/// An error about an office connection would otherwise still reach the office's servers from the
+/// cafe, for as long as the connection is remembered.
+#[test]
+fn icmp_errors_about_office_connections_end_with_the_office() {
+    let mut keeper = gatekeeper();
+    let (ask, answer) = (out((FILES, 445), SYN), back((FILES, 445), SYN | ACK));
+    try_it(&mut keeper, &ask, Origin::Guest, OFFICE, 1).unwrap();
+    let about = error(GUEST, FILES, &answer);
+    try_it(&mut keeper, &about, Origin::Guest, OFFICE, 1).unwrap();
+    let verdict = try_it(&mut keeper, &about, Origin::Guest, REMOTE, 2);
+    assert_eq!(named(&keeper, verdict), "default-deny");
+}
