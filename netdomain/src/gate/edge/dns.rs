@@ -19,7 +19,7 @@ use crate::moment::Moment;
 
 const DNS: u16 = 53;
 const HEADER: usize = 12;
-/// RFC 1035, section 2.3.4.
+/// RFC 1035, section 2.3.4: with the lengths of its labels and the final zero.
 const MAX_NAME: usize = 255;
 const MAX_LABEL: u8 = 63;
 /// Name, type and class.
@@ -141,6 +141,9 @@ impl<'a> Question<'a> {
             }
             name_len += label.len();
             at += label.len();
+        }
+        if at - HEADER > MAX_NAME {
+            return None;
         }
         Some(Self {
             id: count(0),
