@@ -9,3 +9,15 @@ mod beacon;
 mod pin;
 
 pub use beacon::{BeaconClient, Probe, Progress};
+
+/// Judges `data` and each of its beginnings: see [`crate::fuzzing`].
+pub(crate) fn fuzz_answer(data: &[u8]) {
+    const ALL_A: [u8; answer::NONCE] = [b'a'; answer::NONCE];
+    let mut over = false;
+    for len in 0..=data.len().min(answer::MAX_ANSWER + 1) {
+        let judged = answer::read(&data[..len], &ALL_A);
+        // What was wrong stays wrong, and what was right is right only as it is.
+        assert!(!over || judged == answer::Answer::Wrong);
+        over = judged != answer::Answer::Incomplete;
+    }
+}

@@ -32,6 +32,7 @@ use std::{fs, io, path::PathBuf};
 use sekisho_control::{Channel, ChannelError, inherited};
 use sekisho_policy::{Clock, Floor, Policy, Trust, Verified, verify};
 
+pub(crate) use dhcp::fuzz as fuzz_dhcp;
 pub use endpoints::{Beacon, Endpoints, Gateway, Uplink};
 pub use netlink::NetlinkError;
 pub use rules::{RulesError, load, ruleset};

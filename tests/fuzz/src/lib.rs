@@ -1,7 +1,7 @@
 //! Fuzz targets for everything that parses.
 //!
-//! A target is one function of bytes in its own file of `targets`, one line in [`TARGETS`], a
-//! folder of seeds `corpus/NAME`, and a file `libfuzzer/fuzz_targets/NAME.rs` with its `[[bin]]`
+//! A target is one function of bytes (in a file of `targets`, or in the crate whose private parts
+//! it needs), one line in [`TARGETS`], a folder of seeds `corpus/NAME`, and a file `libfuzzer/fuzz_targets/NAME.rs` with its `[[bin]]`
 //! beside it. It returns when the input was handled, and panics when a promise was broken.
 //!
 //! `cargo test -p sekisho-fuzz` runs all seeds, and inputs at random, on the stable compiler. To
@@ -17,8 +17,15 @@
 mod input;
 mod targets;
 
+pub use sekisho_guest_tools::fuzz::channel as guest_channel;
+pub use sekisho_netdomain::fuzzing::{beacon_answer, dhcp_reply};
+pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
-    control::control, frame_link::frame_link, net_hdr::net_hdr, policy::policy,
+    control::control,
+    frame_link::frame_link,
+    gate::{guest_frame, inner_packet},
+    net_hdr::net_hdr,
+    policy::policy,
     policy_words::policy_words,
 };
 
@@ -34,12 +41,36 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target {
+        name: "beacon_answer",
+        run: beacon_answer,
+    },
+    Target {
         name: "control",
         run: control,
     },
     Target {
+        name: "device",
+        run: device,
+    },
+    Target {
+        name: "dhcp_reply",
+        run: dhcp_reply,
+    },
+    Target {
         name: "frame_link",
         run: frame_link,
+    },
+    Target {
+        name: "guest_channel",
+        run: guest_channel,
+    },
+    Target {
+        name: "guest_frame",
+        run: guest_frame,
+    },
+    Target {
+        name: "inner_packet",
+        run: inner_packet,
     },
     Target {
         name: "net_hdr",
@@ -52,5 +83,13 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "policy_words",
         run: policy_words,
+    },
+    Target {
+        name: "registers",
+        run: registers,
+    },
+    Target {
+        name: "virtqueue",
+        run: virtqueue,
     },
 ];
