@@ -158,3 +158,25 @@ fn t13_a_captive_portal_proves_nothing() {
     let (address, pin) = beacon(Manner::Portal);
     assert!(matches!(ask(address, pin), Progress::Failed(_)));
 }
+
+/// The uplink keeps a descriptor of each socket that it hands over, and whoever holds one may make
+/// the socket block for all; the gate must not wait for a beacon that says nothing.
+#[test]
+fn a_socket_that_the_uplink_makes_block_does_not_hold_the_gate_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let SocketAddr::V4(v4) = address else {
+        panic!("an IPv4 listener");
+    };
+    let client = BeaconClient::new(v4, [0; 32], ROUND_TRIP).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
+    let kept = socket.try_clone().unwrap();
+    let mut probe = client
+        .begin("eth1".to_owned(), socket.into(), [7; 32], Moment::now())
+        .unwrap();
+    kept.set_nonblocking(false).unwrap();
+    let (done, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(probe.advance(Moment::now())));
+    let progress = waits.recv_timeout(Duration::from_secs(5));
+    assert_eq!(progress, Ok(Progress::Waiting));
+}

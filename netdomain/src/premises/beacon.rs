@@ -1,12 +1,12 @@
 //! One conversation with the beacon, step by step, without ever waiting.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
@@ -72,7 +72,7 @@ impl BeaconClient {
         Ok(Probe {
             port,
             tls: self.handshake()?,
-            socket: TcpStream::from(socket),
+            socket: Stream(socket),
             nonce: hex(nonce),
             asked: None,
             answer: Vec::with_capacity(MAX_ANSWER),
@@ -93,12 +93,35 @@ pub enum Progress {
     Failed(&'static str),
 }
 
+/// The socket that the uplink handed over. No call waits on it, whatever its flags say: the uplink
+/// may have kept a descriptor of it, and could set them at any time.
+#[derive(Debug)]
+struct Stream(OwnedFd);
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (length, _) = recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
+        Ok(length)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(send(&self.0, bytes, flags)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A conversation with the beacon.
 #[derive(Debug)]
 pub struct Probe {
     port: String,
     tls: ClientConnection,
-    socket: TcpStream,
+    socket: Stream,
     nonce: [u8; NONCE],
     asked: Option<Moment>,
     answer: Vec<u8>,
@@ -229,7 +252,7 @@ impl Probe {
 
 impl AsFd for Probe {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.0.as_fd()
     }
 }
 
