@@ -192,7 +192,8 @@ pub enum UplinkToGate {
         /// Interface.
         port: String,
     },
-    /// The port lost its carrier: every path on it is lost and every proof over it has ended.
+    /// The port lost its carrier, or the lease that it was used with: every path on it is lost and
+    /// every proof over it has ended.
     CarrierLost {
         /// Interface.
         port: String,

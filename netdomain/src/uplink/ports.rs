@@ -364,7 +364,15 @@ impl Ports {
             return false;
         };
         let lease = lease.clone();
-        lose(gate, std::mem::take(paths), actions);
+        let paths = std::mem::take(paths);
+        if gate {
+            // To the gate another lease is another cable: a proof belongs to the network that it
+            // was made on. It hears of it before anything else is done.
+            actions.push(Action::Tell(UplinkToGate::CarrierLost {
+                port: port.name.clone(),
+            }));
+        }
+        lose(false, paths, actions);
         port.state = State::Lit;
         port.shut(index, &lease, actions);
         true

@@ -149,6 +149,30 @@ fn a_proof_does_not_outlive_its_gate() {
     assert_eq!(world.sockets.len(), 1, "the outside alone");
 }
 
+/// T22 without a lost carrier: a small switch is carried home with the laptop on it. What was
+/// proven on the old network is not proven on the one that the new lease is from; and a gate that
+/// still believed in its proof would never ask for the LAN side again.
+#[test]
+fn t22_another_lease_ends_the_gates_proof() {
+    let (mut ports, mut world) = ready();
+    world.does(&ports.on(Event::Gate(GateToUplink::Premises {
+        port: "eth0".into(),
+        proven: true,
+    })));
+    for event in [Event::Bound(0, lease(51)), Event::LeaseLost(0)] {
+        let actions = ports.on(event);
+        assert_eq!(
+            actions[0],
+            Action::Tell(UplinkToGate::CarrierLost {
+                port: "eth0".into()
+            })
+        );
+        world.does(&actions);
+        assert!(!world.sets.contains(&("eth0".into(), "proven")));
+    }
+    assert!(world.sockets.is_empty() && world.gate.is_empty());
+}
+
 #[test]
 fn ports_that_nobody_named_stay_down() {
     let mut ports = Ports::new(sample(), vec!["eth1".into()]);
