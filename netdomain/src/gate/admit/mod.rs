@@ -8,7 +8,7 @@ mod tests;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use sekisho_policy::{Admission, Direction, Protocol, Query};
+use sekisho_policy::{Admission, Direction, Protocol, Query, RuleId};
 
 pub use flows::Scope;
 pub use refusal::{Refusal, Rule, Subject};
@@ -247,9 +247,9 @@ impl Gatekeeper {
     }
 
     /// An ICMP error passes if the packet that it quotes belongs to a known conversation that
-    /// policy still allows. Any router on the way may send one to the guest; one of the guest's is
-    /// for the sender of the packet that it quotes and for nobody else, or it would be a datagram
-    /// to any address past every rule.
+    /// policy still allows. Any router on the way may send one to the guest, but none in a
+    /// forbidden network; one of the guest's is for the sender of the packet that it quotes and for
+    /// nobody else, or it would be a datagram to any address past every rule.
     fn error(
         &mut self,
         packet: &Packet<'_>,
@@ -282,6 +282,16 @@ impl Gatekeeper {
         let astray = direction == Direction::Out && packet.flow().destination != peer;
         if laptop != self.terms.address || astray {
             return Err(Rule::NoFlow);
+        }
+        let teller = Key {
+            protocol: Protocol::Icmp,
+            peer: packet.flow().source,
+            peer_port: 0,
+            local_port: 0,
+        };
+        let rule = self.rules.decide(&query(&teller, direction, scope)).rule();
+        if rule == RuleId::FORBIDDEN {
+            return Err(Rule::Policy(rule));
         }
         self.standing(&key, scope, now).map(drop)
     }

@@ -212,3 +212,14 @@ fn icmp_errors_about_office_connections_end_with_the_office() {
     let verdict = try_it(&mut keeper, &about, Origin::Guest, REMOTE, 2);
     assert_eq!(named(&keeper, verdict), "default-deny");
 }
+
+/// What an error quotes is short, what it may carry behind that is a packet's worth of anything.
+#[test]
+fn icmp_errors_from_a_forbidden_network_stay_outside() {
+    let mut keeper = gatekeeper();
+    let known = out((SERVER, 443), SYN);
+    try_it(&mut keeper, &known, Origin::Guest, REMOTE, 1).unwrap();
+    let smuggled = error(Ipv4Addr::new(10, 99, 0, 1), GUEST, &known);
+    let verdict = try_it(&mut keeper, &smuggled, Origin::Tunnel, REMOTE, 1);
+    assert_eq!(named(&keeper, verdict), "forbidden");
+}
