@@ -80,7 +80,7 @@ impl Bench {
         let mut driver = Driver::start(transport, features | VERSION_1);
         let receive = driver.ring(0, 64);
         let transmit = driver.ring(1, 64);
-        let control = driver.ring(2, 16);
+        let control = driver.ring(2, 32);
         driver.transport.set_vector(0, 0x40, None);
         driver.transport.set_vector(1, 0x41, Some(0));
         driver.transport.set_vector(2, 0x42, Some(1));
@@ -840,4 +840,60 @@ fn settle_and(
     driver: &mut Driver,
 ) {
     say(rings, driver, 15, 15, 0);
+}
+
+/// A driver that kicks once for more commands than one turn takes.
+#[test]
+fn a_pile_of_commands_is_served_to_its_end() {
+    let mut bench = Bench::new(CTRL_VQ);
+    let command = take_pages(1);
+    // VIRTIO_NET_CTRL_RX_PROMISC, off.
+    put(command, &[0, 0, 0]);
+    bench.control.set_descriptor(0, (command, 3, NEXT, 1));
+    bench.control.set_descriptor(1, (command + 64, 1, WRITE, 0));
+    for _ in 0..32 {
+        bench.control.offer_head(0);
+    }
+    bench.driver.kick(&bench.control);
+    settle(&mut bench.worker, TURNS);
+    assert_eq!(bench.control.used_index(), 32);
+}
+
+/// A log that counts its lines, of which each comes in one piece.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<usize>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        *self.0.lock().unwrap() += 1;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_driver_that_breaks_the_rules_again_and_again_fills_no_log() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let mut machine = Machine::new();
+    let (slot, device) = machine.add(Rng::new());
+    let _worker = machine.start();
+    tracing::subscriber::with_default(log, || {
+        for _ in 0..200 {
+            let transport = BarTransport::find(&machine, slot);
+            let driver = Driver::start(transport, VERSION_1);
+            // A queue that was placed nowhere.
+            driver.transport.set_common(0x1c, &[1, 0]);
+            assert!(driver.needs_reset());
+        }
+    });
+    assert_eq!(device.lock().unwrap().faults(), 200);
+    let lines = *lines.0.lock().unwrap();
+    assert!((1..=8).contains(&lines), "{lines} lines");
 }

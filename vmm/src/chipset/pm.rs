@@ -49,6 +49,8 @@ pub struct PowerManagement {
     status: u16,
     enable: u16,
     control: u16,
+    /// The log heard of a sleep type that the board does not have: once, whatever the guest does.
+    told: bool,
 }
 
 impl PowerManagement {
@@ -61,6 +63,7 @@ impl PowerManagement {
             status: 0,
             enable: 0,
             control: 0,
+            told: false,
         }
     }
 
@@ -108,7 +111,7 @@ impl PowerManagement {
         let sleep = value >> SLP_TYP_SHIFT & 7;
         if sleep == u16::from(SLEEP_S5) {
             self.power.end(Ending::Shutdown);
-        } else {
+        } else if !std::mem::replace(&mut self.told, true) {
             tracing::warn!("the guest asks for sleep type {sleep}, which the board does not have");
         }
     }
@@ -220,6 +223,34 @@ mod tests {
         assert!(!power.ended(), "there is no S3");
         block.write(4, &(SLP_EN | SCI_EN).to_le_bytes());
         assert_eq!(power.ending(), Some(&Ending::Shutdown));
+    }
+
+    #[test]
+    fn a_guest_that_asks_for_s3_for_ever_fills_no_log() {
+        #[derive(Clone, Default)]
+        struct Log(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Log {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut block, _, _) = block();
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..100 {
+                block.write(4, &(5u16 << SLP_TYP_SHIFT | SLP_EN).to_le_bytes());
+            }
+        });
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Control queue (virtio 1.2, section 5.1.6.5).
 
 use super::{DriverFault, Net, features};
-use crate::virtio::{GuestRam, VirtQueue};
+use crate::virtio::{GuestRam, Turn, VirtQueue};
 
 const CLASS_RX: u8 = 0;
 /// Last command of the class RX: promiscuous, all-multicast, and their refinements.
@@ -22,9 +22,9 @@ impl Net {
         &mut self,
         ram: &GuestRam,
         queue: &mut VirtQueue,
-    ) -> Result<(), DriverFault> {
+    ) -> Result<Turn, DriverFault> {
         if !self.control_notified {
-            return Ok(());
+            return Ok(Turn::Idle);
         }
         for _ in 0..BUDGET {
             let mut chain = std::mem::take(&mut self.control);
@@ -33,7 +33,7 @@ impl Net {
             if !popped? {
                 if !queue.listen(ram)? {
                     self.control_notified = false;
-                    return Ok(());
+                    return Ok(Turn::Idle);
                 }
                 continue;
             }
@@ -48,7 +48,7 @@ impl Net {
             }
             queue.push(ram, self.control.head(), 1)?;
         }
-        Ok(())
+        Ok(Turn::More)
     }
 
     fn obey(&mut self, command: &[u8]) -> u8 {

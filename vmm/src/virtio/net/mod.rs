@@ -246,7 +246,7 @@ impl Device for Net {
         let [receive_queue, transmit_queue, control_queue] = io.queues else {
             return Ok(Turn::Idle);
         };
-        self.serve_control(io.ram, control_queue)?;
+        let mut turn = self.serve_control(io.ram, control_queue)?;
 
         let rules = Rules {
             offloads: features::host_offloads(accepted),
@@ -263,7 +263,6 @@ impl Device for Net {
             .receive
             .turn(io.ram, receive_queue, link, style, counters)?;
 
-        let mut turn = Turn::Idle;
         for result in [sent, received] {
             match result {
                 Ok(Turn::More) => turn = Turn::More,
