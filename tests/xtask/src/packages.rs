@@ -47,7 +47,7 @@ impl Need {
                 "xz-utils",
             ],
             Self::Judges => &["acpica-tools"],
-            Self::Bench => &["iperf3"],
+            Self::Bench => &["ethtool", "iperf3"],
         }
     }
 }

@@ -144,6 +144,7 @@ impl Rig {
             }
         }
         command
+            .env("SEKISHO_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());

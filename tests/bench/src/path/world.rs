@@ -93,6 +93,17 @@ impl World {
         Ok(Self { near, far, folder })
     }
 
+    /// Whether the wire takes datagrams in batches and leaves their segmentation to whoever
+    /// receives them, as the best network cards do, or has the kernel cut them first.
+    pub(super) fn offload(&self, on: bool) -> Result<(), BenchError> {
+        let state = if on { "on" } else { "off" };
+        for end in [&self.near, &self.far] {
+            let mut command = end.command("ethtool");
+            run(command.args(["-K", WIRE, "tx-udp-segmentation", state]))?;
+        }
+        Ok(())
+    }
+
     /// A server at the sink, for one load: the same one may still be busy with the end of the last.
     pub(super) fn serve(&self) -> Result<Daemon, BenchError> {
         let mut command = self.far.command("iperf3");
