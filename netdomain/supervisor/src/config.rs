@@ -380,9 +380,9 @@ mtu = 1420
         let recipes = config.recipes().unwrap();
         assert_eq!(
             recipes[0].words.join(" "),
-            "/usr/lib/sekisho/sekisho-vmm run --memory 512M \
+            "/usr/lib/sekisho/sekisho-vmm run \
              --net link={link},mac=02:53:4b:00:07:17,mtu=1420 --control {control} \
-             --console name=jp.sekisho.agent.0,socket={guest}"
+             --console name=jp.sekisho.agent.0,socket={guest} --memory 512M"
         );
         let folder = fs::canonicalize(folder.path()).unwrap();
         assert_eq!(

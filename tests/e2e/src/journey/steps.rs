@@ -1,6 +1,6 @@
 //! The steps, in the order of a working day.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -225,7 +225,7 @@ fn address(journey: &mut Journey) -> StepResult {
     }
 }
 
-/// What the kernel says at level `warning` or worse, beside what is known not to be the board's.
+/// What the kernel says of the board's devices at level `warning` or worse.
 fn kernel_log(journey: &mut Journey) -> StepResult {
     let output = journey.guest()?.run(&["dmesg", "-r"], ADDRESS_LIMIT)?;
     let text = output.text();
@@ -233,27 +233,50 @@ fn kernel_log(journey: &mut Journey) -> StepResult {
         .lines()
         .filter(|line| {
             let level = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
-            // Facility and severity share the number (RFC 5424, section 6.2.1); severity is 3 bits.
+            // Facility and severity share the number (RFC 5424, section 6.2.1): 3 bits of severity.
             level.is_some_and(|(number, _)| {
-                number.parse::<u32>().is_ok_and(|number| number & 7 <= 4)
+                number
+                    .parse::<u32>()
+                    .is_ok_and(|number| number & 7 <= WARNING)
             })
         })
-        .filter(|line| !NOT_OURS.iter().any(|known| line.contains(known)))
+        .filter(|line| {
+            let line = line.to_ascii_lowercase();
+            DEVICES.iter().any(|device| line.contains(device))
+        })
         .collect();
-    if complaints.is_empty() && text.lines().count() > 50 {
-        Ok(format!("{} lines, no warning", text.lines().count()))
+    // A log that was cut short would prove nothing.
+    if complaints.is_empty() && text.contains("Linux version") {
+        let lines = text.lines().count();
+        Ok(format!("{lines} lines, no warning about a device"))
     } else {
         Err(StepError::Broken(complaints.join("\n")))
     }
 }
 
-/// Warnings that every virtual machine on this test bed shows.
-const NOT_OURS: &[&str] = &[
-    // QEMU's TCG does not intercept `xsetbv`, so CPUID and XCR0 disagree under any VMM.
-    "XSAVE consistency problem",
-    // These speak of the emulated processor's weaknesses, not of a device.
-    "Spectre",
-    "MDS",
+/// Severity `warning` (RFC 5424, section 6.2.1).
+const WARNING: u32 = 4;
+
+/// How the kernel speaks of what the board offers. Other warnings are about the emulated processor:
+/// QEMU's TCG does not intercept `xsetbv`, so that CPUID and XCR0 disagree under any VMM there.
+const DEVICES: &[&str] = &[
+    "acpi",
+    "pci",
+    "virtio",
+    "rtc",
+    "i8042",
+    "ttys",
+    "8250",
+    "pnp",
+    "irq",
+    "msi",
+    "apic",
+    "clocksource",
+    "vda",
+    "eth0",
+    "hwrng",
+    "hvc",
+    "vport",
 ];
 
 fn resolver() -> SocketAddr {
@@ -559,21 +582,56 @@ const VMM_KILLS: u32 = 5;
 
 fn vmm_killed(journey: &mut Journey) -> StepResult {
     let mut slowest = 0;
-    for _ in 0..VMM_KILLS {
+    let mut hung = 0;
+    let mut kills = 0;
+    while kills < VMM_KILLS {
         // Traffic that is cut off in the middle: its end is of no interest.
         journey.start_download(LONG)?;
         journey.ping(at::GUEST_ROUTER.into())?;
         let killed = Instant::now();
         journey.kill("vmm")?;
-        journey.guest()?.sync(RESTART_LIMIT)?;
+        let back = journey.guest()?.sync(RESTART_LIMIT);
         journey.download = None;
+        if let Err(error) = back {
+            // An emulated processor of the laptop that lost an interrupt stops the laptop's own
+            // kernel. That is the test bed's fault, not the product's: power off, and on again.
+            hung += 1;
+            if hung > MOST_HANGS || !journey.laptop()?.console_tail().contains("soft lockup") {
+                return Err(error.into());
+            }
+            power_cycle(journey)?;
+            continue;
+        }
         address(journey)?;
         page(journey)?;
         slowest = slowest.max(millis(killed.elapsed()));
+        kills += 1;
     }
-    Ok(format!(
-        "{VMM_KILLS} times; from the kill to a page at most {slowest} ms"
-    ))
+    let mut told = format!("{VMM_KILLS} times; from the kill to a page at most {slowest} ms");
+    if hung > 0 {
+        let _ = write!(
+            told,
+            "; the emulated laptop hung {hung} times and was switched on anew"
+        );
+    }
+    Ok(told)
+}
+
+/// How often the emulator may fail before the step does.
+const MOST_HANGS: u32 = 2;
+
+fn power_cycle(journey: &mut Journey) -> Result<(), StepError> {
+    journey.guest = None;
+    journey.supervisor = None;
+    journey.laptop = None;
+    let first = journey.power_on;
+    journey.power_on()?;
+    journey.power_on = first;
+    uplink(journey)?;
+    tunnel(journey)?;
+    journey.work_os()?;
+    address(journey)?;
+    Ok(())
 }
 
 fn power_button(journey: &mut Journey) -> StepResult {
