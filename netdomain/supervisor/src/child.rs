@@ -52,9 +52,9 @@ impl Running {
             command.env("SEKISHO_LOG", filter);
         }
         let parent = rustix::process::getpid();
+        #[allow(unsafe_code)]
         // SAFETY: between fork and exec the closure only makes system calls (prctl, getppid, fcntl)
         // on descriptors that it owns; it takes no lock and does not allocate.
-        #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(move || {
                 set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -32,9 +32,9 @@ const LINK_HEADER: usize = 16;
 /// Makes a namespace that nothing is in.
 pub(crate) fn make() -> io::Result<OwnedFd> {
     let maker = thread::spawn(|| {
+        #[allow(unsafe_code)]
         // SAFETY: NEWNET does not touch memory or descriptors; the namespace of this thread alone
         // changes, and it ends right after.
-        #[allow(unsafe_code)]
         unsafe {
             unshare_unsafe(UnshareFlags::NEWNET)?;
         }

@@ -233,9 +233,9 @@ impl Drop for Wire {
 
 /// Puts descriptors at fixed numbers of a child, above those that this process has open. They are kept until the command is dropped.
 fn inherit(process: &mut Process, fds: Vec<(OwnedFd, i32)>) {
+    #[allow(unsafe_code)]
     // SAFETY: between fork and exec the closure only calls fcntl and dup2 on descriptors that it
     // owns; no allocation, no lock.
-    #[allow(unsafe_code)]
     unsafe {
         process.pre_exec(move || {
             for (fd, number) in &fds {

@@ -34,9 +34,9 @@ struct LinkLayerAddress {
     address: [u8; 8],
 }
 
+#[allow(unsafe_code)]
 // SAFETY: the pointer is to a whole `LinkLayerAddress` that lives through the call of `f`, with its
 // exact size, and the type has the layout of `struct sockaddr_ll` (20 bytes, no padding).
-#[allow(unsafe_code)]
 unsafe impl SocketAddrArg for LinkLayerAddress {
     unsafe fn with_sockaddr<R>(
         &self,
