@@ -1,9 +1,13 @@
 //! A laptop that is switched on, taken to the office and back, and switched off.
 
+mod arrival;
+mod crashes;
 mod events;
 mod isolation;
 mod leak;
+mod office;
 mod power;
+mod refusals;
 mod steps;
 mod verdict;
 

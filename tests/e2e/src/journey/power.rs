@@ -1,10 +1,11 @@
-//! Switching the laptop on: cables, firmware-less QEMU, and what starts by itself.
+//! Switching the laptop on and off: cables, firmware-less QEMU, and what starts by itself.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sekisho_control::Report;
 use sekisho_laptop::build;
 use sekisho_laptop::exec::{ExecClient, Start};
 use sekisho_laptop::{GuestImage, Laptop, Options};
@@ -21,6 +22,9 @@ const WORK_MEMORY: &str = "384M";
 
 /// From power-on until the work OS answers, under emulation on a busy machine.
 const WORK_LIMIT: Duration = Duration::from_mins(2);
+
+/// From the power button to the end of everything.
+const POWER_OFF_LIMIT: Duration = Duration::from_mins(1);
 
 impl Journey {
     /// Plugs the cafe's cable in and presses the power switch; returns when the laptop's own
@@ -79,6 +83,33 @@ impl Journey {
         Ok(format!(
             "Debian answers, {:.1} s by its own clock",
             uptime.as_secs_f64()
+        ))
+    }
+
+    /// Presses the power button and waits until everything has ended.
+    pub(super) fn power_button(&mut self) -> StepResult {
+        let events = self.events()?;
+        let mark = events.mark();
+        self.laptop()?.power_button()?;
+        events.wait(
+            mark,
+            "the work OS's own end",
+            POWER_OFF_LIMIT,
+            |report| matches!(report, Report::WorkEnded { cause } if cause == "shutdown"),
+        )?;
+        let ended = events.wait_end(POWER_OFF_LIMIT);
+        let Some(ended) = ended else {
+            return Err(StepError::Broken(format!(
+                "the supervisor lives on\n{}",
+                events.tail()
+            )));
+        };
+        self.guest = None;
+        if let Some(laptop) = self.laptop.take() {
+            laptop.power_off(POWER_OFF_LIMIT)?;
+        }
+        Ok(format!(
+            "the work OS shut itself down, then everything else ({ended})"
         ))
     }
 

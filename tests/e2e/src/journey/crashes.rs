@@ -1,0 +1,95 @@
+//! The product's processes are killed under traffic and come back.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use sekisho_control::Place;
+use sekisho_lab::address as at;
+
+use super::arrival::{address, page, tunnel, tunnelled, uplink};
+use super::{Journey, StepError, StepResult, millis};
+
+/// From a kill to the tunnel of a new gate.
+const GATE_LIMIT: Duration = Duration::from_secs(20);
+
+/// From a kill to a new work OS.
+const RESTART_LIMIT: Duration = Duration::from_mins(1);
+
+/// Length of a download that a process is killed in: some seconds.
+const LONG: u64 = 8 << 20;
+
+pub(super) fn gate_killed(journey: &mut Journey) -> StepResult {
+    journey.start_download(LONG)?;
+    let mark = journey.events()?.mark();
+    let killed = Instant::now();
+    journey.kill("gate")?;
+    journey
+        .events()?
+        .wait(mark, "the tunnel of a new gate", GATE_LIMIT, |report| {
+            tunnelled(report, at::ETH0, Place::Remote)
+        })?;
+    let took = millis(killed.elapsed());
+    let download = journey.finish_download()?;
+    page(journey)?;
+    Ok(format!(
+        "a new gate has its tunnel after {took} ms; the download lives, its longest silence {} ms",
+        download.longest_gap_ms
+    ))
+}
+
+/// How often the VMM is killed.
+const VMM_KILLS: u32 = 5;
+
+pub(super) fn vmm_killed(journey: &mut Journey) -> StepResult {
+    let mut slowest = 0;
+    let mut hung = 0;
+    let mut kills = 0;
+    while kills < VMM_KILLS {
+        // Traffic that is cut off in the middle: its end is of no interest.
+        journey.start_download(LONG)?;
+        journey.ping(at::GUEST_ROUTER.into())?;
+        let killed = Instant::now();
+        journey.kill("vmm")?;
+        let back = journey.guest()?.sync(RESTART_LIMIT);
+        journey.download = None;
+        if let Err(error) = back {
+            // An emulated processor of the laptop that lost an interrupt stops the laptop's own
+            // kernel. That is the test bed's fault, not the product's: power off, and on again.
+            hung += 1;
+            if hung > MOST_HANGS || !journey.laptop()?.console_tail().contains("soft lockup") {
+                return Err(error.into());
+            }
+            power_cycle(journey)?;
+            continue;
+        }
+        address(journey)?;
+        page(journey)?;
+        slowest = slowest.max(millis(killed.elapsed()));
+        kills += 1;
+    }
+    let mut told = format!("{VMM_KILLS} times; from the kill to a page at most {slowest} ms");
+    if hung > 0 {
+        let _ = write!(
+            told,
+            "; the emulated laptop hung {hung} times and was switched on anew"
+        );
+    }
+    Ok(told)
+}
+
+/// How often the emulator may fail before the step does.
+const MOST_HANGS: u32 = 2;
+
+fn power_cycle(journey: &mut Journey) -> Result<(), StepError> {
+    journey.guest = None;
+    journey.supervisor = None;
+    journey.laptop = None;
+    let first = journey.power_on;
+    journey.power_on()?;
+    journey.power_on = first;
+    uplink(journey)?;
+    tunnel(journey)?;
+    journey.work_os()?;
+    address(journey)?;
+    Ok(())
+}
