@@ -29,6 +29,7 @@ mod admission;
 mod check;
 mod draft;
 mod fault;
+mod floor;
 mod query;
 mod schema;
 mod source;
@@ -39,6 +40,7 @@ mod verify;
 pub use admission::{Admission, Decision, RuleId};
 pub use draft::{Draft, Explanation};
 pub use fault::{Fault, Lang, PolicyError, Problem};
+pub use floor::{FloorError, FloorFile};
 pub use query::{Probe, ProbeError, Protocol, Query};
 pub use schema::{
     Beacon, Direction, Flow, Forbidden, Gateway, GatewayKind, KillSwitch, Logging, Meta, Onprem,

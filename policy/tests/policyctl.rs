@@ -203,7 +203,7 @@ fn openssl_accepts_our_signature_and_we_accept_its_keys() {
         dir,
         &["genpkey", "-algorithm", "ed25519", "-out", "policy.key"],
     ) else {
-        println!("skipped: no OpenSSL 3 on this machine");
+        sekisho_skip::skip("there is no OpenSSL 3");
         return;
     };
     assert!(made.status.success(), "{}", text(&made));
