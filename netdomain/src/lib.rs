@@ -4,6 +4,7 @@
 pub mod fuzzing;
 pub mod gate;
 pub mod moment;
+pub mod papers;
 pub mod premises;
 pub mod tunnel;
 pub mod uplink;

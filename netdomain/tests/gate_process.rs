@@ -1,22 +1,26 @@
 //! The gate as a process: what it holds once it serves (bar 3), and that it serves from inside.
 #![allow(clippy::unwrap_used, reason = "a test reports a failure by panicking")]
 
+#[path = "fixture/mod.rs"]
+mod fixture;
+
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufReader, Read as _};
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use sekisho_control::{
     Channel, Command as Order, GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGate,
 };
-use sekisho_policy::PrivateKey;
+use socket2::SockRef;
+
+use fixture::papers::{self, GATEWAY, Issue, OUTSIDE};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -35,76 +39,29 @@ impl Drop for Gate {
     }
 }
 
-fn write_files(folder: &Path, gateway: SocketAddrV4) {
-    let policy = format!(
-        r#"
-schema = 1
-[policy]
-id = "jp.mihon-city"
-version = 1
-issued = "2026-01-01T00:00:00+09:00"
-expires = "2099-01-01T00:00:00+09:00"
-[segments.lgwan]
-prefixes = ["10.12.0.0/16"]
-[[uplink]]
-kind = "wired"
-rank = 1
-[vpn]
-kill_switch = "always"
-[[vpn.gateway]]
-name = "honcho"
-kind = "wireguard"
-address = "{gateway}"
-public_key = "{}"
-uplinks = ["wired"]
-[onprem]
-uplinks = ["wired"]
-beacon = {{ address = "10.12.0.200:8443", spki_sha256 = "{}" }}
-"#,
-        STANDARD.encode([5; 32]),
-        "ab".repeat(32),
-    );
-    let key = PrivateKey::from_seed(&[3; 32]);
-    let signature = key.sign(policy.as_bytes()).to_file();
-    let device = r#"
-device = "mihon-0001"
-private_key = "wg.key"
-address = "10.250.7.23/24"
-router = "10.250.7.1"
-mac = "02:53:4b:00:07:17"
-mtu = 1420
-"#;
-    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
-    write("policy.toml", &policy);
-    write("policy.toml.sig", &signature);
-    write("trust.pem", &key.public_pem());
-    write("device.toml", device);
-    write("wg.key", &STANDARD.encode([7; 32]));
-}
-
 /// Lets the next program that is started have the descriptor.
 fn inheritable(socket: &OwnedFd) -> String {
     fcntl_setfd(socket, FdFlags::empty()).unwrap();
     format!("fd:{}", socket.as_raw_fd())
 }
 
+/// Starts a gate with the papers in `folder`.
 fn start(folder: &Path) -> Gate {
+    papers::write_device(folder);
     let (control, supervisor) = sekisho_control::pair().unwrap();
     let (to_uplink, uplink) = sekisho_control::pair().unwrap();
     let (link, guest) = sekisho_framelink::pair().unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_sekisho-netdomain"))
         .arg("gate")
-        .args(["--policy", "policy.toml"])
-        .args(["--signature", "policy.toml.sig"])
-        .args(["--trust", "trust.pem"])
-        .args(["--device", "device.toml"])
-        .args(["--state", "."])
+        .args(papers::arguments(folder))
+        .arg("--device")
+        .arg(folder.join("device.toml"))
         .args(["--user", "64017"])
         .args(["--control", &inheritable(&control)])
         .args(["--uplink", &inheritable(&to_uplink)])
         .args(["--link", &inheritable(&link)])
-        .current_dir(folder)
         .stdin(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     Gate {
@@ -128,6 +85,55 @@ impl Gate {
         }
         panic!("{what}: not within {PATIENCE:?}");
     }
+
+    fn ready(&self) {
+        self.report("ready", |report| matches!(report, Report::Ready));
+    }
+
+    /// Hands it a socket and says this about it.
+    fn path(&self, id: u32, port: &str, peer: SocketAddrV4, socket: &OwnedFd) {
+        let path = UplinkToGate::Path {
+            id: PathId(id),
+            port: port.to_owned(),
+            kind: UplinkKind::Wired,
+            rank: 1,
+            gateway: GATEWAY.to_owned(),
+            side: Side::Outside,
+            peer,
+        };
+        self.uplink.send(&path, &[socket.as_fd()]).unwrap();
+    }
+
+    /// Ends it in order; what it wrote.
+    fn end(mut self) -> String {
+        self.supervisor.send(&Order::Shutdown, &[]).unwrap();
+        let (orderly, log) = self.ended();
+        assert!(orderly, "an orderly end: {log}");
+        log
+    }
+
+    /// Waits for its end: whether it was an orderly one, and what it wrote.
+    fn ended(&mut self) -> (bool, String) {
+        let start = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "it serves on");
+            // There is no descriptor that both its end and its words show on.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut log = String::new();
+        let stderr = self.child.stderr.take().unwrap();
+        BufReader::new(stderr).read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap().success(), log)
+    }
+}
+
+/// The gate makes namespaces, which takes root.
+fn cannot_run(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("{test}: skipped; the gate makes namespaces, which takes root");
+    }
+    !root
 }
 
 fn wait_for(socket: impl AsFd) {
@@ -145,15 +151,13 @@ fn is_initiation(datagram: &[u8]) -> bool {
 
 #[test]
 fn the_gate_holds_nothing_but_what_it_was_handed_and_serves() {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: the gate makes namespaces, which takes root");
+    if cannot_run("the_gate_holds_nothing_but_what_it_was_handed_and_serves") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let gateway = SocketAddrV4::new("203.0.113.10".parse().unwrap(), 51820);
-    write_files(folder.path(), gateway);
-    let mut gate = start(folder.path());
-    gate.report("ready", |report| matches!(report, Report::Ready));
+    Issue::default().write(folder.path());
+    let gate = start(folder.path());
+    gate.ready();
 
     let proc = Path::new("/proc").join(gate.child.id().to_string());
     namespaces_are_its_own(&proc);
@@ -170,17 +174,8 @@ fn the_gate_holds_nothing_but_what_it_was_handed_and_serves() {
     };
     socket.connect(peer).unwrap();
     let socket = OwnedFd::from(socket);
-    for said in [peer, gateway] {
-        let path = UplinkToGate::Path {
-            id: PathId(1),
-            port: "eth0".to_owned(),
-            kind: UplinkKind::Wired,
-            rank: 1,
-            gateway: "honcho".to_owned(),
-            side: Side::Outside,
-            peer: said,
-        };
-        gate.uplink.send(&path, &[socket.as_fd()]).unwrap();
+    for said in [peer, OUTSIDE] {
+        gate.path(1, "lo", said, &socket);
     }
     other
         .set_read_timeout(Some(Duration::from_millis(700)))
@@ -190,43 +185,142 @@ fn the_gate_holds_nothing_but_what_it_was_handed_and_serves() {
     assert!(leaked.is_err(), "a datagram went where policy does not say");
 
     // A handshake goes out where it does.
-    let (sent, got) = named_path(gateway);
-    let path = UplinkToGate::Path {
-        id: PathId(2),
-        port: "eth0".to_owned(),
-        kind: UplinkKind::Wired,
-        rank: 1,
-        gateway: "honcho".to_owned(),
-        side: Side::Outside,
-        peer: gateway,
-    };
-    gate.uplink.send(&path, &[sent.as_fd()]).unwrap();
-    let len = got
+    shakes_hands(&gate);
+    gate.end();
+}
+
+/// The gate answers to a path to its gateway with a handshake.
+fn shakes_hands(gate: &Gate) {
+    let (socket, gateway) = named_path();
+    gate.path(2, "lo", OUTSIDE, &socket);
+    let mut buffer = [0; 2048];
+    let len = gateway
         .recv(&mut buffer)
         .expect("a handshake within the time-out");
     assert!(is_initiation(&buffer[..len]));
-
-    gate.supervisor.send(&Order::Shutdown, &[]).unwrap();
-    assert!(gate.child.wait().unwrap().success(), "an orderly end");
 }
 
-/// A socket that is connected to `gateway`, and the gateway's, in a network of their own.
-fn named_path(gateway: SocketAddrV4) -> (OwnedFd, UdpSocket) {
+/// T50: what was applied once is remembered by the next gate.
+#[test]
+fn t50_an_older_or_replaced_policy_is_refused_after_a_restart() {
+    if cannot_run("t50_an_older_or_replaced_policy_is_refused_after_a_restart") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let issue = |version, change| Issue {
+        version,
+        change,
+        ..Issue::default()
+    };
+    let serves = |issue: &Issue| {
+        issue.write(folder.path());
+        let gate = start(folder.path());
+        gate.ready();
+        shakes_hands(&gate);
+        gate.end();
+    };
+    let refused = |issue: &Issue, why: &str| {
+        issue.write(folder.path());
+        let (orderly, log) = start(folder.path()).ended();
+        assert!(!orderly && log.contains("no policy, no network"), "{log}");
+        assert!(log.contains(why), "{log}");
+    };
+    serves(&issue(2, "first"));
+    refused(&issue(1, "first"), "version 1, but version 2 was applied");
+    refused(&issue(2, "other"), "the same version 2");
+    // The control: what is refused is refused for its age alone.
+    serves(&issue(2, "first"));
+    serves(&issue(3, "other"));
+    refused(&issue(2, "first"), "version 2, but version 3 was applied");
+
+    // Whoever can spoil the memory closes the network, and brings nothing back.
+    let memory = folder.path().join("policy-floor");
+    let whole = fs::read(&memory).unwrap();
+    for spoilt in [&whole[..whole.len() / 2], b""] {
+        fs::write(&memory, spoilt).unwrap();
+        refused(&issue(2, "first"), "damaged");
+        refused(&issue(3, "other"), "damaged");
+    }
+    fs::write(&memory, whole).unwrap();
+    serves(&issue(3, "other"));
+}
+
+/// T32: the time of a policy ends while the gate serves by it, and so does the gate.
+#[test]
+fn t32_a_policy_that_expires_while_it_is_in_force_ends_the_gate() {
+    if cannot_run("t32_a_policy_that_expires_while_it_is_in_force_ends_the_gate") {
+        return;
+    }
+    let lasting = |seconds| {
+        let folder = tempfile::tempdir().unwrap();
+        let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+        let issue = Issue {
+            expires: end.to_string(),
+            ..Issue::default()
+        };
+        issue.write(folder.path());
+        let gate = start(folder.path());
+        gate.ready();
+        (folder, gate)
+    };
+    let (_folder, control) = lasting(3600);
+    let (folder, mut gate) = lasting(3);
+    shakes_hands(&gate);
+    let (orderly, log) = gate.ended();
+    assert!(!orderly && log.contains("has expired"), "{log}");
+    let (orderly, log) = start(folder.path()).ended();
+    assert!(!orderly && log.contains("expired at"), "{log}");
+    // The other one has seen the same time pass.
+    shakes_hands(&control);
+    control.end();
+}
+
+/// What a fallen uplink says is bounded before anybody writes it down.
+#[test]
+fn names_that_no_port_can_have_are_not_logged() {
+    if cannot_run("names_that_no_port_can_have_are_not_logged") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    Issue::default().write(folder.path());
+    let gate = start(folder.path());
+    gate.ready();
+    let (socket, _gateway) = named_path();
+    let stranger = SocketAddrV4::new([198, 51, 100, 53].into(), 53);
+    for name in [
+        "forged\nERROR x",
+        "forged-and-much-too-long",
+        "forged/name",
+        "",
+    ] {
+        gate.path(3, name, stranger, &socket);
+        gate.path(3, name, OUTSIDE, &socket);
+    }
+    gate.path(3, "honest", stranger, &socket);
+    shakes_hands(&gate);
+    let log = gate.end();
+    assert!(!log.contains("forged"), "{log}");
+    assert!(log.contains("honest"), "a name that could be one is: {log}");
+}
+
+/// A socket that is connected to the gateway, and the gateway's, in a network of their own.
+fn named_path() -> (OwnedFd, UdpSocket) {
     std::thread::spawn(move || {
         // SAFETY: a network namespace is the thread's own; neither memory nor descriptors are
         // touched.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
         for arguments in [
             "link set lo up".to_owned(),
-            format!("address add {}/32 dev lo", gateway.ip()),
+            format!("address add {}/32 dev lo", OUTSIDE.ip()),
         ] {
             let ip = Command::new("ip").args(arguments.split(' ')).status();
             assert!(ip.unwrap().success(), "ip {arguments}");
         }
-        let far = UdpSocket::bind(gateway).unwrap();
+        let far = UdpSocket::bind(OUTSIDE).unwrap();
         far.set_read_timeout(Some(PATIENCE)).unwrap();
-        let near = UdpSocket::bind((*gateway.ip(), 0)).unwrap();
-        near.connect(gateway).unwrap();
+        let near = UdpSocket::bind((*OUTSIDE.ip(), 0)).unwrap();
+        SockRef::from(&near).bind_device(Some(b"lo")).unwrap();
+        near.connect(OUTSIDE).unwrap();
         (OwnedFd::from(near), far)
     })
     .join()

@@ -1,7 +1,9 @@
 //! How the VMM closes itself in: nothing can be opened any more, and each kind of thread keeps
 //! only the system calls of its work.
 
-use sekisho_sandbox::{BASE, FILES, Filter, FilterError, Is, Limits, MESSAGES, Rule, Sandbox};
+use sekisho_sandbox::{
+    BARE, EVENTS, FILES, Filter, FilterError, Is, Limits, MESSAGES, Rule, Sandbox,
+};
 use sekisho_sandbox::{Enforced, SandboxError};
 
 /// Descriptors: an event for each vector and queue of at most 30 devices, a duplicate of each
@@ -46,9 +48,9 @@ const RINGS: &[Rule] = &[Rule::allow(libc::SYS_io_uring_enter)];
 /// The system calls of a kind of thread.
 pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
     match thread {
-        Thread::Main => Filter::new("main", &[BASE, MESSAGES, LINES, VECTORS, TERMINAL]),
-        Thread::Vcpu => Filter::new("vcpu", &[BASE, GUEST, LINES, VECTORS]),
-        Thread::Io => Filter::new("virtio", &[BASE, MESSAGES, FILES, RINGS, VECTORS]),
+        Thread::Main => Filter::new("main", &[BARE, EVENTS, MESSAGES, LINES, VECTORS, TERMINAL]),
+        Thread::Vcpu => Filter::new("vcpu", &[BARE, EVENTS, GUEST, LINES, VECTORS]),
+        Thread::Io => Filter::new("virtio", &[BARE, EVENTS, MESSAGES, FILES, RINGS, VECTORS]),
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use sekisho_control::{Channel, ChannelError, Command, Port as Place, Report, inherited};
 use sekisho_guest_tools::port::{Arrived, Port, now, random, wait};
 use sekisho_guest_tools::{HostOutput, HostSession};
-use sekisho_sandbox::{BASE, Demand, Filter, MESSAGES, Sandbox};
+use sekisho_sandbox::{BARE, Demand, EVENTS, Filter, MESSAGES, Sandbox};
 use tracing::{debug, info, warn};
 
 /// The host end of the channel into the work OS. Started by the supervisor.
@@ -89,7 +89,7 @@ impl Host {
         // Before the filter: the first look at the clock asks the kernel where its code for that
         // lies (`PR_GET_AUXV`), once, which no thread may do afterwards.
         let session = HostSession::new(now());
-        Filter::new("guest-host", &[BASE, MESSAGES])?.install()?;
+        Filter::new("guest-host", &[BARE, EVENTS, MESSAGES])?.install()?;
 
         let mut host = Self {
             control,

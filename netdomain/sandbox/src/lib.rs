@@ -5,12 +5,12 @@
 //! thread that starts the others installs its own last, because a filter is inherited.
 //!
 //! ```no_run
-//! use sekisho_sandbox::{BASE, Capabilities, Filter, MESSAGES, Network, Sandbox};
+//! use sekisho_sandbox::{BARE, EVENTS, Capabilities, Filter, MESSAGES, Network, Sandbox};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // … open files and sockets …
 //! let enforced = Sandbox::closed().user(64_017, 64_017).enter()?;
-//! let filter = Filter::new("gate", &[BASE, MESSAGES])?;
+//! let filter = Filter::new("gate", &[BARE, EVENTS, MESSAGES])?;
 //! filter.install()?;
 //! // … serve …
 //! # let _ = (enforced, Network::Keep, Capabilities::NONE);
@@ -30,4 +30,4 @@ pub use filter::{Filter, FilterError, Is, Rule};
 pub use paths::{Access, Demand, Landlock};
 pub use root::Root;
 pub use sandbox::{Enforced, Limits, Network, Sandbox, SandboxError};
-pub use sets::{BASE, FILES, MESSAGES, THREADS};
+pub use sets::{BARE, EVENTS, FILES, MESSAGES, THREADS};

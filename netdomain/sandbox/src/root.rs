@@ -98,8 +98,8 @@ mod tests {
 
     /// In a thread of its own, whose mount namespace and root nobody else shares.
     fn in_own_mount_namespace(then: impl FnOnce() + Send + 'static) {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: making mount namespaces needs root");
+        let root = rustix::process::geteuid().is_root();
+        if sekisho_skip::skip_unless(root, "making mount namespaces needs root") {
             return;
         }
         std::thread::spawn(move || {

@@ -27,16 +27,48 @@ const fn prctl(option: i32) -> Rule {
     Rule::allow(libc::SYS_prctl).when(0, Is::Int(option.cast_unsigned()))
 }
 
-/// What every thread needs: reading and writing what is open, waiting, time, memory, locks,
-/// signals' ends, its own end; and installing a further filter.
-pub const BASE: &[Rule] = &[
+/// What every thread needs: writing to what is open, memory, locks, the clock, a line of the log,
+/// and its own end. It makes no descriptor and reads none, so it is all there is for a thread that
+/// meets a guest's bytes first and has no event loop.
+pub const BARE: &[Rule] = &[
+    Rule::allow(libc::SYS_write),
+    Rule::allow(libc::SYS_writev),
+    // The end of what it owns; a build with debug assertions asks first whether it is still open.
+    Rule::allow(libc::SYS_close),
+    fcntl(libc::F_GETFD),
+    Rule::allow(libc::SYS_futex),
+    Rule::allow(libc::SYS_sched_yield),
+    // Time, where the vDSO cannot tell it.
+    Rule::allow(libc::SYS_clock_gettime),
+    // Memory, never executable.
+    Rule::allow(libc::SYS_brk),
+    Rule::allow(libc::SYS_mmap).when(2, NOT_EXECUTABLE),
+    Rule::allow(libc::SYS_mprotect).when(2, NOT_EXECUTABLE),
+    Rule::allow(libc::SYS_mremap),
+    Rule::allow(libc::SYS_munmap),
+    Rule::allow(libc::SYS_madvise),
+    // Signals and the thread's end. `tgkill` is how a panic aborts; it reaches only what the user
+    // and Landlock's scope let it reach.
+    Rule::allow(libc::SYS_sigaltstack),
+    Rule::allow(libc::SYS_rt_sigaction),
+    Rule::allow(libc::SYS_rt_sigprocmask),
+    Rule::allow(libc::SYS_rt_sigreturn),
+    Rule::allow(libc::SYS_restart_syscall),
+    Rule::allow(libc::SYS_tgkill),
+    // The message of a panic asks for the working directory.
+    Rule::allow(libc::SYS_getcwd),
+    Rule::allow(libc::SYS_getpid),
+    Rule::allow(libc::SYS_gettid),
+    Rule::allow(libc::SYS_exit),
+    Rule::allow(libc::SYS_exit_group),
+];
+
+/// What a thread with an event loop needs beside: reading what is open, waiting for it, timers,
+/// random numbers; and installing a further filter.
+pub const EVENTS: &[Rule] = &[
     // Open descriptors.
     Rule::allow(libc::SYS_read),
     Rule::allow(libc::SYS_readv),
-    Rule::allow(libc::SYS_write),
-    Rule::allow(libc::SYS_writev),
-    Rule::allow(libc::SYS_close),
-    fcntl(libc::F_GETFD),
     fcntl(libc::F_SETFD),
     fcntl(libc::F_GETFL),
     fcntl(libc::F_SETFL),
@@ -53,37 +85,12 @@ pub const BASE: &[Rule] = &[
     Rule::allow(libc::SYS_timerfd_create),
     Rule::allow(libc::SYS_timerfd_settime),
     Rule::allow(libc::SYS_timerfd_gettime),
-    Rule::allow(libc::SYS_futex),
-    Rule::allow(libc::SYS_sched_yield),
     Rule::allow(libc::SYS_nanosleep),
     Rule::allow(libc::SYS_clock_nanosleep),
-    // Time, where the vDSO cannot tell it.
-    Rule::allow(libc::SYS_clock_gettime),
     Rule::allow(libc::SYS_clock_getres),
     Rule::allow(libc::SYS_gettimeofday),
-    // Memory, never executable.
-    Rule::allow(libc::SYS_brk),
-    Rule::allow(libc::SYS_mmap).when(2, NOT_EXECUTABLE),
-    Rule::allow(libc::SYS_mprotect).when(2, NOT_EXECUTABLE),
-    Rule::allow(libc::SYS_mremap),
-    Rule::allow(libc::SYS_munmap),
-    Rule::allow(libc::SYS_madvise),
     Rule::allow(libc::SYS_getrandom),
-    // Signals and the thread's end. `tgkill` is how a panic aborts; it reaches only what the user
-    // and Landlock's scope let it reach.
-    Rule::allow(libc::SYS_sigaltstack),
-    Rule::allow(libc::SYS_rt_sigaction),
-    Rule::allow(libc::SYS_rt_sigprocmask),
-    Rule::allow(libc::SYS_rt_sigreturn),
-    Rule::allow(libc::SYS_restart_syscall),
-    Rule::allow(libc::SYS_tgkill),
-    // The message of a panic asks for the working directory.
-    Rule::allow(libc::SYS_getcwd),
-    Rule::allow(libc::SYS_getpid),
-    Rule::allow(libc::SYS_gettid),
     Rule::allow(libc::SYS_sched_getaffinity),
-    Rule::allow(libc::SYS_exit),
-    Rule::allow(libc::SYS_exit_group),
     // A further, stricter filter.
     Rule::allow(libc::SYS_seccomp),
     prctl(libc::PR_SET_NO_NEW_PRIVS),

@@ -17,8 +17,9 @@ use super::admit::{Gatekeeper, Refusal, Terms};
 use super::counters::Counters;
 use super::device::DeviceFile;
 use super::edge::{Edge, Reply, Resolver};
+use super::expiry::Expiry;
 use super::guest::Guest;
-use super::path::{Inbox, Path};
+use super::path::{Inbox, Leave, Path};
 use super::plan::Plan;
 use super::situation::{Action, Event, GatewayId, Machine, Situation};
 use super::sockets::Sockets;
@@ -69,7 +70,7 @@ pub struct Gate {
     /// looked at.
     pub(super) slept: Duration,
     pub(super) wall: Duration,
-    pub(super) expires: Duration,
+    pub(super) expiry: Expiry,
     pub(super) ended: bool,
 }
 
@@ -139,7 +140,7 @@ impl Gate {
                 now,
             ),
             counters: Counters::new(plan.rules, now),
-            machine: Machine::new(plan.timings),
+            machine: Machine::new(plan.timings, random().into()),
             tunnels,
             stamp,
             path: Path::default(),
@@ -162,7 +163,7 @@ impl Gate {
             untold: true,
             slept: slept(),
             wall: wall_less_boot(now),
-            expires: since_1970(parts.policy),
+            expiry: Expiry::of(parts.policy, wall(), now),
             ended: false,
             plan,
         })
@@ -238,10 +239,7 @@ impl Gate {
                 self.tell_uplink(&GateToUplink::Premises { port, proven });
             }
             Action::Report => {
-                if matches!(self.machine.situation(), Situation::Closed(_)) {
-                    self.path.clear();
-                }
-                self.path.changed();
+                self.path.change(Leave::of(&self.machine.situation()));
                 self.untold = true;
             }
         }
@@ -332,11 +330,6 @@ pub(super) fn wall() -> Duration {
     std::time::SystemTime::now()
         .duration_since(std::time::SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
-}
-
-fn since_1970(policy: &Verified<Policy>) -> Duration {
-    let seconds = policy.policy.expires.as_second();
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// An unpredictable number.

@@ -24,26 +24,39 @@ struct Signs {
 }
 
 impl Gate {
-    /// Reads one path's socket until it is empty, the budget is spent or the guest's link is full.
-    pub(super) fn read_path(&mut self, index: usize, now: Moment) {
+    /// Reads the socket at `index`, if it is still this path's, until it is empty, the budget is
+    /// spent or the guest's link is full. Whether there was anything to read.
+    pub(super) fn read_path(&mut self, index: usize, id: PathId, now: Moment) -> bool {
+        let mut any = false;
         let Some(mut inbox) = self.inbox.take() else {
-            return;
+            return any;
         };
         for _ in 0..READS {
-            let Some(socket) = self.sockets.readers().get(index) else {
+            let Some(socket) = self.sockets.reader(index, id) else {
                 break;
             };
-            let id = socket.id;
             // An error is an ICMP message about something sent earlier, which anybody can forge.
             let Ok(1..) = inbox.receive(socket.as_fd()) else {
                 break;
             };
+            any = true;
             self.datagrams(id, index, &inbox, now);
             if self.guest.is_full() {
                 break;
             }
         }
         self.inbox = Some(inbox);
+        any
+    }
+
+    /// Closes a socket that somebody else has shut down. A path that was in use is lost.
+    pub(super) fn cut(&mut self, index: usize, id: PathId, now: Moment) {
+        if self.sockets.reader(index, id).is_none() {
+            return;
+        }
+        if self.sockets.close_at(index) {
+            self.happen(Event::PathLost(id), now);
+        }
     }
 
     fn datagrams(&mut self, id: PathId, index: usize, inbox: &Inbox, now: Moment) {
@@ -67,7 +80,7 @@ impl Gate {
     /// Opens a batch. Inner packets end up in `opened`.
     fn open_all(&mut self, id: PathId, index: usize, inbox: &Inbox, now: Moment) -> Signs {
         let mut signs = Signs::default();
-        let Some(socket) = self.sockets.readers().get(index) else {
+        let Some(socket) = self.sockets.reader(index, id) else {
             return signs;
         };
         let peer = socket.peer;
@@ -104,9 +117,13 @@ impl Gate {
             let Ok(packet) = Packet::parse(bytes, Offload::None) else {
                 continue;
             };
-            if self
-                .resolver
-                .answer(&packet, &ethernet, &mut self.reply, now)
+            // A path that was lost is still read: while the gate is closed, nothing of it reaches
+            // the guest, and admission says so.
+            let open = situation.scope().is_some();
+            if open
+                && self
+                    .resolver
+                    .answer(&packet, &ethernet, &mut self.reply, now)
             {
                 self.send_reply();
                 continue;

@@ -8,14 +8,14 @@ use sekisho_control::{
 
 use super::engine::{Gate, fill_random};
 use super::situation::{Event, PathInfo, Situation};
-use super::sockets::set_nonblocking;
+use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
 use crate::premises::Progress;
 
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
 /// Conversations with the beacon at one time: one a port.
-const MAX_PROBES: usize = 4;
+pub(super) const MAX_PROBES: usize = 4;
 /// `IFNAMSIZ` less its final zero.
 const MAX_PORT_NAME: usize = 15;
 
@@ -89,6 +89,15 @@ impl Gate {
     }
 
     fn uplink_says(&mut self, received: Received<UplinkToGate>, now: Moment) {
+        // Before anything is made of it, a line of the log included.
+        if let UplinkToGate::Path { port, .. }
+        | UplinkToGate::Beacon { port }
+        | UplinkToGate::CarrierLost { port } = &received.message
+            && !may_be_a_port(port)
+        {
+            tracing::warn!("the uplink speaks of a port with an impossible name");
+            return;
+        }
         let socket = received.fds.into_iter().next();
         match received.message {
             UplinkToGate::Path {
@@ -105,10 +114,10 @@ impl Gate {
                     tracing::warn!(%port, %peer, "a path that policy does not name");
                     return;
                 };
-                if port.len() > MAX_PORT_NAME || self.machine.path(id).is_some() {
+                if self.machine.path(id).is_some() {
                     return;
                 }
-                if let Err(error) = self.sockets.add(id, gateway, peer, socket) {
+                if let Err(error) = self.sockets.add(id, gateway, (&port, peer), socket) {
                     tracing::warn!(%port, %peer, "{error}");
                     return;
                 }
@@ -140,7 +149,11 @@ impl Gate {
             return;
         };
         self.probes.retain(|probe| probe.port() != port);
-        if port.len() > MAX_PORT_NAME || self.probes.len() >= MAX_PROBES {
+        if self.probes.len() >= MAX_PROBES {
+            return;
+        }
+        if !is_bound_to(&socket, &port) {
+            tracing::warn!(%port, "a connection to the beacon over another port");
             return;
         }
         if set_nonblocking(&socket).is_err() {
@@ -170,7 +183,12 @@ impl Gate {
                     Event::Proven(port)
                 }
                 Progress::Failed(why) => {
-                    tracing::info!(%port, "{why}");
+                    // Away from the office every question fails: only the first one is news.
+                    if self.machine.unproven(&port) {
+                        tracing::debug!(%port, "{why}");
+                    } else {
+                        tracing::info!(%port, "{why}");
+                    }
                     Event::Disproven(port)
                 }
             };
@@ -231,4 +249,14 @@ impl Gate {
     pub fn ready(&self) -> Result<(), ChannelError> {
         self.control.send(&Report::Ready, &[])
     }
+}
+
+/// Whether the kernel would let an interface have this name (Linux, `dev_valid_name`); we add that
+/// it can be shown as it is.
+fn may_be_a_port(name: &str) -> bool {
+    let length = (1..=MAX_PORT_NAME).contains(&name.len());
+    length
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"/:".contains(&byte))
 }

@@ -1,42 +1,30 @@
 //! The gate as a process: arguments, files, sandbox, loop.
 
-use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 use sekisho_control::{ChannelError, InheritedError, inherited};
 use sekisho_framelink::LinkError;
-use sekisho_policy::{Clock, Floor, Policy, Trust, TrustError, Verified, VerifyError, verify};
 use thiserror::Error;
 
 use sekisho_sandbox::{
-    BASE, Demand, Filter, FilterError, Is, Landlock, MESSAGES, Rule, Sandbox, SandboxError,
+    BARE, Demand, EVENTS, Filter, FilterError, Is, Landlock, MESSAGES, Rule, Sandbox, SandboxError,
 };
 
 use super::device::{DeviceError, DeviceFile};
 use super::engine::{Gate, Parts};
+use crate::papers::{Papers, PapersError};
 use crate::tunnel::StampError;
 
 /// Command line of `sekisho-netdomain gate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The signed policy.
-    #[arg(long)]
-    policy: PathBuf,
-    /// Its signature.
-    #[arg(long)]
-    signature: PathBuf,
-    /// The keys that may sign it.
-    #[arg(long)]
-    trust: PathBuf,
+    #[command(flatten)]
+    papers: Papers,
     /// The device file of this laptop.
     #[arg(long)]
     device: PathBuf,
-    /// A folder in which the gate keeps the time of its last handshake.
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
     /// The frame link, an inherited descriptor.
     #[arg(long, value_name = "fd:N")]
     link: Option<String>,
@@ -54,23 +42,12 @@ pub struct Args {
 /// Why the gate ended.
 #[derive(Debug, Error)]
 pub enum GateError {
-    /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// An inherited descriptor is not there.
     #[error(transparent)]
     Inherited(#[from] InheritedError),
-    /// The trust file holds no keys.
-    #[error("the keys that may sign the policy cannot be used: {0}")]
-    Trust(#[from] TrustError),
-    /// The policy is not to be believed.
-    #[error("the policy is not applied: {0}")]
-    Policy(#[from] VerifyError),
+    /// There is no policy that may be applied.
+    #[error("no policy, no network: {0}")]
+    Papers(#[from] PapersError),
     /// The policy expired while the gate served.
     #[error("the policy has expired; the gate ends, so that nothing passes without one")]
     PolicyExpired,
@@ -102,15 +79,18 @@ pub enum GateError {
 
 /// Runs the gate until it is told to end.
 pub fn run(args: &Args) -> Result<(), GateError> {
-    let policy = read_policy(args)?;
+    let policy = args.papers.read()?;
     let mut gate = Gate::open(Parts {
         policy: &policy,
         device: DeviceFile::read(&args.device)?,
-        state: &args.state,
+        state: &args.papers.state,
         control: inherited(&args.control)?,
         link: optional(args.link.as_deref())?,
         uplink: optional(args.uplink.as_deref())?,
     })?;
+    // Before it decides about anything, and only now: with what cannot be served, nothing newer
+    // than the last policy has been applied.
+    args.papers.remember(&policy)?;
     drop(policy);
     close_in(args.user)?;
     gate.ready()?;
@@ -136,7 +116,7 @@ const fn option(level: i32, name: i32) -> Rule {
 /// Takes everything away that serving does not need: the network, the file system, capabilities,
 /// the user, and all system calls but some seventy.
 fn close_in(user: Option<u32>) -> Result<(), GateError> {
-    let filter = Filter::new("gate", &[BASE, MESSAGES, GATE])?;
+    let filter = Filter::new("gate", &[BARE, EVENTS, MESSAGES, GATE])?;
     // The root is empty and no path is ever used, so Landlock is a second lock on a door that is
     // walled up; a kernel without it will do.
     let mut sandbox = Sandbox::closed().landlock(Demand::BestEffort);
@@ -153,21 +133,4 @@ fn close_in(user: Option<u32>) -> Result<(), GateError> {
 
 fn optional(word: Option<&str>) -> Result<Option<OwnedFd>, InheritedError> {
     word.map(inherited).transpose()
-}
-
-fn read_policy(args: &Args) -> Result<Verified<Policy>, GateError> {
-    let read = |path: &PathBuf| {
-        fs::read(path).map_err(|source| GateError::Read {
-            path: path.clone(),
-            source,
-        })
-    };
-    let trust = Trust::parse(&String::from_utf8_lossy(&read(&args.trust)?))?;
-    let policy = verify(
-        &read(&args.policy)?,
-        &read(&args.signature)?,
-        &trust,
-        &Clock::system(Floor::default()),
-    )?;
-    Ok(policy)
 }

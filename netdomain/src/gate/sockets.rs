@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use rustix::net::{SocketType, getpeername, sockopt};
 use sekisho_control::PathId;
+use socket2::SockRef;
 use thiserror::Error;
 
 use super::path::enable_receive_offload;
-use super::situation::GatewayId;
+use super::situation::{GatewayId, MAX_PATHS};
 use crate::moment::Moment;
 
 /// A path that was lost is read for so long: what the gateway sent before it knew still arrives.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Lost paths that are read at one time.
 const MAX_DRAINING: usize = 8;
+/// Sockets at one time, those that are read no longer than a turn not counted.
+pub(super) const MAX_SOCKETS: usize = MAX_PATHS + MAX_DRAINING;
 /// Bytes that may wait in the kernel for one turn of the gate, as far as the system allows.
 const BUFFER: usize = 4 << 20;
 
@@ -28,6 +31,9 @@ pub enum NotAPath {
     /// Not connected to where the uplink says.
     #[error("the socket is not connected to the peer that was named")]
     Peer,
+    /// Bound to another port than the uplink says, or to none.
+    #[error("the socket is not bound to the port that was named")]
+    Port,
     /// The kernel refused something.
     #[error("the socket cannot be used: {0}")]
     Socket(rustix::io::Errno),
@@ -64,7 +70,7 @@ impl Sockets {
         &mut self,
         id: PathId,
         gateway: GatewayId,
-        peer: SocketAddrV4,
+        (port, peer): (&str, SocketAddrV4),
         socket: OwnedFd,
     ) -> Result<(), NotAPath> {
         let kind = sockopt::socket_type(&socket).map_err(NotAPath::Socket)?;
@@ -76,6 +82,9 @@ impl Sockets {
             .and_then(|address| SocketAddrV4::try_from(address).ok());
         if named != Some(peer) {
             return Err(NotAPath::Peer);
+        }
+        if !is_bound_to(&socket, port) {
+            return Err(NotAPath::Port);
         }
         set_nonblocking(&socket).map_err(NotAPath::Socket)?;
         // Both only make it faster.
@@ -102,6 +111,16 @@ impl Sockets {
     /// All sockets to read from, dying ones included.
     pub fn readers(&self) -> &[PathSocket] {
         &self.held
+    }
+
+    /// The socket at this place of [`readers`](Self::readers), if it is this path's.
+    pub fn reader(&self, index: usize, id: PathId) -> Option<&PathSocket> {
+        self.held.get(index).filter(|held| held.id == id)
+    }
+
+    /// Closes the socket at this place of [`readers`](Self::readers). Whether its path lived.
+    pub fn close_at(&mut self, index: usize) -> bool {
+        index < self.held.len() && self.held.remove(index).draining.is_none()
     }
 
     /// Closes the path at once.
@@ -134,6 +153,15 @@ impl Sockets {
     pub fn next_deadline(&self) -> Option<Moment> {
         self.held.iter().filter_map(|held| held.draining).min()
     }
+}
+
+/// Whether the kernel says that the socket uses this port and no other. A lost carrier and a proof
+/// of premises are told by port: on another one the socket would outlive them.
+pub(super) fn is_bound_to(socket: &OwnedFd, port: &str) -> bool {
+    // Answered from the socket's own network, which the gate is not in (socket(7),
+    // SO_BINDTODEVICE).
+    let device = SockRef::from(socket).device();
+    device.is_ok_and(|device| device.is_some_and(|device| device == port.as_bytes()))
 }
 
 /// The uplink should have done so; the gate must never wait on a socket, whatever it was given.

@@ -1,17 +1,22 @@
 //! The loop: wait for something, then give everything its share.
 //!
-//! Waiting is by `poll` over at most some thirty descriptors, rebuilt each turn: what is waited for
-//! is a function of the gate's state, so back-pressure needs no registration that could be
-//! forgotten.
+//! Waiting is by `poll` over at most some thirty descriptors, listed anew each turn: what is waited
+//! for is a function of the gate's state, so back-pressure needs no registration that could be
+//! forgotten. A descriptor of which nothing is wanted now is left out: `poll` would tell of its
+//! errors whatever the interest, and the gate would wake for them again and again.
 
+use std::array;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use sekisho_control::PathId;
 
 use super::GateError;
 use super::engine::{Gate, wall, wall_less_boot};
+use super::messages::MAX_PROBES;
 use super::situation::{Event, Situation};
+use super::sockets::MAX_SOCKETS;
 use crate::moment::{Moment, slept};
 use crate::tunnel::Tunnel;
 
@@ -22,14 +27,85 @@ const SLEPT: Duration = Duration::from_millis(200);
 /// A wall clock that was set by more than this did not drift.
 const JUMPED: Duration = Duration::from_secs(5);
 
+/// Supervisor, uplink, guest, conversations with the beacon, paths. What does not fit any more has
+/// its turn when something else is gone.
+const MAX_WATCHED: usize = 3 + MAX_PROBES + MAX_SOCKETS;
+
+/// What a descriptor stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Control,
+    Uplink,
+    Guest,
+    /// All are looked at in each turn.
+    Probe,
+    /// The socket at this place, of this path.
+    Path(usize, PathId),
+}
+
+/// The descriptors of one turn.
+struct Watched<'fd> {
+    fds: [PollFd<'fd>; MAX_WATCHED],
+    sources: [Source; MAX_WATCHED],
+    count: usize,
+}
+
+impl<'fd> Watched<'fd> {
+    fn new(gate: &'fd Gate) -> Self {
+        let control = |_| PollFd::new(&gate.control, PollFlags::IN);
+        Self {
+            fds: array::from_fn(control),
+            sources: [Source::Control; MAX_WATCHED],
+            count: 1,
+        }
+    }
+
+    fn add(&mut self, source: Source, fd: PollFd<'fd>, interest: PollFlags) {
+        if self.count < MAX_WATCHED && !interest.is_empty() {
+            self.fds[self.count] = fd;
+            self.sources[self.count] = source;
+            self.count += 1;
+        }
+    }
+}
+
 /// Which descriptors have something.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Awake {
-    control: bool,
-    uplink: bool,
-    guest: Option<PollFlags>,
-    /// By index of the socket; a bit each.
-    paths: u64,
+    events: [(Source, PollFlags); MAX_WATCHED],
+    count: usize,
+}
+
+impl Awake {
+    fn of(watched: &Watched<'_>) -> Self {
+        let event = |at: usize| (watched.sources[at], watched.fds[at].revents());
+        Self {
+            events: array::from_fn(event),
+            count: watched.count,
+        }
+    }
+
+    fn events(&self) -> impl DoubleEndedIterator<Item = (Source, PollFlags)> {
+        let all = self.events[..self.count].iter().copied();
+        all.filter(|(_, flags)| !flags.is_empty())
+    }
+
+    fn flags(&self, wanted: Source) -> PollFlags {
+        self.events()
+            .find(|(source, _)| *source == wanted)
+            .map_or(PollFlags::empty(), |(_, flags)| flags)
+    }
+
+    /// Paths with something, as place, name and whether they hung up. Backwards, so that a socket
+    /// that is closed meanwhile moves none that is still due.
+    fn paths(&self) -> impl Iterator<Item = (usize, PathId, bool)> {
+        self.events().rev().filter_map(|(source, flags)| {
+            let Source::Path(index, id) = source else {
+                return None;
+            };
+            Some((index, id, flags.contains(PollFlags::HUP)))
+        })
+    }
 }
 
 impl Gate {
@@ -47,24 +123,25 @@ impl Gate {
         let now = Moment::now();
         self.look_at_clocks(now)?;
         // Messages first: a lost carrier closes its paths before the next frame is looked at.
-        if awake.control {
+        if !awake.flags(Source::Control).is_empty() {
             self.read_control(now);
         }
-        if awake.uplink {
+        if !awake.flags(Source::Uplink).is_empty() {
             self.read_uplink(now);
         }
         self.timers(now);
         self.advance_probes(now);
-        let guest = awake.guest.unwrap_or(PollFlags::empty());
+        let guest = awake.flags(Source::Guest);
         if guest.contains(PollFlags::OUT) {
             self.guest.drain();
         }
-        if awake.paths != 0 {
-            // Backwards, so that a socket that is closed meanwhile moves none that is still due.
-            for index in (0..self.sockets.readers().len().min(64)).rev() {
-                if awake.paths & (1 << index) != 0 && !self.guest.is_full() {
-                    self.read_path(index, now);
-                }
+        for (index, id, hung_up) in awake.paths() {
+            if self.guest.is_full() {
+                break;
+            }
+            // Nothing comes any more over a socket that was shut down once it is empty.
+            if !self.read_path(index, id, now) && hung_up {
+                self.cut(index, id, now);
             }
         }
         self.flush(now);
@@ -84,24 +161,26 @@ impl Gate {
             tv_sec: 1,
             tv_nsec: 0,
         });
-        let mut fds = Vec::with_capacity(32);
-        fds.push(PollFd::new(&self.control, PollFlags::IN));
-        if let Some(uplink) = &self.uplink {
-            fds.push(PollFd::new(uplink, PollFlags::IN));
-        }
         let guest = self.guest.socket();
+        let mut watched = Watched::new(self);
+        let mut add = |source, fd, interest| watched.add(source, fd, interest);
+        if let Some(uplink) = &self.uplink {
+            let interest = PollFlags::IN;
+            add(Source::Uplink, PollFd::new(uplink, interest), interest);
+        }
         if let Some(guest) = &guest {
-            fds.push(PollFd::new(guest, self.guest_interest()));
+            let interest = self.guest_interest();
+            add(Source::Guest, PollFd::new(guest, interest), interest);
         }
         for probe in &self.probes {
-            fds.push(PollFd::new(probe, probe.interest()));
+            let interest = probe.interest();
+            add(Source::Probe, PollFd::new(probe, interest), interest);
         }
-        let first_path = fds.len();
         let sender = match self.machine.situation() {
             Situation::Tunnelled { path, .. } if !self.path.is_empty() => Some(path),
             _ => None,
         };
-        for socket in self.sockets.readers() {
+        for (index, socket) in self.sockets.readers().iter().enumerate() {
             let mut interest = PollFlags::empty();
             if !self.guest.is_full() {
                 interest |= PollFlags::IN;
@@ -109,29 +188,14 @@ impl Gate {
             if sender == Some(socket.id) {
                 interest |= PollFlags::OUT;
             }
-            fds.push(PollFd::new(socket, interest));
+            let source = Source::Path(index, socket.id);
+            add(source, PollFd::new(socket, interest), interest);
         }
-        match poll(&mut fds, Some(&pause)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(GateError::Wait(error)),
+        let count = watched.count;
+        match poll(&mut watched.fds[..count], Some(&pause)) {
+            Ok(_) | Err(Errno::INTR) => Ok(Awake::of(&watched)),
+            Err(error) => Err(GateError::Wait(error)),
         }
-        let mut events = fds.iter().map(PollFd::revents);
-        let mut awake = Awake {
-            control: !events.next().unwrap_or(PollFlags::empty()).is_empty(),
-            ..Awake::default()
-        };
-        if self.uplink.is_some() {
-            awake.uplink = !events.next().unwrap_or(PollFlags::empty()).is_empty();
-        }
-        if guest.is_some() {
-            awake.guest = events.next();
-        }
-        for (index, fd) in fds[first_path..].iter().enumerate().take(64) {
-            if !fd.revents().is_empty() {
-                awake.paths |= 1 << index;
-            }
-        }
-        Ok(awake)
     }
 
     /// Frames are read while their way is free; written when some wait.
@@ -200,7 +264,7 @@ impl Gate {
         }
         self.slept = slept;
         self.wall = wall_then;
-        if wall() >= self.expires {
+        if self.expiry.is_over(wall(), now) {
             return Err(GateError::PolicyExpired);
         }
         Ok(())

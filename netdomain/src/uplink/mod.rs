@@ -27,10 +27,11 @@ mod setup;
 mod sockets;
 mod turn;
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use sekisho_control::{Channel, ChannelError, inherited};
-use sekisho_policy::{Clock, Floor, Policy, Trust, Verified, verify};
+
+use crate::papers::{Papers, PapersError};
 
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
 pub use endpoints::{Beacon, Endpoints, Gateway, Uplink};
@@ -40,15 +41,9 @@ pub use rules::{RulesError, load, ruleset};
 /// Arguments of `sekisho-netdomain uplink`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The policy.
-    #[arg(long)]
-    pub policy: PathBuf,
-    /// Its signature.
-    #[arg(long)]
-    pub signature: PathBuf,
-    /// The public keys that may sign a policy.
-    #[arg(long)]
-    pub trust: PathBuf,
+    /// The policy and what is remembered of the last one.
+    #[command(flatten)]
+    pub papers: Papers,
     /// The network namespace that holds the interfaces, as an inherited descriptor `fd:N`.
     #[arg(
         long,
@@ -77,17 +72,9 @@ pub struct Args {
 /// Why the uplink could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
-    /// A file could not be read.
-    #[error("{path} cannot be read: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The policy or its keys were refused.
+    /// There is no policy that may be applied.
     #[error("no policy, no network: {0}")]
-    Policy(String),
+    Papers(#[from] PapersError),
     /// A descriptor on the command line.
     #[error(transparent)]
     Inherited(#[from] sekisho_control::InheritedError),
@@ -139,7 +126,7 @@ pub enum UplinkError {
 
 /// Runs the uplink until it is told to end. The calling thread must be the only one.
 pub fn run(args: &Args) -> Result<(), UplinkError> {
-    let endpoints = Endpoints::from(&read_policy(args)?);
+    let endpoints = Endpoints::from(&args.papers.read()?);
     let control = Channel::from_fd(inherited(&args.control)?).map_err(supervisor)?;
     let gate = match &args.gate {
         None => None,
@@ -163,25 +150,6 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
         turn.attach_gate(gate)?;
     }
     turn.run()
-}
-
-fn read_policy(args: &Args) -> Result<Verified<Policy>, UplinkError> {
-    let read = |path: &PathBuf| {
-        fs::read(path).map_err(|source| UplinkError::File {
-            path: path.clone(),
-            source,
-        })
-    };
-    let refused = |error: &dyn std::fmt::Display| UplinkError::Policy(error.to_string());
-    let trust = String::from_utf8(read(&args.trust)?).map_err(|error| refused(&error))?;
-    let trust = Trust::parse(&trust).map_err(|error| refused(&error))?;
-    verify(
-        &read(&args.policy)?,
-        &read(&args.signature)?,
-        &trust,
-        &Clock::system(Floor::default()),
-    )
-    .map_err(|error| refused(&error))
 }
 
 fn supervisor(source: ChannelError) -> UplinkError {

@@ -8,7 +8,9 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use sekisho_sandbox::{BASE, Capabilities, Filter, Is, Limits, MESSAGES, Network, Rule, Sandbox};
+use sekisho_sandbox::{
+    BARE, Capabilities, EVENTS, Filter, Is, Limits, MESSAGES, Network, Rule, Sandbox,
+};
 
 use super::UplinkError;
 
@@ -109,7 +111,7 @@ pub(super) fn close_in(user: Option<u32>) -> Result<(), UplinkError> {
     if let Some(user) = user {
         sandbox = sandbox.user(user, user);
     }
-    let filter = Filter::new("uplink", &[BASE, MESSAGES, SOCKETS])?;
+    let filter = Filter::new("uplink", &[BARE, EVENTS, MESSAGES, SOCKETS])?;
     let enforced = sandbox.enter()?;
     tracing::debug!(?enforced, "closed in");
     Ok(filter.install()?)

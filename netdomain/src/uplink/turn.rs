@@ -1,7 +1,8 @@
 //! The loop: waits for links, frames, messages and time, feeds the machines, does what they say.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddrV4,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -25,7 +26,7 @@ use super::{
     dhcp::{Client, Socket, Step},
     gate_ended,
     netlink::{HostRoute, LinkEvent, LinkEvents, Routing, RuleWatch, Sets},
-    ports::{Action, Event, Ports},
+    ports::{Action, Bound, Event, Ports},
     sockets::{open_beacon, open_path},
     supervisor,
 };
@@ -63,6 +64,8 @@ pub(super) struct Turn {
     clients: BTreeMap<u32, (Client, Socket)>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well.
     paths: BTreeMap<PathId, OwnedFd>,
+    /// Ports over which the last connection to the beacon could not even be begun.
+    beaconless: BTreeSet<String>,
     ending: bool,
 }
 
@@ -122,6 +125,7 @@ impl Turn {
             terminate,
             clients: BTreeMap::new(),
             paths: BTreeMap::new(),
+            beaconless: BTreeSet::new(),
             ending: false,
             epoll,
         };
@@ -397,15 +401,11 @@ impl Turn {
                     let _ = rustix::net::shutdown(&socket, Shutdown::Both);
                 }
             }
-            Action::OpenBeacon { from, to } => match open_beacon(&from.port, from.address, to) {
-                Ok(socket) => {
-                    let port = from.port;
-                    self.tell(&UplinkToGate::Beacon { port }, &[socket.as_fd()])?;
-                }
-                Err(error) => {
-                    tracing::warn!(port = from.port, %error, "no connection to the beacon");
-                }
-            },
+            Action::OpenBeacon { from, to } => self.open_beacon(from, to)?,
+            Action::Tell(UplinkToGate::CarrierLost { port }) => {
+                self.beaconless.remove(&port);
+                self.tell(&UplinkToGate::CarrierLost { port }, &[])?;
+            }
             Action::Tell(message) => self.tell(&message, &[])?,
             Action::Report(report) => self.report(&report)?,
         }
@@ -444,6 +444,23 @@ impl Turn {
             Err(error) => tracing::warn!(port, %peer, %error, "no path to this gateway"),
         }
         Ok(())
+    }
+
+    fn open_beacon(&mut self, from: Bound, to: SocketAddrV4) -> Result<(), UplinkError> {
+        let port = from.port;
+        match open_beacon(&port, from.address, to) {
+            Ok(socket) => {
+                self.beaconless.remove(&port);
+                self.tell(&UplinkToGate::Beacon { port }, &[socket.as_fd()])
+            }
+            Err(error) => {
+                // The gate asks again and again; it is news once.
+                if self.beaconless.insert(port.clone()) {
+                    tracing::warn!(port, %error, "no connection to the beacon");
+                }
+                Ok(())
+            }
+        }
     }
 
     /// A gate that does not take what it must hear is no gate: this process ends, its sockets with

@@ -42,7 +42,7 @@ pub struct Config {
     pub trust: PathBuf,
     /// The device file of the gate; the MAC and the MTU of the work OS are read from it too.
     pub device: PathBuf,
-    /// The gate's own folder; made if it is not there.
+    /// The gate's own folder, made if it is not there; the uplink reads there at its start.
     pub state: PathBuf,
     /// Interfaces to move into the uplink's namespace, once its packet filter is loaded. With
     /// `netns`: interfaces of it to use, none for all.
@@ -251,11 +251,13 @@ impl Config {
         text(&self.programs.join(name))
     }
 
+    /// The signed policy, and the folder that remembers the last one.
     fn signed(&self) -> Vec<String> {
         [
             ("--policy", &self.policy),
             ("--signature", &self.signature),
             ("--trust", &self.trust),
+            ("--state", &self.state),
         ]
         .into_iter()
         .flat_map(|(option, path)| [option.to_owned(), text(path)])
@@ -266,7 +268,6 @@ impl Config {
         let mut words = vec![self.program("sekisho-netdomain"), "gate".into()];
         words.extend(self.signed());
         words.extend(["--device".into(), text(&self.device)]);
-        words.extend(["--state".into(), text(&self.state)]);
         words.extend(pairs(&[
             ("--link", LINK),
             ("--uplink", PATH),
@@ -389,8 +390,8 @@ mtu = 1420
             recipes[2].words.join(" "),
             format!(
                 "/usr/lib/sekisho/sekisho-netdomain uplink --policy {0}/policy.toml \
-                 --signature {0}/policy.toml.sig --trust {0}/trust.pem --netns {{netns}} \
-                 --gate {{path}} --control {{control}} --ports eth0,eth1 --user 64018",
+                 --signature {0}/policy.toml.sig --trust {0}/trust.pem \
+                 --state /var/lib/sekisho --netns {{netns}} --gate {{path}} --control {{control}} --ports eth0,eth1 --user 64018",
                 folder.display()
             )
         );

@@ -26,17 +26,14 @@ struct Stage {
     pids: BTreeMap<String, i64>,
 }
 
-fn cannot_run(test: &str) -> bool {
+fn cannot_run() -> bool {
     let possible = rustix::process::geteuid().is_root()
         && Command::new("ip")
             .arg("-V")
             .stdout(Stdio::null())
             .status()
             .is_ok_and(|status| status.success());
-    if !possible {
-        eprintln!("{test}: skipped; it needs root and iproute2");
-    }
-    !possible
+    sekisho_skip::skip_unless(possible, "the supervisor's stage needs root and iproute2")
 }
 
 fn ip(arguments: &str) -> bool {
@@ -180,7 +177,7 @@ const ALL_JOINED: [(&str, &str, &str); 4] = [
 
 #[test]
 fn what_is_killed_comes_back_and_is_joined_afresh() {
-    if cannot_run("what_is_killed_comes_back_and_is_joined_afresh") {
+    if cannot_run() {
         return;
     }
     let mut stage = Stage::new("kill", WORK).start();
@@ -204,7 +201,7 @@ fn what_is_killed_comes_back_and_is_joined_afresh() {
 
 #[test]
 fn a_card_goes_to_the_uplink_after_its_rules_and_stays_when_it_dies() {
-    if cannot_run("a_card_goes_to_the_uplink_after_its_rules_and_stays_when_it_dies") {
+    if cannot_run() {
         return;
     }
     let mut stage = Stage::new("card", WORK).start();
@@ -227,7 +224,7 @@ fn a_card_goes_to_the_uplink_after_its_rules_and_stays_when_it_dies() {
 
 #[test]
 fn the_shutdown_of_the_work_os_ends_all() {
-    if cannot_run("the_shutdown_of_the_work_os_ends_all") {
+    if cannot_run() {
         return;
     }
     let mut stage = Stage::new("end", WORK).start();
@@ -242,7 +239,7 @@ fn the_shutdown_of_the_work_os_ends_all() {
 
 #[test]
 fn a_signal_ends_all_in_order() {
-    if cannot_run("a_signal_ends_all_in_order") {
+    if cannot_run() {
         return;
     }
     let mut stage = Stage::new("term", WORK).start();
@@ -264,7 +261,7 @@ fn a_signal_ends_all_in_order() {
 /// The supervisor's own end takes everything along, also when nobody asks.
 #[test]
 fn nothing_outlives_a_killed_supervisor() {
-    if cannot_run("nothing_outlives_a_killed_supervisor") {
+    if cannot_run() {
         return;
     }
     let mut stage = Stage::new("orphan", WORK).start();
@@ -284,7 +281,7 @@ fn nothing_outlives_a_killed_supervisor() {
 /// Work that cannot be given sockets is started anew, and finds the new gate.
 #[test]
 fn work_without_a_channel_is_started_anew() {
-    if cannot_run("work_without_a_channel_is_started_anew") {
+    if cannot_run() {
         return;
     }
     let mut stage = Stage::new("joint", "'work', '--link', '{link}'").start();

@@ -3,8 +3,9 @@
 use sekisho_control::{Command, SituationReport, UplinkToGate};
 use sekisho_framelink::NetHdr;
 
+use super::fixture::papers::OUTSIDE;
 use super::frames::{frame, udp};
-use super::world::{GROUPWARE, GUEST, World};
+use super::world::{GROUPWARE, GUEST, World, path_socket};
 
 fn probe(world: &mut World) {
     let packet = udp((GUEST, 4000), (GROUPWARE, 7000), b"probe");
@@ -18,20 +19,35 @@ fn closed(world: &World) -> bool {
 #[test]
 fn t08_a_path_that_leads_elsewhere_than_it_says_is_not_taken() {
     let mut world = World::new();
-    let std::net::SocketAddr::V4(gateway) = world.gateway.local_addr().unwrap() else {
-        panic!("IPv4");
-    };
     let elsewhere = std::net::UdpSocket::bind("192.168.43.2:0").unwrap();
     elsewhere.set_nonblocking(true).unwrap();
     let std::net::SocketAddr::V4(attacker) = elsewhere.local_addr().unwrap() else {
         panic!("IPv4");
     };
     // Says the truth about a peer that policy does not know, then lies about it.
-    world.add_path_to("eth0", attacker, attacker);
-    world.add_path_to("eth0", gateway, attacker);
+    for said in [attacker, OUTSIDE] {
+        world.hand_over("eth0", said, &path_socket("eth0", attacker));
+    }
     world.settle();
     assert!(elsewhere.recv(&mut [0; 2048]).is_err());
     assert!(closed(&world));
+}
+
+/// A proof and a pulled cable are a port's: a socket on another port, or on none, would outlive
+/// them.
+#[test]
+fn t22_a_path_on_another_port_than_it_says_is_not_taken() {
+    let mut world = World::new();
+    let unbound = std::net::UdpSocket::bind("192.168.43.2:0").unwrap();
+    unbound.connect(OUTSIDE).unwrap();
+    for socket in [path_socket("eth1", OUTSIDE), unbound.into()] {
+        world.hand_over("eth0", OUTSIDE, &socket);
+    }
+    world.settle();
+    assert!(closed(&world));
+    // The same socket under its own name.
+    world.add_path("eth1");
+    world.until("the tunnel is up", World::tunnelled);
 }
 
 #[test]

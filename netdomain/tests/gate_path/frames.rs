@@ -4,45 +4,13 @@ use std::net::Ipv4Addr;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    EthernetFrame, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl,
-    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+    EthernetFrame, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, TcpControl, TcpPacket,
+    UdpPacket,
 };
 
+use super::fixture::packets;
+pub use super::fixture::packets::{ipv4, udp};
 use super::world::{GATE_MAC, GUEST, GUEST_MAC};
-
-pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: IpProtocol, body: &[u8]) -> Vec<u8> {
-    let repr = Ipv4Repr {
-        src_addr: source,
-        dst_addr: destination,
-        next_header: protocol,
-        payload_len: body.len(),
-        hop_limit: 64,
-    };
-    let mut bytes = vec![0; repr.buffer_len() + body.len()];
-    repr.emit(
-        &mut Ipv4Packet::new_unchecked(&mut bytes),
-        &ChecksumCapabilities::default(),
-    );
-    bytes[repr.buffer_len()..].copy_from_slice(body);
-    bytes
-}
-
-pub fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
-    let repr = UdpRepr {
-        src_port: from.1,
-        dst_port: to.1,
-    };
-    let mut body = vec![0; repr.header_len() + payload.len()];
-    repr.emit(
-        &mut UdpPacket::new_unchecked(&mut body),
-        &from.0.into(),
-        &to.0.into(),
-        payload.len(),
-        |out| out.copy_from_slice(payload),
-        &ChecksumCapabilities::default(),
-    );
-    ipv4(from.0, to.0, IpProtocol::Udp, &body)
-}
 
 pub fn tcp(
     from: (Ipv4Addr, u16),
@@ -51,28 +19,23 @@ pub fn tcp(
     control: TcpControl,
     payload: &[u8],
 ) -> Vec<u8> {
-    let repr = TcpRepr {
-        src_port: from.1,
-        dst_port: to.1,
-        control,
-        seq_number: TcpSeqNumber(sequence.cast_signed()),
-        ack_number: (control != TcpControl::Syn).then_some(TcpSeqNumber(1)),
-        window_len: 65_000,
-        window_scale: None,
-        max_seg_size: (control == TcpControl::Syn).then_some(1460),
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload,
+    const SYN: u8 = 0x02;
+    const PSH_ACK: u8 = 0x18;
+    const ACK: u8 = 0x10;
+    let (flags, acknowledgement) = match control {
+        TcpControl::Syn => (SYN, 0),
+        TcpControl::Psh => (PSH_ACK, 1),
+        _ => (ACK, 1),
     };
-    let mut body = vec![0; repr.buffer_len()];
-    repr.emit(
-        &mut TcpPacket::new_unchecked(&mut body),
-        &from.0.into(),
-        &to.0.into(),
-        &ChecksumCapabilities::default(),
-    );
-    ipv4(from.0, to.0, IpProtocol::Tcp, &body)
+    let options: &[u8] = if flags == SYN { &[2, 4, 5, 180] } else { &[] };
+    packets::tcp(
+        from,
+        to,
+        (sequence, acknowledgement),
+        flags,
+        options,
+        payload,
+    )
 }
 
 pub fn echo(to: Ipv4Addr, ident: u16) -> Vec<u8> {

@@ -9,6 +9,8 @@
 )]
 
 mod failover;
+#[path = "../fixture/mod.rs"]
+mod fixture;
 mod frames;
 mod hostile;
 mod services;

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use sekisho_control::{PathId, UplinkToGate};
 use sekisho_framelink::NetHdr;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress,
@@ -251,4 +252,33 @@ fn questions_that_are_none_are_dropped() {
     world.until("they are counted", |world| world.refused_by("dns-refused"));
     world.settle();
     assert!(world.inner.is_empty() && world.frames.is_empty());
+}
+
+/// A path that was lost is read for a while; what comes out of it while the gate is closed is not
+/// for the guest, an answer to its own question included.
+#[test]
+fn no_answer_reaches_the_guest_while_the_gate_is_closed() {
+    let mut world = World::connected();
+    for closed in [false, true] {
+        world.inner.clear();
+        world.frames.clear();
+        asked(&mut world, 7, "groupware.mihon-city.example");
+        world.until("the question is inside", |world| !world.inner.is_empty());
+        let question = UdpPacket::new_checked(&world.inner[0][20..]).unwrap();
+        let (port, own) = (question.src_port(), question.payload().to_vec());
+        if closed {
+            let lost = UplinkToGate::PathLost { id: PathId(1) };
+            world.uplink.send(&lost, &[]).unwrap();
+            world.until("the gate is closed", |world| !world.tunnelled());
+        }
+        let good = answer(&own[..query(7, "groupware.mihon-city.example").len()]);
+        world.gateway_sends(&udp((DNS, 53), (GUEST, port), &good));
+        if closed {
+            world.until("it is refused", |world| world.refused_by("closed"));
+            world.settle();
+            assert!(world.frames.is_empty(), "an answer while closed");
+        } else {
+            world.until("the answer is out", |world| !world.frames.is_empty());
+        }
+    }
 }

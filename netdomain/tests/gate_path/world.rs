@@ -1,21 +1,22 @@
 //! A world around one gate, all in this thread: the guest's end of the link, the uplink's and the
-//! supervisor's ends of the channels, and a `WireGuard` gateway on a loopback socket.
+//! supervisor's ends of the channels, and a `WireGuard` gateway at the other end
+//! of two cables.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::Command;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{self, Command};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use gotatun::noise::index_table::IndexTable;
 use gotatun::noise::rate_limiter::RateLimiter;
 use gotatun::noise::{Tunn, TunnResult};
 use gotatun::packet::{Packet, WgKind};
 use gotatun::x25519::{PublicKey, StaticSecret};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use sekisho_control::{
     Channel, Command as Order, GateToUplink, PathId, Report, Side, SituationReport, UplinkKind,
     UplinkToGate,
@@ -23,18 +24,20 @@ use sekisho_control::{
 use sekisho_framelink::{FrameArena, FrameLink, NetHdr, Offloads, Rules, Segment, SeqPacket, pair};
 use sekisho_netdomain::gate::device::DeviceFile;
 use sekisho_netdomain::gate::{Gate, Parts};
-use sekisho_policy::{Clock, Floor, Policy, PrivateKey, Trust, Verified, verify};
+use socket2::SockRef;
 use tempfile::TempDir;
 
-pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
-pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 1);
-pub const GROUPWARE: Ipv4Addr = Ipv4Addr::new(10, 12, 10, 5);
-pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 12, 0, 53);
+use super::fixture::papers::{self, GATEWAY, Issue, LAPTOP_KEY, OUTSIDE};
+pub use super::fixture::papers::{DNS, GROUPWARE, GUEST, MTU, ROUTER};
+
 pub const GUEST_MAC: [u8; 6] = [0x02, 0x53, 0x4b, 0x00, 0x07, 0x17];
 pub const GATE_MAC: [u8; 6] = [0x02, 0x53, 0x4b, 0xff, 0xff, 0x01];
-pub const MTU: u16 = 1420;
 
-const LAPTOP_KEY: [u8; 32] = [7; 32];
+/// The laptop's ports, and its address on each wire.
+const PORTS: [(&str, Ipv4Addr); 2] = [
+    ("eth0", Ipv4Addr::new(192, 168, 43, 2)),
+    ("eth1", Ipv4Addr::new(192, 168, 44, 2)),
+];
 const GATEWAY_KEY: [u8; 32] = [9; 32];
 /// Nothing here takes longer than some milliseconds; this is for a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,116 +63,85 @@ fn public(private: [u8; 32]) -> [u8; 32] {
     PublicKey::from(&StaticSecret::from(private)).to_bytes()
 }
 
-fn policy(outside: SocketAddrV4) -> Verified<Policy> {
-    let text = format!(
-        r#"
-schema = 1
-[policy]
-id = "jp.mihon-city"
-version = 1
-issued = "2026-01-01T00:00:00+09:00"
-expires = "2099-01-01T00:00:00+09:00"
-[segments.lgwan]
-prefixes = ["10.12.0.0/16"]
-dns = ["10.12.0.53"]
-domains = ["mihon-city.example"]
-[forbidden]
-prefixes = ["10.99.0.0/16"]
-reason = "forbidden"
-[[flow]]
-id = "groupware"
-to = {{ segment = "lgwan", hosts = ["10.12.10.0/24"] }}
-tcp = [80, 443]
-udp = [7000]
-icmp = true
-[[flow]]
-id = "files"
-to = {{ segment = "lgwan", hosts = ["10.12.30.0/24"] }}
-tcp = [445]
-places = ["onprem"]
-[[flow]]
-id = "inventory"
-from = {{ segment = "lgwan", hosts = ["10.12.0.70/32"] }}
-tcp = [135]
-[[uplink]]
-kind = "wired"
-rank = 1
-[vpn]
-kill_switch = "always"
-[[vpn.gateway]]
-name = "honcho"
-kind = "wireguard"
-address = "{outside}"
-public_key = "{}"
-uplinks = ["wired"]
-"#,
-        STANDARD.encode(public(GATEWAY_KEY))
-    );
-    let key = PrivateKey::from_seed(&[3; 32]);
-    let trust = Trust::parse(&key.public_pem()).unwrap();
-    let signature = key.sign(text.as_bytes()).to_file();
-    verify(
-        text.as_bytes(),
-        signature.as_bytes(),
-        &trust,
-        &Clock::system(Floor::default()),
-    )
-    .unwrap()
-}
-
-fn device(folder: &TempDir) -> DeviceFile {
-    let path = folder.path().join("device.toml");
-    std::fs::write(folder.path().join("wg.key"), STANDARD.encode(LAPTOP_KEY)).unwrap();
-    std::fs::write(
-        &path,
-        r#"
-device = "mihon-0001"
-private_key = "wg.key"
-address = "10.250.7.23/24"
-router = "10.250.7.1"
-mac = "02:53:4b:00:07:17"
-mtu = 1420
-"#,
-    )
+/// Two networks, of the laptop and of the gateway, joined by two cables. Both end with the test:
+/// they belong to this thread and to the gateway's socket.
+fn wired() -> UdpSocket {
+    let (theirs, gateway) = thread::spawn(|| {
+        own_network(&format!("address add {}/32 dev lo", OUTSIDE.ip()));
+        let network = File::open("/proc/thread-self/ns/net").unwrap();
+        (network, UdpSocket::bind(OUTSIDE).unwrap())
+    })
+    .join()
     .unwrap();
-    DeviceFile::read(&path).unwrap()
+    own_network("link set lo up");
+    let far = format!("/proc/{}/fd/{}", process::id(), theirs.as_raw_fd());
+    for (port, address) in PORTS {
+        ip(&format!(
+            "link add {port} type veth peer name {port} netns {far}"
+        ));
+        ip(&format!("address add {address}/32 dev {port}"));
+        ip(&format!("link set {port} up"));
+        // By metric, as two routes to one host need one.
+        let index = address.octets()[2];
+        ip(&format!(
+            "route add {}/32 dev {port} src {address} metric {index}",
+            OUTSIDE.ip()
+        ));
+    }
+    thread::spawn(move || {
+        move_into_link_name_space(theirs.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        for (port, address) in PORTS {
+            ip(&format!("link set {port} up"));
+            ip(&format!("route add {address}/32 dev {port}"));
+        }
+    })
+    .join()
+    .unwrap();
+    gateway
 }
 
-/// Gives this thread, and so this test, a network of its own with the gateway's address on it. It
-/// ends with the thread.
-fn own_network() {
+/// Gives this thread a network of its own, in which `ip` is told `first`.
+fn own_network(first: &str) {
     // SAFETY: a network namespace is the thread's own; neither memory nor descriptors are touched.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
         .expect("these tests make a network namespace; run them as root");
-    for arguments in [
-        "link set lo up",
-        "address add 203.0.113.10/32 dev lo",
-        "address add 192.168.43.2/32 dev lo",
-    ] {
-        let done = Command::new("ip")
-            .args(arguments.split(' '))
-            .status()
-            .unwrap();
-        assert!(done.success(), "ip {arguments}");
-    }
+    ip("link set lo up");
+    ip(first);
+}
+
+fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split(' ')).status();
+    assert!(done.unwrap().success(), "ip {arguments}");
+}
+
+/// A socket as the uplink makes it: bound to this port, connected to this peer.
+pub fn path_socket(port: &str, peer: SocketAddrV4) -> OwnedFd {
+    let (_, address) = PORTS.iter().find(|(name, _)| *name == port).unwrap();
+    let socket = UdpSocket::bind((*address, 0)).unwrap();
+    SockRef::from(&socket)
+        .bind_device(Some(port.as_bytes()))
+        .unwrap();
+    socket.connect(peer).unwrap();
+    socket.into()
 }
 
 impl World {
     /// A gate with a link and an uplink, but no path yet.
     pub fn new() -> Self {
-        own_network();
-        let gateway = UdpSocket::bind("203.0.113.10:51820").unwrap();
+        let gateway = wired();
         gateway.set_nonblocking(true).unwrap();
-        let SocketAddr::V4(outside) = gateway.local_addr().unwrap() else {
-            panic!("an IPv4 socket has an IPv4 address");
+        let issue = Issue {
+            gateway_key: public(GATEWAY_KEY),
+            ..Issue::default()
         };
         let state = tempfile::tempdir().unwrap();
+        papers::write_device(state.path());
         let (link, guest) = pair().unwrap();
         let (control, supervisor) = sekisho_control::pair().unwrap();
         let (to_uplink, uplink) = sekisho_control::pair().unwrap();
         let gate = Gate::open(Parts {
-            policy: &policy(outside),
-            device: device(&state),
+            policy: &issue.verified(),
+            device: DeviceFile::read(&state.path().join("device.toml")).unwrap(),
             state: state.path(),
             control,
             link: Some(link),
@@ -219,17 +191,11 @@ impl World {
 
     /// Hands the gate a path over `port`.
     pub fn add_path(&mut self, port: &str) -> PathId {
-        let SocketAddr::V4(peer) = self.gateway.local_addr().unwrap() else {
-            panic!("an IPv4 socket has an IPv4 address");
-        };
-        self.add_path_to(port, peer, peer)
+        self.hand_over(port, OUTSIDE, &path_socket(port, OUTSIDE))
     }
 
-    /// Hands the gate a path that says it leads to `said` and leads to `real`.
-    pub fn add_path_to(&mut self, port: &str, said: SocketAddrV4, real: SocketAddrV4) -> PathId {
-        let socket = UdpSocket::bind("192.168.43.2:0").unwrap();
-        socket.connect(real).unwrap();
-        let socket = OwnedFd::from(socket);
+    /// Hands the gate a path that says what it likes about `socket`.
+    pub fn hand_over(&mut self, port: &str, said: SocketAddrV4, socket: &OwnedFd) -> PathId {
         let id = PathId(self.next_path);
         self.next_path += 1;
         let message = UplinkToGate::Path {
@@ -237,7 +203,7 @@ impl World {
             port: port.to_owned(),
             kind: UplinkKind::Wired,
             rank: 1,
-            gateway: "honcho".to_owned(),
+            gateway: GATEWAY.to_owned(),
             side: Side::Outside,
             peer: said,
         };

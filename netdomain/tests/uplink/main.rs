@@ -1,6 +1,8 @@
 //! The uplink's program against a real DHCP server, a real kernel and a real packet filter.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../fixture/mod.rs"]
+mod fixture;
 mod wire;
 
 use std::{
@@ -9,7 +11,9 @@ use std::{
     time::Duration,
 };
 
+use fixture::papers::Issue;
 use sekisho_control::{Channel, Command, GateToUplink, Report, Side, UplinkToGate};
+use sekisho_policy::FloorFile;
 use wire::{BEACON, GATEWAY, GATEWAY_LAN, SOON, Uplink, Wire, arrives, cannot_run, receive, until};
 
 const RANGE: &str = "192.168.43.50,192.168.43.60,255.255.255.0,120";
@@ -416,4 +420,28 @@ fn a_card_that_leaves_takes_its_paths_along() {
         "the loss of the carrier",
         |message, _| matches!(message, UplinkToGate::CarrierLost { port } if port == "enp0s3"),
     );
+}
+
+/// T50: the uplink judges a policy by what the gate remembers, and opens nothing for an older one.
+#[test]
+fn t50_the_uplink_refuses_what_is_older_than_the_gate_remembers() {
+    if cannot_run("t50_the_uplink_refuses_what_is_older_than_the_gate_remembers") {
+        return;
+    }
+    let wire = Wire::new();
+    let issue = |version| Issue {
+        version,
+        ..Issue::default()
+    };
+    issue(1).write(wire.folder());
+    let memory = FloorFile::in_folder(wire.folder()).unwrap();
+    memory.keep(issue(2).verified().floor()).unwrap();
+    assert!(!wire.start_with_papers().end().success());
+    assert_eq!(wire.nft_host(&["list", "ruleset"]), "", "nothing was done");
+    assert!(!wire.ip_host("link show eth0").contains("UP"));
+    // The control: the very policy that is remembered is good.
+    issue(2).write(wire.folder());
+    let uplink = wire.start_with_papers();
+    uplink.report("ready", |report| *report == Report::Ready);
+    assert_eq!(memory.read().unwrap(), *issue(2).verified().floor());
 }

@@ -9,6 +9,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
     },
+    path::Path,
     process::{Child, Command as Process, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -21,6 +22,8 @@ use rustix::{
 };
 use sekisho_control::{Carries, Channel, Command, GateToUplink, Report, UplinkToGate};
 use serde::{Serialize, de::DeserializeOwned};
+
+use super::fixture::papers::{self, Issue};
 
 /// Longest wait for anything in these tests.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -159,13 +162,18 @@ impl Wire {
 
     /// Starts the uplink with signed papers and no gate.
     pub(crate) fn start_uplink(&self) -> Uplink {
-        let papers = self.issue();
+        Issue::default().write(self.folder());
+        self.start_with_papers()
+    }
+
+    /// Starts the uplink with the papers that are there.
+    pub(crate) fn start_with_papers(&self) -> Uplink {
         let (control, theirs) = sekisho_control::pair().unwrap();
         let netns = OwnedFd::from(File::open(format!("/run/netns/{}", self.host)).unwrap());
         let mut process = Process::new(env!("CARGO_BIN_EXE_sekisho-netdomain"));
         process
             .arg("uplink")
-            .args(papers)
+            .args(papers::arguments(self.folder()))
             .args([
                 "--netns",
                 "fd:200",
@@ -190,32 +198,9 @@ impl Wire {
         }
     }
 
-    fn issue(&self) -> [String; 6] {
-        let folder = self.directory.path();
-        let key = sekisho_policy::PrivateKey::from_seed(&[7; 32]);
-        let now = jiff::Timestamp::now();
-        let policy = POLICY
-            .replace(
-                "@ISSUED@",
-                &(now - jiff::SignedDuration::from_hours(1)).to_string(),
-            )
-            .replace(
-                "@EXPIRES@",
-                &(now + jiff::SignedDuration::from_hours(24)).to_string(),
-            );
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            std::fs::write(&path, text).unwrap();
-            path.to_str().unwrap().to_owned()
-        };
-        [
-            "--policy".into(),
-            write("policy.toml", &policy),
-            "--signature".into(),
-            write("policy.toml.sig", &key.sign(policy.as_bytes()).to_file()),
-            "--trust".into(),
-            write("trust.pem", &key.public_pem()),
-        ]
+    /// Where the papers lie, and what is remembered of them.
+    pub(crate) fn folder(&self) -> &Path {
+        self.directory.path()
     }
 }
 
@@ -375,31 +360,3 @@ pub(crate) fn arrives(wire: &Wire, source: &str, target: &UdpSocket) -> bool {
         .unwrap();
     target.recv(&mut [0; 64]).is_ok()
 }
-
-const POLICY: &str = r#"
-schema = 1
-[policy]
-id = "jp.mihon-city"
-version = 1
-issued = "@ISSUED@"
-expires = "@EXPIRES@"
-[segments.lgwan]
-prefixes = ["10.12.0.0/16"]
-dns = ["10.12.0.53"]
-domains = ["mihon-city.example"]
-[[uplink]]
-kind = "wired"
-rank = 1
-[vpn]
-kill_switch = "always"
-[[vpn.gateway]]
-name = "honcho-1"
-kind = "wireguard"
-address = "203.0.113.10:51820"
-lan_address = "10.12.0.2:51820"
-public_key = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
-uplinks = ["wired"]
-[onprem]
-uplinks = ["wired"]
-beacon = { address = "10.12.0.200:8443", spki_sha256 = "0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9" }
-"#;

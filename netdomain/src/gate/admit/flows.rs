@@ -20,8 +20,9 @@ const WAYS: usize = 8;
 /// thousand.
 const SETS: usize = 8192;
 
-/// A TCP connection that has not been answered yet (Linux gives up a SYN after some two minutes,
-/// but repeats it, which refreshes the entry).
+/// A TCP connection of which only one side has spoken (Linux gives up a SYN after some two minutes,
+/// but repeats it, which refreshes the entry). One that is older than this gate, too: the guest
+/// could make up any number of those.
 const TCP_OPENING: Duration = Duration::from_mins(1);
 /// RFC 5382, REQ-5: not less than two hours and four minutes.
 const TCP_OPEN: Duration = Duration::from_mins(124);
@@ -59,7 +60,8 @@ pub struct Scope {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Opening,
+    /// Only this side has spoken.
+    Opening(Direction),
     Open,
     Closing,
     Reset,
@@ -83,7 +85,7 @@ impl Entry {
     /// Takes note of a packet of this connection.
     pub(super) fn seen(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Moment) {
         if let Some(flags) = flags {
-            self.state = next_state(self.state, self.begun == direction, flags);
+            self.state = next_state(self.state, direction, flags);
         }
         self.expires = now + lifetime(self.key.protocol, self.state);
     }
@@ -94,12 +96,12 @@ impl Entry {
     }
 }
 
-fn next_state(state: State, from_opener: bool, flags: TcpFlags) -> State {
+fn next_state(state: State, direction: Direction, flags: TcpFlags) -> State {
     match state {
         _ if flags.rst => State::Reset,
         State::Reset => State::Reset,
         _ if flags.fin => State::Closing,
-        State::Opening if !from_opener && flags.ack => State::Open,
+        State::Opening(spoke) if spoke != direction && flags.ack => State::Open,
         state => state,
     }
 }
@@ -108,20 +110,11 @@ fn lifetime(protocol: Protocol, state: State) -> Duration {
     match (protocol, state) {
         (Protocol::Udp, _) => UDP,
         (Protocol::Icmp, _) => ICMP,
-        (Protocol::Tcp, State::Opening) => TCP_OPENING,
+        (Protocol::Tcp, State::Opening(_)) => TCP_OPENING,
         (Protocol::Tcp, State::Open | State::Stateless) => TCP_OPEN,
         (Protocol::Tcp, State::Closing) => TCP_CLOSING,
         (Protocol::Tcp, State::Reset) => TCP_RESET,
     }
-}
-
-/// How a new TCP connection came to our notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
-    /// By its first packet.
-    First,
-    /// In the middle: the gate is younger than the connection.
-    Midway,
 }
 
 /// There is no place for another connection.
@@ -152,19 +145,19 @@ impl FlowTable {
             .find(|entry| entry.key == *key && entry.expires > now)
     }
 
-    /// Adds a connection that policy has allowed, over a former one of the same key.
+    /// Adds a connection that policy has allowed, over a former one of the same key. `spoke` sent
+    /// the packet by which it came to our notice: `begun`, unless the gate is younger than it.
     pub(super) fn insert(
         &mut self,
         key: Key,
         scope: Scope,
         begun: Direction,
-        start: Start,
+        spoke: Direction,
         now: Moment,
     ) -> Result<(), Full> {
-        let state = match (key.protocol, start) {
-            (Protocol::Tcp, Start::First) => State::Opening,
-            (Protocol::Tcp, Start::Midway) => State::Open,
-            _ => State::Stateless,
+        let state = match key.protocol {
+            Protocol::Tcp => State::Opening(spoke),
+            Protocol::Udp | Protocol::Icmp => State::Stateless,
         };
         let entry = Entry {
             key,
@@ -208,7 +201,7 @@ fn weakest(set: &[Option<Entry>]) -> Option<usize> {
     set.iter()
         .enumerate()
         .filter_map(|(at, slot)| slot.as_ref().map(|held| (at, held)))
-        .filter(|(_, held)| held.state == State::Opening || held.ended())
+        .filter(|(_, held)| matches!(held.state, State::Opening(_)) || held.ended())
         .min_by_key(|(_, held)| held.expires)
         .map(|(at, _)| at)
 }
@@ -237,32 +230,66 @@ mod tests {
         Moment::from_boot(Duration::from_secs(seconds))
     }
 
-    fn add(table: &mut FlowTable, key: Key, start: Start, now: Moment) -> Result<(), Full> {
-        table.insert(key, SCOPE, Direction::Out, start, now)
+    const ACK: TcpFlags = TcpFlags {
+        syn: false,
+        ack: true,
+        fin: false,
+        rst: false,
+    };
+
+    fn add(table: &mut FlowTable, key: Key, now: Moment) -> Result<(), Full> {
+        table.insert(key, SCOPE, Direction::Out, Direction::Out, now)
+    }
+
+    fn segment(table: &mut FlowTable, key: Key, direction: Direction, now: Moment) {
+        let entry = table.find(&key, now).unwrap();
+        entry.seen(direction, Some(ACK), now);
+    }
+
+    /// A connection of which both sides have spoken.
+    fn establish(table: &mut FlowTable, key: Key, now: Moment) -> Result<(), Full> {
+        add(table, key, now)?;
+        segment(table, key, Direction::In, now);
+        Ok(())
     }
 
     #[test]
     fn an_unanswered_connection_ends_sooner_than_an_answered_one() {
         let mut table = FlowTable::default();
-        add(&mut table, key(1), Start::First, moment(0)).unwrap();
-        add(&mut table, key(2), Start::First, moment(0)).unwrap();
-        let answer = TcpFlags {
-            syn: true,
-            ack: true,
-            ..TcpFlags::default()
-        };
-        table
-            .find(&key(2), moment(1))
-            .unwrap()
-            .seen(Direction::In, Some(answer), moment(1));
+        add(&mut table, key(1), moment(0)).unwrap();
+        add(&mut table, key(2), moment(0)).unwrap();
+        segment(&mut table, key(2), Direction::In, moment(1));
         assert!(table.find(&key(1), moment(61)).is_none());
         assert!(table.find(&key(2), moment(7000)).is_some());
+    }
+
+    /// T44: segments of connections that nobody ever opened are made up by the thousand; the other
+    /// side does not know them.
+    #[test]
+    fn t44_a_connection_that_only_one_side_speaks_of_is_soon_forgotten() {
+        for spoke in [Direction::Out, Direction::In] {
+            let mut table = FlowTable::default();
+            let answers = if spoke == Direction::Out {
+                Direction::In
+            } else {
+                Direction::Out
+            };
+            for port in [1, 2] {
+                let begun = Direction::Out;
+                let taken = table.insert(key(port), SCOPE, begun, spoke, moment(0));
+                taken.unwrap();
+                segment(&mut table, key(port), spoke, moment(1));
+            }
+            segment(&mut table, key(2), answers, moment(2));
+            assert!(table.find(&key(1), moment(62)).is_none());
+            assert!(table.find(&key(2), moment(7000)).is_some());
+        }
     }
 
     #[test]
     fn a_reset_connection_is_soon_forgotten() {
         let mut table = FlowTable::default();
-        add(&mut table, key(1), Start::Midway, moment(0)).unwrap();
+        establish(&mut table, key(1), moment(0)).unwrap();
         let reset = TcpFlags {
             rst: true,
             ..TcpFlags::default()
@@ -278,13 +305,13 @@ mod tests {
     #[test]
     fn t44_a_syn_flood_never_pushes_out_what_is_established() {
         let mut table = FlowTable::default();
-        add(&mut table, key(7), Start::Midway, moment(0)).unwrap();
+        establish(&mut table, key(7), moment(0)).unwrap();
         for peer in 0..200_000u32 {
             let flood = Key {
                 peer: Ipv4Addr::from(0x0a0c_0000 + peer),
                 ..key(8)
             };
-            let _ = add(&mut table, flood, Start::First, moment(1));
+            let _ = add(&mut table, flood, moment(1));
         }
         assert_eq!(table.entries.len(), SETS * WAYS);
         assert!(table.find(&key(7), moment(2)).is_some());
@@ -299,7 +326,7 @@ mod tests {
                 peer: Ipv4Addr::from(0x0a0c_0000 + peer),
                 ..key(8)
             };
-            refused += u32::from(add(&mut table, established, Start::Midway, moment(1)).is_err());
+            refused += u32::from(establish(&mut table, established, moment(1)).is_err());
         }
         assert!(refused > 100_000, "only {refused} refused");
     }
@@ -311,7 +338,7 @@ mod tests {
         ) {
             let mut table = FlowTable::default();
             for &port in &ports {
-                add(&mut table, key(port), Start::Midway, moment(0)).unwrap();
+                establish(&mut table, key(port), moment(0)).unwrap();
             }
             for &port in &ports {
                 prop_assert!(table.find(&key(port), moment(7439)).is_some());

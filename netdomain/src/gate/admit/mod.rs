@@ -13,7 +13,7 @@ use sekisho_policy::{Admission, Direction, Protocol, Query, RuleId};
 pub use flows::Scope;
 pub use refusal::{Refusal, Rule, Subject};
 
-use self::flows::{Entry, FlowTable, Key, Start};
+use self::flows::{Entry, FlowTable, Key};
 use super::packet::{Flow, IcmpKind, Offload, Packet, TcpFlags, Transport};
 use super::situation::Situation;
 use crate::moment::Moment;
@@ -206,13 +206,12 @@ impl Gatekeeper {
             }
             _ => direction,
         };
-        let start = if first { Start::First } else { Start::Midway };
         let decision = self.rules.decide(&query(&key, begun, scope));
         if !decision.is_allowed() {
             return Err(Rule::Policy(decision.rule()));
         }
         self.flows
-            .insert(key, scope, begun, start, now)
+            .insert(key, scope, begun, direction, now)
             .map_err(|_| Rule::FlowTableFull)?;
         Ok(())
     }

@@ -21,8 +21,9 @@ pub use datagram::{
 };
 pub use segment::{Segment, Segments};
 
-use super::admit::Admitted;
+use super::admit::{Admitted, Scope};
 use super::packet::Packet;
+use super::situation::{GatewayId, Situation};
 use crate::moment::Moment;
 use crate::tunnel::{SealError, SegBatch, Tunnel};
 
@@ -41,10 +42,34 @@ pub enum Flushed {
     Full,
 }
 
-/// Sealed datagrams on their way out. It does not matter which socket they leave by: they are the
-/// gateway's to open wherever they come from.
+/// For whom batches are sealed, and under what circumstances their packets were admitted. While it
+/// stays the same it does not matter which socket they leave by: they are the gateway's to open
+/// wherever they come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leave {
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// The circumstances.
+    pub scope: Scope,
+}
+
+impl Leave {
+    /// What the situation gives; nothing while closed.
+    pub const fn of(situation: &Situation) -> Option<Self> {
+        match (situation, situation.scope()) {
+            (Situation::Tunnelled { gateway, .. }, Some(scope)) => Some(Self {
+                gateway: *gateway,
+                scope,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Sealed datagrams on their way out.
 #[derive(Debug, Default)]
 pub struct Path {
+    leave: Option<Leave>,
     batches: [SegBatch; BATCHES],
     /// The oldest batch, and how many from there are in use.
     first: usize,
@@ -81,7 +106,7 @@ impl Path {
     }
 
     /// Gives the waiting batches to `socket`. An error is the path's, not one datagram's: what
-    /// waits stays for the next path.
+    /// waits stays for the next path, unless the circumstances change with it.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<Flushed, Errno> {
         while self.used > 0 {
             let batch = &self.batches[self.first];
@@ -111,8 +136,14 @@ impl Path {
         self.used = 0;
     }
 
-    /// The new path may be able to do what the old one could not.
-    pub const fn changed(&mut self) {
+    /// The situation changed. What was admitted under other circumstances is dropped: an office's
+    /// packet does not leave over a cafe's wire. The new path may be able to do what the old one
+    /// could not.
+    pub fn change(&mut self, leave: Option<Leave>) {
+        if leave != self.leave {
+            self.clear();
+            self.leave = leave;
+        }
         self.single = false;
     }
 

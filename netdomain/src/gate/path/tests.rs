@@ -5,8 +5,11 @@
     reason = "the numbers of a test are small"
 )]
 
+use std::net::SocketAddrV4;
+
+use bytes::BytesMut;
 use proptest::prelude::*;
-use sekisho_control::Place;
+use sekisho_control::{PathId, Place};
 use sekisho_framelink::{GsoType, HEADER_LEN, NetHdr};
 use smoltcp::wire::{EthernetAddress, Ipv4Packet, TcpPacket};
 
@@ -14,6 +17,8 @@ use super::*;
 use crate::gate::admit::{Gatekeeper, Origin};
 use crate::gate::fixture::{GUEST, MTU, SERVER, at, gatekeeper, tcp, tunnelled};
 use crate::gate::packet::Offload;
+use crate::gate::situation::Reason;
+use crate::tunnel::{Datagram, Opened};
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
@@ -254,4 +259,90 @@ fn other_flows_acknowledgements_and_options_do_not_join() {
     keeper_flows.truncate(1);
     keeper_flows.push(base(4000, 1001, 9, &[]));
     assert_eq!(coalesce(&keeper_flows).len(), 1);
+}
+
+/// A tunnel that leaves everything as it is.
+struct Glass;
+
+impl Tunnel for Glass {
+    const OVERHEAD: usize = 0;
+
+    fn sealed_len(&self, segment: &Segment<'_>) -> usize {
+        segment.len()
+    }
+
+    fn seal(
+        &mut self,
+        segment: &Segment<'_>,
+        out: &mut SegBatch,
+        _now: Moment,
+    ) -> Result<(), SealError> {
+        let (headers, payload) = segment.parts();
+        out.push(&[headers, payload].concat());
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        _datagram: BytesMut,
+        _from: SocketAddrV4,
+        _answer: &mut Datagram,
+        _now: Moment,
+    ) -> Opened {
+        Opened::Refused
+    }
+
+    fn initiate(&mut self, _out: &mut Datagram, _now: Moment) {}
+
+    fn kick(&mut self, _out: &mut Datagram, _now: Moment) -> bool {
+        false
+    }
+
+    fn on_timer(&mut self, _out: &mut Datagram, _now: Moment) -> bool {
+        false
+    }
+
+    fn next_timer(&self) -> Moment {
+        at(1000)
+    }
+
+    fn reset(&mut self, _now: Moment) {}
+}
+
+/// T22: what the office admitted and a full socket held back does not leave over the cafe's wire.
+#[test]
+fn t22_what_waits_does_not_outlive_the_place_it_was_admitted_in() {
+    let wait = |situation: &Situation| {
+        let mut path = Path::default();
+        path.change(Leave::of(situation));
+        let bytes = tcp((GUEST, 4000), (SERVER, 443), (1, 0), 0x02, &[], b"");
+        let packet = Packet::parse(&bytes, Offload::None).unwrap();
+        let admitted = gatekeeper()
+            .admit(packet, Origin::Guest, situation, at(1))
+            .unwrap();
+        path.send(&admitted, &mut Glass, MTU, at(1)).unwrap();
+        path
+    };
+    let office = tunnelled(Place::Office);
+    let Situation::Tunnelled { kind, side, .. } = office else {
+        panic!("there is a way out");
+    };
+    let other = |gateway, place| Situation::Tunnelled {
+        gateway: GatewayId(gateway),
+        path: PathId(2),
+        kind,
+        side,
+        place,
+    };
+    let closed = Situation::Closed(Reason::Connecting);
+    for after in [other(0, Place::Remote), other(1, Place::Office), closed] {
+        let mut path = wait(&office);
+        path.change(Leave::of(&after));
+        assert!(path.is_empty(), "{after:?}");
+        assert_eq!(path.dropped, 1);
+    }
+    // Another path under the same circumstances takes it along.
+    let mut path = wait(&office);
+    path.change(Leave::of(&other(0, Place::Office)));
+    assert!(!path.is_empty());
 }

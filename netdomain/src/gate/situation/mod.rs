@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use sekisho_control::{PathId, Place, Side, UplinkKind};
 
-pub use self::paths::PathInfo;
 use self::paths::Paths;
+pub use self::paths::{MAX_PATHS, PathInfo};
 use self::premises::Proofs;
 use super::admit::Scope;
 use crate::moment::Moment;
@@ -254,13 +254,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Closed, without paths.
-    pub fn new(timings: Timings) -> Self {
+    /// Closed, without paths. `seed` is to differ from laptop to laptop: it scatters their questions
+    /// to the beacon.
+    pub fn new(timings: Timings, seed: u64) -> Self {
         Self {
             timings,
             phase: Phase::Closed(Reason::Started),
             paths: Paths::default(),
-            proofs: Proofs::default(),
+            proofs: Proofs::new(timings.recheck, seed),
             attempt: None,
             session: None,
             asleep: false,
@@ -276,6 +277,11 @@ impl Machine {
     /// The path with this name, if it lives.
     pub fn path(&self, id: PathId) -> Option<&PathInfo> {
         self.paths.info(id)
+    }
+
+    /// Whether the last question to the beacon over this port found no office.
+    pub fn unproven(&self, port: &str) -> bool {
+        self.proofs.failed(port)
     }
 
     /// Moves by one event.
@@ -400,13 +406,13 @@ impl Machine {
         if self.asleep {
             return;
         }
-        if self.proofs.begin(&port, now, self.timings.recheck) {
+        if self.proofs.begin(&port, now) {
             actions.push(Action::Premises(port, true));
         }
     }
 
     fn disproven(&mut self, port: String, now: Moment, actions: &mut Vec<Action>) {
-        if !self.asleep && self.proofs.fail(&port, now, self.timings.recheck) {
+        if !self.asleep && self.proofs.fail(&port, now) {
             actions.push(Action::Premises(port, false));
         }
     }
@@ -473,7 +479,7 @@ impl Machine {
         for port in self.proofs.expire(now) {
             actions.push(Action::Premises(port, false));
         }
-        for port in self.proofs.due(now, self.timings.recheck) {
+        for port in self.proofs.due(now) {
             actions.push(Action::Probe(port));
         }
         if self

@@ -8,7 +8,7 @@ use super::{GatewayId, Timings};
 use crate::moment::Moment;
 
 /// Paths at one time: a laptop has few ports, a policy few gateways with two sides each.
-const MAX_PATHS: usize = 16;
+pub const MAX_PATHS: usize = 16;
 /// A better path must have been there for so long before a working one is left for it.
 const STABLE: Duration = Duration::from_secs(2);
 

@@ -45,7 +45,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            machine: Machine::new(timings()),
+            machine: Machine::new(timings(), 7),
             actions: Vec::new(),
         }
     }
@@ -188,6 +188,74 @@ fn a_proof_that_is_not_renewed_ends() {
     assert!(probed, "asked again when due: {seen:?}");
     assert!(seen.contains(&(41_000, Action::Premises("eth1".into(), false))));
     assert_ne!(bench.way().map(|(_, place)| place), Some(Place::Office));
+}
+
+/// Questions to the beacon over eth0 until `until`, none of them answered with a proof.
+fn questions(bench: &mut Bench, from: u64, until: u64, told: bool) -> Vec<u64> {
+    let (mut asked, mut now) = (Vec::new(), from);
+    loop {
+        let due = bench.machine.next_deadline(at(now)).unwrap();
+        now = u64::try_from(due.since_boot().as_micros().div_ceil(1000)).unwrap();
+        if now > until {
+            return asked;
+        }
+        let actions = bench.event(Event::Tick, now);
+        if actions.contains(&Action::Probe("eth0".into())) {
+            asked.push(now);
+            if told {
+                bench.event(Event::Disproven("eth0".into()), now);
+            }
+        }
+    }
+}
+
+/// In a cafe there is no beacon; it is not asked for over and over, and found when it is there.
+#[test]
+fn a_beacon_that_does_not_answer_is_asked_more_and_more_seldom() {
+    // Whether the connection fails, or the uplink cannot even make one.
+    for told in [true, false] {
+        let mut bench = Bench::new();
+        bench.event(Event::Disproven("eth0".into()), 0);
+        let asked = questions(&mut bench, 0, 3_600_000, told);
+        assert!((30_000..=37_500).contains(&asked[0]), "{asked:?}");
+        let pauses: Vec<u64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(
+            pauses
+                .iter()
+                .all(|pause| (30_000..=375_000).contains(pause))
+        );
+        assert!(
+            pauses[6..].iter().all(|pause| *pause >= 300_000),
+            "{pauses:?}"
+        );
+        assert!(bench.machine.unproven("eth0"));
+
+        // Another cable begins anew, and a proof is renewed as ever.
+        let now = 3_600_000;
+        bench.event(Event::CarrierLost("eth0".into()), now);
+        assert!(!bench.machine.unproven("eth0"));
+        bench.event(Event::Proven("eth0".into()), now);
+        assert_eq!(
+            questions(&mut bench, now, now + 31_000, false),
+            [now + 30_000]
+        );
+        // After a doubt it is asked at once.
+        bench.event(Event::Disproven("eth0".into()), now + 31_000);
+        let doubted = bench.event(Event::Doubt, now + 32_000);
+        assert!(doubted.contains(&Action::Probe("eth0".into())));
+    }
+}
+
+#[test]
+fn laptops_do_not_ask_the_beacon_in_step() {
+    let ask = |seed| {
+        let mut bench = Bench::new();
+        bench.machine = Machine::new(timings(), seed);
+        bench.event(Event::Disproven("eth0".into()), 0);
+        questions(&mut bench, 0, 1_000_000, true)
+    };
+    assert_ne!(ask(1), ask(2));
+    assert_eq!(ask(1), ask(1));
 }
 
 #[test]
