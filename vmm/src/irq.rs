@@ -61,7 +61,7 @@ impl Line for KvmLine {
 pub struct KvmPlatform {
     vm: Arc<VmFd>,
     events: RwLock<Vec<EventFd>>,
-    messages: Mutex<Vec<Option<MsiMessage>>>,
+    routes: Mutex<Routes>,
 }
 
 impl KvmPlatform {
@@ -70,7 +70,7 @@ impl KvmPlatform {
         Self {
             vm,
             events: RwLock::default(),
-            messages: Mutex::default(),
+            routes: Mutex::default(),
         }
     }
 }
@@ -87,7 +87,7 @@ fn unknown(vector: Vector) -> io::Error {
 impl Platform for KvmPlatform {
     fn allocate_vectors(&self, count: u16) -> io::Result<Vec<Vector>> {
         let mut events = self.events.write().unwrap_or_else(PoisonError::into_inner);
-        let mut messages = lock(&self.messages);
+        let mut routes = lock(&self.routes);
         if events.len() + usize::from(count) > MAX_VECTORS {
             return Err(io::Error::other(format!(
                 "the devices want more than {MAX_VECTORS} interrupt vectors; use fewer devices"
@@ -99,22 +99,18 @@ impl Platform for KvmPlatform {
             let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
             self.vm.register_irqfd(&event, gsi(index))?;
             events.push(event);
-            messages.push(None);
+            routes.messages.push(None);
             vectors.push(Vector(u32::try_from(index).unwrap_or(u32::MAX)));
         }
         Ok(vectors)
     }
 
     fn route(&self, vector: Vector, message: Option<MsiMessage>) -> io::Result<()> {
-        let mut messages = lock(&self.messages);
-        let slot = usize::try_from(vector.0)
-            .ok()
-            .and_then(|index| messages.get_mut(index))
-            .ok_or_else(|| unknown(vector))?;
-        *slot = message;
-        let table = KvmIrqRouting::from_entries(&routes(&messages))
-            .map_err(|_| io::Error::other("too many interrupt routes"))?;
-        Ok(self.vm.set_gsi_routing(&table)?)
+        lock(&self.routes).change(vector, message, |table| {
+            let table = KvmIrqRouting::from_entries(table)
+                .map_err(|_| io::Error::other("too many interrupt routes"))?;
+            Ok(self.vm.set_gsi_routing(&table)?)
+        })
     }
 
     fn signal(&self, vector: Vector) -> io::Result<()> {
@@ -141,21 +137,50 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// KVM's default routes of the pins, and the vectors that have a message.
-fn routes(messages: &[Option<MsiMessage>]) -> Vec<kvm_irq_routing_entry> {
-    let mut table = Vec::with_capacity(40 + messages.len());
-    for pin in 0..FIRST_MSI_GSI {
-        if pin < PIC_PINS / 2 {
-            table.push(pin_route(pin, KVM_IRQCHIP_PIC_MASTER, pin));
-        } else if pin < PIC_PINS {
-            table.push(pin_route(pin, KVM_IRQCHIP_PIC_SLAVE, pin - PIC_PINS / 2));
+/// The messages of the vectors, as KVM last took them.
+#[derive(Default)]
+struct Routes {
+    messages: Vec<Option<MsiMessage>>,
+}
+
+impl Routes {
+    /// Sets a vector's message and hands the whole table to `take`. Where that refuses, the vector
+    /// keeps what it had: the next change, of whatever vector, must not bring the refused message
+    /// along.
+    fn change(
+        &mut self,
+        vector: Vector,
+        message: Option<MsiMessage>,
+        take: impl FnOnce(&[kvm_irq_routing_entry]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let index = usize::try_from(vector.0).map_err(|_| unknown(vector))?;
+        let slot = self.messages.get_mut(index);
+        let before = std::mem::replace(slot.ok_or_else(|| unknown(vector))?, message);
+        let taken = take(&self.table());
+        if taken.is_err()
+            && let Some(slot) = self.messages.get_mut(index)
+        {
+            *slot = before;
         }
-        table.push(pin_route(pin, KVM_IRQCHIP_IOAPIC, pin));
+        taken
     }
-    for (index, message) in messages.iter().enumerate() {
-        table.extend(message.map(|message| msi_route(gsi(index), message)));
+
+    /// KVM's default routes of the pins, and the vectors that have a message.
+    fn table(&self) -> Vec<kvm_irq_routing_entry> {
+        let mut table = Vec::with_capacity(40 + self.messages.len());
+        for pin in 0..FIRST_MSI_GSI {
+            if pin < PIC_PINS / 2 {
+                table.push(pin_route(pin, KVM_IRQCHIP_PIC_MASTER, pin));
+            } else if pin < PIC_PINS {
+                table.push(pin_route(pin, KVM_IRQCHIP_PIC_SLAVE, pin - PIC_PINS / 2));
+            }
+            table.push(pin_route(pin, KVM_IRQCHIP_IOAPIC, pin));
+        }
+        for (index, message) in self.messages.iter().enumerate() {
+            table.extend(message.map(|message| msi_route(gsi(index), message)));
+        }
+        table
     }
-    table
 }
 
 fn pin_route(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
@@ -190,13 +215,17 @@ fn msi_route(gsi: u32, message: MsiMessage) -> kvm_irq_routing_entry {
 mod tests {
     use super::*;
 
+    const MESSAGE: MsiMessage = MsiMessage {
+        address: 0x1_fee0_1000,
+        data: 0x4031,
+    };
+
     #[test]
     fn routes_keep_the_pins_and_add_the_vectors_that_have_a_message() {
-        let message = MsiMessage {
-            address: 0x1_fee0_1000,
-            data: 0x4031,
+        let routes = Routes {
+            messages: vec![None, Some(MESSAGE)],
         };
-        let table = routes(&[None, Some(message)]);
+        let table = routes.table();
         assert_eq!(table.len(), 16 + 24 + 1);
         let last = table.last().unwrap();
         assert_eq!((last.gsi, last.type_), (25, KVM_IRQ_ROUTING_MSI));
@@ -204,5 +233,25 @@ mod tests {
         let msi = unsafe { last.u.msi };
         assert_eq!((msi.address_lo, msi.address_hi), (0xfee0_1000, 1));
         assert_eq!(msi.data, 0x4031);
+    }
+
+    #[test]
+    fn a_refused_message_is_not_in_the_next_table() {
+        let mut routes = Routes {
+            messages: vec![None, None],
+        };
+        let refuse = |_: &[kvm_irq_routing_entry]| Err(io::Error::other("refused"));
+        assert!(routes.change(Vector(0), Some(MESSAGE), refuse).is_err());
+        let mut length = 0;
+        let mut take = |table: &[kvm_irq_routing_entry]| {
+            length = table.len();
+            Ok(())
+        };
+        routes.change(Vector(1), Some(MESSAGE), &mut take).unwrap();
+        assert_eq!(length, 16 + 24 + 1);
+        // What was there stays, also where its end was refused.
+        assert!(routes.change(Vector(1), None, refuse).is_err());
+        assert_eq!(routes.messages, [None, Some(MESSAGE)]);
+        assert!(routes.change(Vector(2), None, |_| Ok(())).is_err());
     }
 }

@@ -20,3 +20,4 @@ pub mod serve;
 pub mod start;
 pub mod terminal;
 pub mod virtio;
+pub mod wire;

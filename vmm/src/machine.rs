@@ -17,7 +17,7 @@ pub const DEFAULT_MTU: u16 = 1420;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// Linux kernel, bzImage.
+    /// Linux kernel: a bzImage, or an ELF file with a PVH entry.
     pub kernel: PathBuf,
     /// Initial RAM disk.
     pub initrd: Option<PathBuf>,

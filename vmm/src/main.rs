@@ -50,7 +50,7 @@ struct Run {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Linux kernel (bzImage)
+    /// Linux kernel: a bzImage, or a vmlinux with a PVH entry
     #[arg(long, value_name = "FILE", required_unless_present = "config")]
     kernel: Option<PathBuf>,
 

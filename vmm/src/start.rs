@@ -2,7 +2,7 @@
 //! then the processors start.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,6 +23,7 @@ use crate::sandbox::{self, Thread};
 use crate::serve::Desk;
 use crate::terminal::Terminal;
 use crate::virtio::worker::Worker;
+use crate::wire::{Carrier, FILE_LIMIT, Wire};
 
 /// Why the guest did not start.
 #[derive(Debug, Error)]
@@ -79,11 +80,13 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         Some(path) => Some((open("initrd", path)?, path.display().to_string())),
         None => None,
     };
+    let wire = Wire::default();
+    let carrier = serial(&machine.serial, &wire)?;
     let mut board = Board::new(Equipment {
         memory: machine.memory.0,
         cpus: machine.cpus,
         ps2: machine.ps2,
-        serial: serial(&machine.serial)?,
+        serial: carrier.is_some().then(|| Box::new(wire.clone()) as _),
     })?;
     let devices = Devices::open(machine, &mut board)?;
     tracing::debug!("devices are on the board");
@@ -98,10 +101,11 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     tracing::debug!("the guest is in memory");
     let host = |what| move |source| StartError::Host { what, source };
     let worker = Worker::new(devices.served.clone()).map_err(host("event loop"))?;
-    let (main, vcpu, io) = (
+    let (main, vcpu, io, output) = (
         sandbox::filter(Thread::Main)?,
         sandbox::filter(Thread::Vcpu)?,
         sandbox::filter(Thread::Io)?,
+        sandbox::filter(Thread::Serial)?,
     );
 
     let enforced = sandbox::enter(machine.user)?;
@@ -111,11 +115,16 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     let (closed, closing) = mpsc::channel();
     serve_devices(worker, io, closed.clone(), Arc::clone(&panel.power))
         .map_err(host("thread for devices"))?;
+    let mut threads = usize::from(machine.cpus) + 1;
+    if let Some(carrier) = carrier {
+        carry(carrier, output, closed.clone()).map_err(host("thread for the serial port"))?;
+        threads += 1;
+    }
     tracing::debug!("the guest starts");
     loaded.switch_on(move || install(&vcpu, &closed))?;
     main.install()?;
     // Each thread tells that it is closed in; only then the supervisor hears that all is ready.
-    for outcome in closing.iter().take(usize::from(machine.cpus) + 1) {
+    for outcome in closing.iter().take(threads) {
         outcome?;
     }
 
@@ -127,6 +136,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         keys: typing.then(io::stdin),
     };
     let ending = desk.serve().map_err(host("events"))?;
+    wire.settle();
     drop(terminal);
     Ok(ending)
 }
@@ -149,6 +159,19 @@ fn serve_devices(
             if let Err(error) = served {
                 tracing::error!("the devices cannot be served: {error}");
             }
+        })?;
+    Ok(())
+}
+
+/// Starts the thread that carries the serial port's output.
+fn carry(carrier: Carrier, filter: Filter, closed: Closed) -> io::Result<()> {
+    thread::Builder::new()
+        .name("serial".into())
+        .spawn(move || {
+            if let Err(error) = install(&filter, &closed) {
+                return tracing::error!("{error}");
+            }
+            carrier.run();
         })?;
     Ok(())
 }
@@ -190,15 +213,18 @@ fn open(option: &'static str, path: &Path) -> Result<File, StartError> {
     })
 }
 
-/// Where COM1's output goes.
-fn serial(serial: &Serial) -> Result<Option<Box<dyn Write + Send>>, StartError> {
-    let file = match serial {
+/// Opens the host's end of COM1's wire, if there is a COM1.
+fn serial(serial: &Serial, wire: &Wire) -> Result<Option<Carrier>, StartError> {
+    let (file, limit) = match serial {
         Serial::None => return Ok(None),
-        Serial::Stdio => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-        Serial::File(path) => File::create(path),
+        Serial::Stdio => {
+            let stdout = io::stdout().as_fd().try_clone_to_owned();
+            (stdout.map(File::from), u64::MAX)
+        }
+        Serial::File(path) => (File::create(path), FILE_LIMIT),
     };
     match file {
-        Ok(file) => Ok(Some(Box::new(file))),
+        Ok(file) => Ok(Some(Carrier::new(wire, file, limit))),
         Err(source) => Err(StartError::Open {
             option: "serial",
             path: match serial {

@@ -9,25 +9,55 @@
 
 mod virtio_fixture;
 
-use sekisho_framelink::{FrameArena, FrameLink as _, NetHdr, Rules, Segment, SeqPacket, pair};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
 
-use sekisho_vmm::virtio::block::Block;
+use sekisho_framelink::{FrameArena, FrameLink as _, NetHdr, Rules, Segment};
+use sekisho_vmm::virtio::block::{Block, Counters};
 use sekisho_vmm::virtio::console::{Backend, Console, PortSettings};
-use sekisho_vmm::virtio::net::{Net, Settings};
 use sekisho_vmm::virtio::rng::Rng;
+use sekisho_vmm::virtio::worker::Handle;
+use sekisho_vmm::virtio::{Device, VirtioPci};
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::device::console::VirtIOConsole;
 use virtio_drivers::device::net::VirtIONet;
 use virtio_drivers::device::rng::VirtIORng;
 use virtio_drivers::transport::Transport as _;
+use virtio_fixture::card::{MAC, MTU, card, plug_gate};
 use virtio_fixture::hal::RamHal;
 use virtio_fixture::transport::BarTransport;
 use virtio_fixture::{Machine, PATIENCE};
 
-const MAC: [u8; 6] = [0x02, 0x53, 0x4b, 0x00, 0x07, 0x17];
-const MTU: u16 = 1420;
+/// A device that is served on a thread of its own, which ends with this value.
+struct Served<D> {
+    device: Arc<Mutex<VirtioPci<D>>>,
+    worker: Handle,
+}
+
+/// Puts the only device into a machine and serves it; gives its driver's way to it too.
+fn serve<D: Device + 'static>(device: D) -> (Served<D>, BarTransport) {
+    let mut machine = Machine::new();
+    let (slot, device) = machine.add(device);
+    let worker = machine.start().spawn(|| Ok(())).unwrap();
+    let transport = BarTransport::find(&machine, slot);
+    (Served { device, worker }, transport)
+}
+
+/// As [`serve`], with a driver that found a disk.
+fn serve_disk(file: &File, readonly: bool) -> (Served<Block>, VirtIOBlk<RamHal, BarTransport>) {
+    let device = Block::new(file.try_clone().unwrap(), readonly, "sekisho-disk-0").unwrap();
+    let (served, transport) = serve(device);
+    (served, VirtIOBlk::new(transport).unwrap())
+}
+
+impl Served<Block> {
+    fn counters(&self) -> Counters {
+        self.device.lock().unwrap().device().counters()
+    }
+}
 
 /// Asks until there is an answer.
 fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
@@ -43,34 +73,22 @@ fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 
 #[test]
 fn rng_gives_bytes() {
-    let mut machine = Machine::new();
-    let (slot, _device) = machine.add(Rng::new());
-    let worker = machine.start().spawn(|| Ok(())).unwrap();
-    let transport = BarTransport::find(&machine, slot);
+    let (served, transport) = serve(Rng::new());
     let mut rng = VirtIORng::<RamHal, _>::new(transport).unwrap();
     let (mut first, mut second) = ([0; 64], [0; 64]);
     assert_eq!(rng.request_entropy(&mut first).unwrap(), 64);
     assert_eq!(rng.request_entropy(&mut second).unwrap(), 64);
     assert_ne!(first, [0; 64]);
     assert_ne!(first, second);
-    worker.stop().unwrap();
+    served.worker.stop().unwrap();
 }
 
 #[test]
 fn net_sends_and_receives_frames() {
-    let mut machine = Machine::new();
-    let (slot, device) = machine.add(Net::new(Settings::new(MAC, MTU)));
-    let worker = machine.start().spawn(|| Ok(())).unwrap();
-    let (vmm, gate) = pair().unwrap();
-    device
-        .lock()
-        .unwrap()
-        .update(|net| net.attach(vmm))
-        .unwrap();
-    let mut gate = SeqPacket::from_fd(gate, Rules::plain(MTU)).unwrap();
+    let (served, transport) = serve(card());
+    let mut gate = plug_gate(&served.device, Rules::plain(MTU));
     let mut arena = FrameArena::new(4);
 
-    let transport = BarTransport::find(&machine, slot);
     let mut net = VirtIONet::<RamHal, _, 16>::new(transport, 2048).unwrap();
     assert_eq!(net.mac_address(), MAC);
     for round in 0..100_u8 {
@@ -90,25 +108,16 @@ fn net_sends_and_receives_frames() {
         assert_eq!(received.packet(), frame);
         net.recycle_rx_buffer(received).unwrap();
     }
-    let counters = device.lock().unwrap().device().counters();
+    let counters = served.device.lock().unwrap().device().counters();
     assert_eq!((counters.sent, counters.received), (100, 100));
-    worker.stop().unwrap();
+    served.worker.stop().unwrap();
 }
 
 #[test]
 fn net_checksums_left_open_are_completed_for_a_driver_that_cannot() {
-    let mut machine = Machine::new();
-    let (slot, device) = machine.add(Net::new(Settings::new(MAC, MTU)));
-    let worker = machine.start().spawn(|| Ok(())).unwrap();
-    let (vmm, gate) = pair().unwrap();
-    device
-        .lock()
-        .unwrap()
-        .update(|net| net.attach(vmm))
-        .unwrap();
-    let mut gate = SeqPacket::from_fd(gate, Rules::plain(MTU)).unwrap();
-    let mut net =
-        VirtIONet::<RamHal, _, 16>::new(BarTransport::find(&machine, slot), 2048).unwrap();
+    let (served, transport) = serve(card());
+    let mut gate = plug_gate(&served.device, Rules::plain(MTU));
+    let mut net = VirtIONet::<RamHal, _, 16>::new(transport, 2048).unwrap();
 
     let mut frame = [0; 60];
     frame[14..22].copy_from_slice(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
@@ -118,24 +127,20 @@ fn net_checksums_left_open_are_completed_for_a_driver_that_cannot() {
     let received = until(|| net.receive().ok());
     // RFC 1071, section 3: these words sum to ddf2.
     assert_eq!(received.packet()[22..24], (!0xddf2_u16).to_be_bytes());
-    worker.stop().unwrap();
+    served.worker.stop().unwrap();
 }
 
 #[test]
 fn pci_identity_is_what_windows_drivers_look_for() {
-    let mut machine = Machine::new();
-    let (slot, _device) = machine.add(Net::new(Settings::new(MAC, MTU)));
-    let _worker = machine.start();
-    let transport = BarTransport::find(&machine, slot);
+    let (_served, mut transport) = serve(card());
     assert_eq!(transport.config_u16(2), 0x1041);
     assert_eq!(transport.config_u8(8), 1);
     assert_eq!(transport.config_u8(0x3d), 0);
-    let mut transport = transport;
     assert_eq!(transport.max_queue_size(0), 256);
     assert_eq!(transport.max_queue_size(3), 0);
 }
 
-fn image(sectors: usize) -> std::fs::File {
+fn image(sectors: usize) -> File {
     let file = tempfile::tempfile().unwrap();
     file.set_len((sectors * SECTOR_SIZE) as u64).unwrap();
     file
@@ -144,11 +149,7 @@ fn image(sectors: usize) -> std::fs::File {
 #[test]
 fn block_writes_reads_and_flushes() {
     let file = image(2048);
-    let mut machine = Machine::new();
-    let device = Block::new(file.try_clone().unwrap(), false, "sekisho-disk-0").unwrap();
-    let (slot, device) = machine.add(device);
-    let worker = machine.start().spawn(|| Ok(())).unwrap();
-    let mut disk = VirtIOBlk::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    let (served, mut disk) = serve_disk(&file, false);
     assert_eq!(disk.capacity(), 2048);
     assert!(!disk.readonly());
     let mut id = [0; 20];
@@ -166,25 +167,22 @@ fn block_writes_reads_and_flushes() {
         assert_eq!(back, data);
         let mut stored = vec![0; data.len()];
         let offset = (block * SECTOR_SIZE) as u64;
-        std::os::unix::fs::FileExt::read_exact_at(&file, &mut stored, offset).unwrap();
+        file.read_exact_at(&mut stored, offset).unwrap();
         assert_eq!(stored, data);
     }
-    let counters = device.lock().unwrap().device().counters();
+    let counters = served.counters();
     assert_eq!(
         (counters.writes, counters.reads, counters.flushes),
         (4, 4, 4)
     );
     assert_eq!(counters.errors, 0);
-    worker.stop().unwrap();
+    served.worker.stop().unwrap();
 }
 
 #[test]
 fn block_errors_reach_the_guest() {
     let file = image(16);
-    let mut machine = Machine::new();
-    let (slot, device) = machine.add(Block::new(file.try_clone().unwrap(), false, "d").unwrap());
-    let worker = machine.start().spawn(|| Ok(())).unwrap();
-    let mut disk = VirtIOBlk::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    let (served, mut disk) = serve_disk(&file, false);
     let mut sector = [0; SECTOR_SIZE];
     let io_error = virtio_drivers::Error::IoError;
     assert_eq!(disk.read_blocks(16, &mut sector), Err(io_error));
@@ -193,8 +191,8 @@ fn block_errors_reach_the_guest() {
     file.set_len(512).unwrap();
     assert_eq!(disk.read_blocks(8, &mut sector), Err(io_error));
     disk.read_blocks(0, &mut sector).unwrap();
-    assert_eq!(device.lock().unwrap().device().counters().errors, 3);
-    worker.stop().unwrap();
+    assert_eq!(served.counters().errors, 3);
+    served.worker.stop().unwrap();
 }
 
 #[test]
@@ -202,11 +200,8 @@ fn block_write_that_the_host_refuses_is_an_io_error() {
     // A seal against writing makes the kernel refuse, as a full disk under a sparse image would.
     let memory = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
     rustix::fs::ftruncate(&memory, 64 * 512).unwrap();
-    let file = std::fs::File::from(memory);
-    let mut machine = Machine::new();
-    let (slot, _device) = machine.add(Block::new(file.try_clone().unwrap(), false, "d").unwrap());
-    let worker = machine.start().spawn(|| Ok(())).unwrap();
-    let mut disk = VirtIOBlk::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    let file = File::from(memory);
+    let (served, mut disk) = serve_disk(&file, false);
     disk.write_blocks(0, &[1; SECTOR_SIZE]).unwrap();
     rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::WRITE).unwrap();
     let io_error = virtio_drivers::Error::IoError;
@@ -214,7 +209,7 @@ fn block_write_that_the_host_refuses_is_an_io_error() {
     let mut sector = [0; SECTOR_SIZE];
     disk.read_blocks(0, &mut sector).unwrap();
     assert_eq!(sector, [1; SECTOR_SIZE]);
-    worker.stop().unwrap();
+    served.worker.stop().unwrap();
 }
 
 #[test]
@@ -222,18 +217,14 @@ fn block_read_only_refuses_writes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk");
     std::fs::write(&path, vec![7; 64 * SECTOR_SIZE]).unwrap();
-    let mut machine = Machine::new();
-    let device = Block::new(std::fs::File::open(&path).unwrap(), true, "ro").unwrap();
-    let (slot, _device) = machine.add(device);
-    let worker = machine.start().spawn(|| Ok(())).unwrap();
-    let mut disk = VirtIOBlk::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    let (served, mut disk) = serve_disk(&File::open(&path).unwrap(), true);
     assert!(disk.readonly());
     let mut sector = [0; SECTOR_SIZE];
     disk.read_blocks(63, &mut sector).unwrap();
     assert_eq!(sector, [7; SECTOR_SIZE]);
     assert!(disk.write_blocks(0, &sector).is_err());
     disk.flush().unwrap();
-    worker.stop().unwrap();
+    served.worker.stop().unwrap();
 }
 
 #[test]
@@ -244,10 +235,8 @@ fn console_carries_bytes_both_ways() {
         name: "jp.sekisho.test.0".into(),
         backend: Some(Backend::Socket(guest.into())),
     };
-    let mut machine = Machine::new();
-    let (slot, _device) = machine.add(Console::new(vec![port]).unwrap());
-    let worker = machine.start().spawn(|| Ok(())).unwrap();
-    let mut console = VirtIOConsole::<RamHal, _>::new(BarTransport::find(&machine, slot)).unwrap();
+    let (served, transport) = serve(Console::new(vec![port]).unwrap());
+    let mut console = VirtIOConsole::<RamHal, _>::new(transport).unwrap();
     let mut host = host;
     host.set_read_timeout(Some(PATIENCE)).unwrap();
     console.send_bytes(b"from the guest").unwrap();
@@ -259,5 +248,5 @@ fn console_carries_bytes_both_ways() {
         let byte = until(|| console.recv(true).unwrap());
         assert_eq!(byte, *expected);
     }
-    worker.stop().unwrap();
+    served.worker.stop().unwrap();
 }

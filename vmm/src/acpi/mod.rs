@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn iasl_finds_no_error() {
         if Command::new("iasl").arg("-v").output().is_err() {
-            println!("skipped: iasl is not installed (Debian package acpica-tools)");
+            sekisho_skip::skip("iasl is not installed (Debian package acpica-tools)");
             return;
         }
         for hardware in [hardware(1, false), hardware(4, true)] {

@@ -17,6 +17,9 @@ pub const EXTENDED_START: u64 = 0x10_0000;
 pub const BOOT_GDT: u64 = 0x500;
 /// The zero page (`struct boot_params`) of a direct boot.
 pub const ZERO_PAGE: u64 = 0x7000;
+/// The start information of a kernel that starts by PVH, with its lists behind it: in the place of
+/// the zero page, which such a kernel does not get.
+pub const PVH_START: u64 = ZERO_PAGE;
 /// Page tables of a direct boot: a PML4, a PDPT and four directories, which map the low 4 GiB.
 pub const BOOT_PAGE_TABLES: u64 = 0x9000;
 /// Top of the stack that the kernel's first instructions find.

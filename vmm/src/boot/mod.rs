@@ -1,18 +1,71 @@
-//! Ways to start the guest: so far the direct one, which puts a Linux kernel into memory.
+//! Ways to start the guest: so far the direct one, which puts a Linux kernel into memory. A
+//! bzImage starts by Linux's own boot protocol, an ELF kernel by its PVH entry; the file's first
+//! bytes tell which it is.
 
-mod linux;
+mod bzimage;
+mod payload;
+mod pvh;
 mod state;
 
-pub use linux::{LinuxBoot, load};
-pub use state::{BootEntry, boot_sregs, write_tables};
+pub use state::BootEntry;
+
+use std::fs::File;
+use std::io::{Read, Seek};
 
 use thiserror::Error;
+
+use crate::board::memory::GuestRam;
+
+/// What a direct boot starts.
+#[derive(Debug)]
+pub struct LinuxBoot<'a> {
+    /// The kernel and its name for messages.
+    pub kernel: (&'a mut File, &'a str),
+    /// The initial RAM disk, if any, and its name for messages.
+    pub initrd: Option<(&'a mut File, &'a str)>,
+    /// Kernel command line.
+    pub cmdline: &'a str,
+}
+
+/// Puts what `boot` names into `ram`, which has `memory` bytes, with what the kernel's protocol
+/// wants beside it.
+pub fn load(ram: &GuestRam, boot: LinuxBoot<'_>, memory: u64) -> Result<BootEntry, BootError> {
+    let (kernel, name) = boot.kernel;
+    let read = |source| BootError::Read {
+        path: name.to_owned(),
+        source,
+    };
+    let mut magic = Vec::new();
+    kernel.rewind().map_err(read)?;
+    let mut head = kernel.by_ref().take(pvh::ELF_MAGIC.len() as u64);
+    head.read_to_end(&mut magic).map_err(read)?;
+    kernel.rewind().map_err(read)?;
+    let boot = LinuxBoot {
+        kernel: (kernel, name),
+        ..boot
+    };
+    if magic == pvh::ELF_MAGIC {
+        pvh::load(ram, boot, memory)
+    } else {
+        bzimage::load(ram, boot, memory)
+    }
+}
+
+fn bad_kernel(path: &str, reason: impl Into<String>) -> BootError {
+    BootError::Kernel {
+        path: path.to_owned(),
+        reason: reason.into(),
+    }
+}
 
 /// Why the guest's kernel could not be put into memory.
 #[derive(Debug, Error)]
 pub enum BootError {
     /// The kernel is not of a known format.
-    #[error("{path} is no 64-bit bzImage kernel: {reason}")]
+    #[error(
+        "{path} is no kernel that can start here: {reason}; give a 64-bit bzImage, as /boot/vmlinuz \
+         is, or an uncompressed vmlinux of a kernel with CONFIG_PVH"
+    )]
     Kernel {
         /// The file.
         path: String,

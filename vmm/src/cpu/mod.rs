@@ -6,11 +6,11 @@ mod run;
 pub use cpuid::{Topology, physical_bits, tailor};
 pub use run::{Exits, run};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_lapic_state, kvm_msr_entry};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use thiserror::Error;
 
-use crate::boot::{BootEntry, boot_sregs};
+use crate::boot::BootEntry;
 
 /// The most vCPUs of a guest: xAPIC identifiers are 8 bits wide and 255 is the broadcast.
 pub const MAX_CPUS: u8 = 254;
@@ -80,16 +80,9 @@ pub fn create(
     set_lapic(&vcpu)?;
     if let (0, Some(entry)) = (index, entry) {
         let reset = vcpu.get_sregs().map_err(kvm("tell special registers"))?;
-        vcpu.set_sregs(&boot_sregs(reset))
+        vcpu.set_sregs(&entry.sregs(reset))
             .map_err(kvm("set special registers"))?;
-        vcpu.set_regs(&kvm_regs {
-            rflags: 2,
-            rip: entry.rip,
-            rsp: entry.rsp,
-            rsi: entry.rsi,
-            ..kvm_regs::default()
-        })
-        .map_err(kvm("set registers"))?;
+        vcpu.set_regs(&entry.regs()).map_err(kvm("set registers"))?;
     }
     Ok(vcpu)
 }

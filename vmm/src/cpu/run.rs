@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kvm_bindings::kvm_run;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use tracing::{debug, error};
 
@@ -21,9 +22,10 @@ pub struct Exits {
 
 /// Runs `vcpu` until the guest has ended.
 pub fn run(mut vcpu: VcpuFd, exits: &Exits) {
+    let page: *const kvm_run = vcpu.get_kvm_run();
     while !exits.power.ended() {
         let crash = match vcpu.run() {
-            Ok(exit) => match answer(exit, exits) {
+            Ok(exit) => match answer(exit, &|| element(page), exits) {
                 Ok(()) => continue,
                 Err(crash) => crash,
             },
@@ -35,10 +37,18 @@ pub fn run(mut vcpu: VcpuFd, exits: &Exits) {
     }
 }
 
-fn answer(exit: VcpuExit<'_>, exits: &Exits) -> Result<(), Crash> {
+/// Bytes of one element of the port access that made the vCPU exit.
+fn element(page: *const kvm_run) -> usize {
+    // SAFETY: the page is mapped while the vCPU lives, which `run` owns; nothing writes to it while
+    // the vCPU stands at an exit. An exit for a port filled this part of the union.
+    unsafe { (&raw const (*page).__bindgen_anon_1.io.size).read() }.into()
+}
+
+/// Answers an exit; `element` gives the width of one element of a port access.
+fn answer(exit: VcpuExit<'_>, element: &dyn Fn() -> usize, exits: &Exits) -> Result<(), Crash> {
     match exit {
-        VcpuExit::IoIn(port, data) => exits.ports.read(port.into(), data),
-        VcpuExit::IoOut(port, data) => exits.ports.write(port.into(), data),
+        VcpuExit::IoIn(port, data) => ports_in(&exits.ports, port, element(), data),
+        VcpuExit::IoOut(port, data) => ports_out(&exits.ports, port, element(), data),
         VcpuExit::MmioRead(address, data) => exits.mmio.read(address, data),
         VcpuExit::MmioWrite(address, data) => exits.mmio.write(address, data),
         VcpuExit::Shutdown => return Err(Crash::TripleFault),
@@ -56,6 +66,20 @@ fn answer(exit: VcpuExit<'_>, exits: &Exits) -> Result<(), Crash> {
     Ok(())
 }
 
+/// Reads a port once for each element: `rep ins` comes as one exit with all its elements.
+fn ports_in(ports: &Bus, port: u16, width: usize, data: &mut [u8]) {
+    for element in data.chunks_mut(width.max(1)) {
+        ports.read(port.into(), element);
+    }
+}
+
+/// Writes a port once for each element, as [`ports_in`] reads.
+fn ports_out(ports: &Bus, port: u16, width: usize, data: &[u8]) {
+    for element in data.chunks(width.max(1)) {
+        ports.write(port.into(), element);
+    }
+}
+
 /// Says where the guest was, for whoever has to find out why.
 fn report(vcpu: &VcpuFd, crash: &Crash) {
     error!("the work OS crashed: {crash}");
@@ -64,5 +88,49 @@ fn report(vcpu: &VcpuFd, crash: &Crash) {
             "rip={:#x} rsp={:#x} cr0={:#x} cr2={:#x} cr3={:#x} cr4={:#x} efer={:#x}",
             regs.rip, regs.rsp, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4, sregs.efer
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::bus::BusDevice;
+
+    /// Counts its reads and keeps what was written.
+    #[derive(Default)]
+    struct Register {
+        reads: u8,
+        written: Vec<Vec<u8>>,
+    }
+
+    impl BusDevice for Register {
+        fn read(&mut self, _offset: u64, data: &mut [u8]) {
+            self.reads += 1;
+            data.fill(self.reads);
+        }
+
+        fn write(&mut self, _offset: u64, data: &[u8]) {
+            self.written.push(data.to_vec());
+        }
+    }
+
+    #[test]
+    fn a_string_of_elements_is_as_many_accesses_to_one_port() {
+        let register = Arc::new(Mutex::new(Register::default()));
+        let mut ports = Bus::new();
+        ports.add(0x70, 4, register.clone()).unwrap();
+
+        let mut data = [0; 6];
+        ports_in(&ports, 0x70, 2, &mut data);
+        ports_out(&ports, 0x70, 1, b"ab");
+        ports_out(&ports, 0x70, 4, b"long");
+
+        assert_eq!(data, [1, 1, 2, 2, 3, 3]);
+        let written = std::mem::take(&mut register.lock().unwrap().written);
+        assert_eq!(written, [&b"a"[..], b"b", b"long"]);
+        // Not even a kernel that speaks of no width stops the loop.
+        ports_in(&ports, 0x70, 0, &mut data);
     }
 }

@@ -16,6 +16,8 @@ const FIRST_CAPABILITY: usize = 0x40;
 const CAPABILITY_END: usize = 0x100;
 /// Memory space enable, in the command register.
 const COMMAND_MEMORY: u16 = 1 << 1;
+/// Bus master enable, in the command register.
+const COMMAND_BUS_MASTER: u16 = 1 << 2;
 /// What of the command register a guest may set: I/O, memory, bus master, parity, SERR, `INTx` off.
 const COMMAND_WRITABLE: u16 = 0x0547;
 /// Capabilities list present, in the status register.
@@ -185,6 +187,12 @@ impl ConfigSpace {
             address: decodes.then(|| self.bar_address(shape)).flatten(),
         };
         self.shapes.iter().map(place).collect()
+    }
+
+    /// Whether the function may write and read memory of its own accord, which takes in the
+    /// messages of its interrupts (PCI Local Bus 3.0, sections 6.2.2 and 6.8.3.1).
+    pub fn bus_master(&self) -> bool {
+        self.u16_at(COMMAND) & COMMAND_BUS_MASTER != 0
     }
 
     fn bar_address(&self, shape: &BarShape) -> Option<u64> {

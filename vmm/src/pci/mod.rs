@@ -8,6 +8,7 @@ mod bus;
 mod config;
 mod host_bridge;
 mod msix;
+mod nowhere;
 
 use std::io;
 
@@ -17,6 +18,7 @@ pub use self::bus::{BusError, CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, PciBus, Win
 pub use self::config::{Class, ConfigSpace, Identity};
 pub use self::host_bridge::HostBridge;
 pub use self::msix::Msix;
+pub use self::nowhere::Nowhere;
 
 /// Base address registers of a type 0 function (PCI Local Bus 3.0, section 6.1).
 pub const BAR_COUNT: usize = 6;

@@ -41,6 +41,8 @@ pub struct Msix {
     vectors: Vec<Vector>,
     platform: Arc<dyn Platform>,
     control: u16,
+    /// Whether the function may send anything.
+    bus_master: bool,
     capability: u16,
 }
 
@@ -68,6 +70,7 @@ impl Msix {
             vectors,
             platform,
             control: 0,
+            bus_master: false,
             capability,
         })
     }
@@ -82,7 +85,8 @@ impl Msix {
         u16::try_from(self.entries.len()).unwrap_or(MAX_VECTORS)
     }
 
-    /// Sends vector `index`, or remembers it while it is masked. Whether a message was or will be
+    /// Sends vector `index`, or remembers it while it is masked or the function may not send.
+    /// Whether a message was or will be
     /// sent: not while MSI-X is off, and not for an index past the table.
     pub fn signal(&mut self, index: u16) -> bool {
         let open = self.open();
@@ -103,13 +107,16 @@ impl Msix {
         true
     }
 
-    /// Takes over the message control register after a write to configuration space.
+    /// Takes over the message control register and bus mastering after a write to configuration
+    /// space.
     pub fn config_written(&mut self, space: &ConfigSpace) {
         let control = space.u16_at(usize::from(self.capability) + 2);
-        if control == self.control {
+        let bus_master = space.bus_master();
+        if (control, bus_master) == (self.control, self.bus_master) {
             return;
         }
         self.control = control;
+        self.bus_master = bus_master;
         for index in 0..self.entries.len() {
             self.update(index);
         }
@@ -163,6 +170,7 @@ impl Msix {
     /// Masks all, forgets what was pending and takes the routes back.
     pub fn reset(&mut self) {
         self.control = 0;
+        self.bus_master = false;
         for index in 0..self.entries.len() {
             self.unroute(index);
             self.entries[index] = Entry::POWER_ON;
@@ -170,7 +178,7 @@ impl Msix {
     }
 
     fn open(&self) -> bool {
-        self.control & (CONTROL_ENABLE | CONTROL_FUNCTION_MASK) == CONTROL_ENABLE
+        self.bus_master && self.control & (CONTROL_ENABLE | CONTROL_FUNCTION_MASK) == CONTROL_ENABLE
     }
 
     fn update(&mut self, index: usize) {

@@ -1,11 +1,7 @@
 //! Entry points for fuzzers: arbitrary bytes as rings, as requests and as register accesses. None
 //! of them may panic, whatever the bytes.
 
-use std::io;
 use std::sync::Arc;
-
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::console::{Console, PortSettings};
 use super::net::{Net, Settings};
@@ -13,7 +9,8 @@ use super::regs::QueuePlace;
 use super::rng::Rng;
 use super::worker::Serve as _;
 use super::{Chain, Device, GuestRam, Io, Turn, VirtQueue, VirtioPci};
-use crate::pci::{MsiMessage, PciDevice as _, Platform, Vector};
+use crate::pci::{Nowhere, PciDevice as _};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _};
 
 /// Guest memory of a fuzzed machine.
 const RAM_LEN: usize = 64 * 1024;
@@ -100,6 +97,8 @@ pub fn registers(data: &[u8]) {
     let Ok(mut function) = VirtioPci::new(Rng::new(), ram, Arc::new(Nowhere)) else {
         return;
     };
+    // As a driver's first step: without bus mastering nothing would ever be served.
+    function.write_config(4, &[6, 0]);
     for access in data.chunks_exact(8) {
         let [kind, low, high, length, value @ ..] = access else {
             return;
@@ -163,31 +162,6 @@ fn machine(data: &[u8], queues: usize) -> Option<(GuestRam, Vec<VirtQueue>)> {
         enabled.push(queue);
     }
     Some((ram, enabled))
-}
-
-/// A platform without a machine.
-struct Nowhere;
-
-impl Platform for Nowhere {
-    fn allocate_vectors(&self, count: u16) -> io::Result<Vec<Vector>> {
-        Ok((0..count.into()).map(Vector).collect())
-    }
-
-    fn route(&self, _vector: Vector, _message: Option<MsiMessage>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn signal(&self, _vector: Vector) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn map_doorbell(&self, _address: u64, _event: &EventFd) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn unmap_doorbell(&self, _address: u64, _event: &EventFd) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

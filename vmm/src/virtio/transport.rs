@@ -145,7 +145,14 @@ impl<D: Device> VirtioPci<D> {
         self.device.features() | regs::F_INDIRECT | regs::F_EVENT_IDX | regs::F_VERSION_1
     }
 
+    /// Whether the device may work on rings and buffers: its driver is ready, and the function may
+    /// touch memory at all (bus mastering, PCI Local Bus 3.0, section 6.2.2). What a device handed
+    /// to the host before ends as a transaction under way does; its completion waits.
     fn running(&self) -> bool {
+        self.started() && self.space.bus_master()
+    }
+
+    fn started(&self) -> bool {
         let stopped = regs::STATUS_NEEDS_RESET | regs::STATUS_FAILED;
         self.status & (regs::STATUS_DRIVER_OK | stopped) == regs::STATUS_DRIVER_OK
             && !self.resetting
@@ -253,7 +260,7 @@ impl<D: Device> VirtioPci<D> {
     fn flush_config_change(&mut self) {
         if self.device.take_config_change() {
             self.generation = self.generation.wrapping_add(1);
-            if self.running() {
+            if self.started() {
                 self.interrupt_config();
             }
         }
@@ -366,8 +373,13 @@ impl<D: Device> PciDevice for VirtioPci<D> {
     }
 
     fn write_config(&mut self, offset: u16, data: &[u8]) {
+        let bus_master = self.space.bus_master();
         self.space.write(offset, data);
         self.msix.config_written(&self.space);
+        if self.space.bus_master() != bus_master {
+            // What waited may go on, or what is waited for is not of interest now.
+            self.wake_worker();
+        }
         if self.touches_window(offset)
             && let Some((target, length)) = self.window_target()
         {

@@ -7,6 +7,7 @@
     reason = "part of tests, where a surprise ends the test"
 )]
 
+pub mod card;
 pub mod hal;
 pub mod ring;
 pub mod transport;

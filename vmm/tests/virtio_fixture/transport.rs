@@ -48,6 +48,8 @@ impl BarTransport {
         assert_eq!(found.config_u16(0), 0x1af4);
         assert_eq!(found.config_u16(0x2c), 0x1af4);
         assert_eq!(found.config_u16(0x2e), 0x1100);
+        // Memory and bus mastering on, as each driver does first.
+        found.set_config(4, &[6, 0]);
         let mut at = found.config_u8(0x34);
         while at != 0 {
             found.take_capability(u64::from(at));

@@ -8,13 +8,12 @@ use std::{
 };
 
 use sekisho_vmm::pci::{
-    HostBridge, MsiMessage, PciBus, PciDevice, Platform, Slot, Vector, Windows,
+    CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, HostBridge, Nowhere, PciBus, PciDevice, Slot, Windows,
 };
 use sekisho_vmm::virtio::net::{Net, Settings};
 use sekisho_vmm::virtio::worker::Worker;
 use sekisho_vmm::virtio::{GuestRam, VirtioPci};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::BenchError;
 
@@ -35,6 +34,9 @@ const FEATURES: u64 = 1 << 32 | 1 << 15 | 0b11 | 1 << 7 | 1 << 11;
 const RINGS: u64 = 0x1_0000;
 const TRANSMIT_BUFFERS: u64 = 0x10_0000;
 const RECEIVE_BUFFERS: u64 = 0x40_0000;
+/// Configuration address of the card's command register, and bits for memory and bus mastering.
+const COMMAND: u32 = 1 << 31 | 1 << 11 | 4;
+const MEMORY_AND_MASTER: u16 = 6;
 /// Turns that one batch may take.
 const TURNS: usize = 100;
 
@@ -82,6 +84,10 @@ impl Guest {
     }
 
     fn negotiate(&mut self) -> Result<(), BenchError> {
+        self.bus
+            .port_write(CONFIG_ADDRESS_PORT, &COMMAND.to_le_bytes());
+        self.bus
+            .port_write(CONFIG_DATA_PORT, &MEMORY_AND_MASTER.to_le_bytes());
         self.set(0x14, &[3]);
         let features = FEATURES.to_le_bytes();
         for (select, half) in (0_u32..).zip([&features[..4], &features[4..]]) {
@@ -231,29 +237,4 @@ impl Guest {
 /// Where the rings of a queue are: table, available ring and used ring, a page each.
 fn ring(queue: u16) -> u64 {
     RINGS + u64::from(queue) * 0x3000
-}
-
-/// A board without interrupts and doorbells in the kernel.
-struct Nowhere;
-
-impl Platform for Nowhere {
-    fn allocate_vectors(&self, count: u16) -> io::Result<Vec<Vector>> {
-        Ok((0..count.into()).map(Vector).collect())
-    }
-
-    fn route(&self, _vector: Vector, _message: Option<MsiMessage>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn signal(&self, _vector: Vector) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn map_doorbell(&self, _address: u64, _event: &EventFd) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn unmap_doorbell(&self, _address: u64, _event: &EventFd) -> io::Result<()> {
-        Ok(())
-    }
 }
