@@ -11,7 +11,7 @@ pub enum LabError {
     #[error("The lab makes network namespaces: run it as root.")]
     NotRoot,
     /// Programs are not installed.
-    #[error("The lab needs {}: install the Debian packages {}.", programs.join(", "), crate::PACKAGES.join(" "))]
+    #[error("The lab needs {}: `cargo xtask lab` installs what is missing.", programs.join(", "))]
     Missing {
         /// Their names.
         programs: Vec<String>,

@@ -8,18 +8,18 @@ use sekisho_lab::{
     oracle::{Canaries, count_canaries},
     programs,
 };
+use sekisho_skip::skip_unless;
 
 /// Says why a test cannot run here, if so.
 fn skipped() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: network namespaces need root");
+    let root = rustix::process::geteuid().is_root();
+    if skip_unless(root, "network namespaces need root") {
         return true;
     }
-    if let Err(error) = programs() {
-        eprintln!("skipped: {error}");
-        return true;
+    match programs() {
+        Ok(_) => false,
+        Err(error) => skip_unless(false, error),
     }
-    false
 }
 
 #[test]

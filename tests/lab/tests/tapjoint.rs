@@ -89,8 +89,8 @@ fn join(a: &Side, b: &Side) {
 
 #[test]
 fn tcp_runs_over_it_and_its_end_pulls_the_cable() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: network namespaces need root");
+    let root = rustix::process::geteuid().is_root();
+    if sekisho_skip::skip_unless(root, "network namespaces need root") {
         return;
     }
     let lab = Lab::start(Options {

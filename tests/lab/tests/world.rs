@@ -22,11 +22,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Says why a test cannot run here, if so.
 fn skipped() -> bool {
-    let skip = !rustix::process::geteuid().is_root();
-    if skip {
-        eprintln!("skipped: network namespaces need root");
-    }
-    skip
+    let root = rustix::process::geteuid().is_root();
+    sekisho_skip::skip_unless(root, "network namespaces need root")
 }
 
 /// A laptop of stock parts: busybox udhcpc on one cable, wireguard-go, a route for all of LGWAN.

@@ -242,12 +242,8 @@ fn describe_ipv4(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use smoltcp::{
-        phy::ChecksumCapabilities,
-        wire::{Ipv4Repr, UdpRepr},
-    };
-
     use super::*;
+    use crate::packet::{arp_frame, udp_frame};
 
     const NIC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x99];
     const LENT: Ipv4Addr = Ipv4Addr::new(192, 168, 43, 101);
@@ -261,39 +257,11 @@ mod tests {
     }
 
     fn udp(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
-        let repr = UdpRepr {
-            src_port: from.port(),
-            dst_port: to.port(),
-        };
-        let ip = Ipv4Repr {
-            src_addr: *from.ip(),
-            dst_addr: *to.ip(),
-            next_header: IpProtocol::Udp,
-            payload_len: repr.header_len() + payload.len(),
-            hop_limit: 64,
-        };
-        let caps = ChecksumCapabilities::default();
-        let mut bytes = vec![0; ip.buffer_len() + ip.payload_len];
-        let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
-        ip.emit(&mut packet, &caps);
-        repr.emit(
-            &mut UdpPacket::new_unchecked(packet.payload_mut()),
-            &(*from.ip()).into(),
-            &(*to.ip()).into(),
-            payload.len(),
-            |to| to.copy_from_slice(payload),
-            &caps,
-        );
-        ethernet(NIC, 0x0800, &bytes)
+        udp_frame((NIC, [0xff; 6]), from, to, payload)
     }
 
-    fn arp(operation: u8, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-        let mut bytes = vec![0, 1, 8, 0, 6, 4, 0, operation];
-        bytes.extend_from_slice(&NIC);
-        bytes.extend_from_slice(&sender.octets());
-        bytes.extend_from_slice(&[0; 6]);
-        bytes.extend_from_slice(&target.octets());
-        ethernet(NIC, 0x0806, &bytes)
+    fn arp(operation: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+        arp_frame(operation, (NIC, sender), ([0; 6], target))
     }
 
     #[test]
