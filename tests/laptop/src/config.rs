@@ -38,9 +38,22 @@ pub enum Role {
     Laptop {
         /// The kernel's modules on the build machine.
         modules_dir: PathBuf,
+        /// What it starts by itself.
+        at_boot: Option<AtBoot>,
     },
     /// The work OS: its root is the initrd.
     Work,
+}
+
+/// What a laptop starts by itself, as soon as it can. When that ends, the laptop switches off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtBoot {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Where its output goes: a file in a folder that the laptop may write.
+    pub log: PathBuf,
+    /// Console ports that it needs to find.
+    pub ports: Vec<String>,
 }
 
 /// One shared folder, as [`SHARE_PARAMETER`] names it.

@@ -126,7 +126,7 @@ mod tests {
             .stdin(Stdio::piped())
             .spawn();
         let Ok(mut cpio) = spawned else {
-            println!("skipped: cpio is not installed");
+            sekisho_skip::skip("cpio is not installed");
             return;
         };
         cpio.stdin

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Role};
+use crate::config::{AtBoot, Config, Role};
 use crate::cpio::Archive;
 use crate::debian::FetchError;
 use crate::kernel::Kernel;
@@ -41,10 +41,12 @@ pub(crate) fn laptop(
     kernel: &Kernel,
     init: &Path,
     extra: &[PathBuf],
+    at_boot: Option<AtBoot>,
     path: &Path,
 ) -> Result<(), InitrdError> {
     let role = Role::Laptop {
         modules_dir: kernel.modules_dir(),
+        at_boot,
     };
     let mut archive = Archive::new(Vec::new());
     let mut beside = vec![if qemu::intel() {

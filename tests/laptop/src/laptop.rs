@@ -113,7 +113,8 @@ impl Laptop {
         let extra = workaround
             .then(|| cr8::module(&cache, &kernel))
             .transpose()?;
-        initrd::laptop(&kernel, &init, extra.as_slice(), &initrd)?;
+        let at_boot = options.at_boot.clone();
+        initrd::laptop(&kernel, &init, extra.as_slice(), at_boot, &initrd)?;
 
         let power_on = Instant::now();
         let mut wiring = Wiring::new(&options, &folder).map_err(LaptopError::Qemu)?;
@@ -306,8 +307,17 @@ impl Wiring {
         // `notests`: the kernel's self-tests of its ciphers take a third of a second.
         // `no_timer_check`: on a busy machine emulation delivers the timer too late for the check,
         // and the kernel panics.
+        // `nohz=off highres=off`: the emulator's SVM sets and clears a bit of `interrupt_request`
+        // without the lock that others set bits of it under, so an interrupt of a processor that
+        // enters or leaves a guest can be lost. A processor that then sleeps without a periodic tick
+        // never wakes, and the other waits for it for ever; with one it wakes at the next tick.
+        let tick = if qemu::hardware_virtualisation() {
+            ""
+        } else {
+            "nohz=off highres=off"
+        };
         let cmdline = format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check cryptomgr.notests {}",
+            "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check {tick} cryptomgr.notests {}",
             self.shares.join(" ")
         );
         self.qemu

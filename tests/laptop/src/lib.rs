@@ -29,6 +29,7 @@ mod options;
 mod qemu;
 mod qmp;
 
+pub use config::AtBoot;
 pub use debian::Cache;
 pub use exec::{Output, Running, Status};
 pub use guest::{GuestError, GuestImage};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::build;
+use crate::config::AtBoot;
 
 /// A folder of the build machine at the same path in the laptop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Options {
     ///
     /// [`Laptop::folder`]: crate::Laptop::folder
     pub shares: Vec<Share>,
+    /// What the laptop starts by itself, without a word from outside.
+    pub at_boot: Option<AtBoot>,
     /// Load the module that keeps emulation from aborting under firmware guests (see `cr8/`).
     pub cr8_workaround: bool,
     /// Where folders of runs are made.
@@ -58,6 +61,7 @@ impl Default for Options {
             unplugged: Vec::new(),
             ports: Vec::new(),
             shares: Vec::new(),
+            at_boot: None,
             cr8_workaround: false,
             runs: build::target_dir().join("laptop"),
             // Four seconds on an idle machine; tests run beside builds.

@@ -49,7 +49,7 @@ enum Task {
         #[arg(last = true)]
         command: Vec<String>,
     },
-    /// The networks outside the laptop.
+    /// The networks outside the laptop: build them and hold them for who wants to look inside.
     Lab {
         /// Draw them.
         #[arg(long)]
@@ -102,6 +102,9 @@ fn perform(task: Task) -> Result<ExitCode, Failure> {
             run(Program::built("sekisho-laptop").arguments(&command))
         }
         Task::Lab { draw, svg } => {
+            if !draw && !svg {
+                packages::install(&[Need::Build, Need::Lab])?;
+            }
             build(&["--package", "sekisho-lab", "--bins"])?;
             let mut lab = Program::built("sekisho-lab");
             lab.flag("--draw", draw).flag("--svg", svg);

@@ -47,7 +47,7 @@ pub(super) fn vmm_killed(journey: &mut Journey) -> StepResult {
     while kills < VMM_KILLS {
         // Traffic that is cut off in the middle: its end is of no interest.
         journey.start_download(LONG)?;
-        journey.ping(at::GUEST_ROUTER.into())?;
+        journey.watch_download(random_moment()?)?;
         let killed = Instant::now();
         journey.kill("vmm")?;
         let back = journey.guest()?.sync(RESTART_LIMIT);
@@ -76,6 +76,17 @@ pub(super) fn vmm_killed(journey: &mut Journey) -> StepResult {
     }
     Ok(told)
 }
+
+/// Some time within the first seconds of a download.
+fn random_moment() -> Result<Duration, StepError> {
+    let mut random = [0; 2];
+    getrandom::fill(&mut random)
+        .map_err(|error| StepError::Broken(format!("no random numbers: {error}")))?;
+    Ok(LATEST_KILL * u32::from(u16::from_be_bytes(random)) / u32::from(u16::MAX))
+}
+
+/// A download at full pace lasts longer.
+const LATEST_KILL: Duration = Duration::from_secs(2);
 
 /// How often the emulator may fail before the step does.
 const MOST_HANGS: u32 = 2;

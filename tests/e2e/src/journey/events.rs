@@ -1,12 +1,15 @@
 //! What the laptop's own processes report, as the supervisor writes it down.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sekisho_control::Report;
-use sekisho_laptop::exec::{self, Running};
 use serde::Deserialize;
 
 use super::StepError;
@@ -37,8 +40,14 @@ pub enum Said {
         pid: u32,
     },
     /// Something else of the supervisor's own.
-    Other {},
+    Other {
+        /// What.
+        report: String,
+    },
 }
+
+/// The supervisor's last word.
+const ENDED: &str = "ended";
 
 /// All events so far, and those to come.
 pub struct Events {
@@ -49,56 +58,36 @@ pub struct Events {
 struct Shared {
     state: Mutex<State>,
     news: Condvar,
+    log: PathBuf,
 }
 
 #[derive(Default)]
 struct State {
     events: Vec<Event>,
-    log: String,
-    ended: Option<String>,
+    ended: bool,
 }
 
-/// A read that ends without news; then the next one begins.
-const QUIET: Duration = Duration::from_mins(1);
-
-/// How much of the processes' own words is kept for messages.
-const LOG_KEPT: usize = 64 * 1024;
-
 impl Events {
-    /// Reads the supervisor's standard output (events) and standard error (its log).
-    pub fn follow(mut supervisor: Running) -> Self {
-        let shared = Arc::new(Shared::default());
+    /// Reads the supervisor's events from the far end of their console port. `log` is the file that
+    /// the words of all processes go to.
+    pub fn follow(port: UnixStream, log: PathBuf) -> Self {
+        let shared = Arc::new(Shared {
+            log,
+            ..Shared::default()
+        });
         let reader = Arc::clone(&shared);
         thread::spawn(move || {
-            let mut partial = Vec::new();
-            loop {
-                let said = supervisor.next(QUIET);
-                let mut state = reader.lock();
-                match said {
-                    Ok(Some(exec::Said::Stdout(bytes))) => {
-                        partial.extend(bytes);
-                        while let Some(end) = partial.iter().position(|&byte| byte == b'\n') {
-                            let line: Vec<u8> = partial.drain(..=end).collect();
-                            if let Ok(event) = serde_json::from_slice(&line) {
-                                state.events.push(event);
-                            }
-                        }
-                    }
-                    Ok(Some(exec::Said::Stderr(bytes))) => {
-                        state.log.push_str(&String::from_utf8_lossy(&bytes));
-                        let excess = state.log.len().saturating_sub(LOG_KEPT);
-                        let cut = state.log.ceil_char_boundary(excess);
-                        state.log.drain(..cut);
-                    }
-                    Ok(Some(exec::Said::Ended(status))) => state.ended = Some(status.to_string()),
-                    Ok(None) => {}
-                    Err(error) => state.ended = Some(error.to_string()),
-                }
-                reader.news.notify_all();
-                if state.ended.is_some() {
-                    break;
+            for line in BufReader::new(port).lines().map_while(Result::ok) {
+                if let Ok(event) = serde_json::from_str::<Event>(&line) {
+                    let mut state = reader.lock();
+                    state.ended |=
+                        matches!(&event.report, Said::Other { report } if report == ENDED);
+                    state.events.push(event);
+                    reader.news.notify_all();
                 }
             }
+            reader.lock().ended = true;
+            reader.news.notify_all();
         });
         Self { shared }
     }
@@ -129,12 +118,12 @@ impl Events {
                 return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.ended.is_some() {
+            if left.is_zero() || state.ended {
                 let what = what.to_owned();
                 return Err(StepError::Missing {
                     what,
                     limit,
-                    last: state.tail(),
+                    last: self.shared.tail(&state),
                 });
             }
             state = self
@@ -158,27 +147,9 @@ impl Events {
             })
     }
 
-    /// Waits until the supervisor has ended; gives how.
-    pub fn wait_end(&self, limit: Duration) -> Option<String> {
-        let deadline = Instant::now() + limit;
-        let mut state = self.shared.lock();
-        while state.ended.is_none() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            state = self
-                .shared
-                .news
-                .wait_timeout(state, left)
-                .map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
-        }
-        state.ended.clone()
-    }
-
     /// The last events and the end of the log, for messages.
     pub fn tail(&self) -> String {
-        self.shared.lock().tail()
+        self.shared.tail(&self.shared.lock())
     }
 }
 
@@ -186,13 +157,11 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl State {
-    fn tail(&self) -> String {
-        let first = self.events.len().saturating_sub(12);
+    fn tail(&self, state: &State) -> String {
+        let first = state.events.len().saturating_sub(12);
         let mut text = String::new();
-        for event in &self.events[first..] {
+        for event in &state.events[first..] {
             let Event {
                 at_ms,
                 from,
@@ -200,12 +169,13 @@ impl State {
             } = event;
             let _ = writeln!(text, "  {at_ms} ms {from}: {report:?}");
         }
-        let lines: Vec<&str> = self.log.lines().collect();
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
         for line in &lines[lines.len().saturating_sub(25)..] {
             let _ = writeln!(text, "  | {line}");
         }
-        if let Some(ended) = &self.ended {
-            let _ = writeln!(text, "  the supervisor ended: {ended}");
+        if state.ended {
+            text.push_str("  the supervisor has ended\n");
         }
         text
     }

@@ -238,6 +238,19 @@ impl Journey {
         Ok(())
     }
 
+    /// Lets the download run for a while; it must not have ended then.
+    fn watch_download(&mut self, limit: Duration) -> Result<(), StepError> {
+        let Some((_, running)) = &mut self.download else {
+            return Err(StepError::Broken("no download is running".to_owned()));
+        };
+        match running.next(limit)? {
+            None => Ok(()),
+            Some(said) => Err(StepError::Broken(format!(
+                "the download ended early: {said:?}"
+            ))),
+        }
+    }
+
     /// Waits for the end of the download: the same TCP connection, every byte.
     fn finish_download(&mut self) -> Result<Download, StepError> {
         let (bytes, running) = self

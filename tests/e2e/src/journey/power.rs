@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use sekisho_control::Report;
 use sekisho_laptop::build;
-use sekisho_laptop::exec::{ExecClient, Start};
-use sekisho_laptop::{GuestImage, Laptop, Options};
+use sekisho_laptop::exec::ExecClient;
+use sekisho_laptop::{AtBoot, GuestImage, Laptop, Options, Share};
 
 use super::events::Events;
 use super::{Journey, StepError, StepResult, cables};
 
 /// Console port that reaches the work OS for tests; the VMM opens it in the laptop.
 const TEST_PORT: &str = "jp.sekisho.test.0";
+
+/// Console port on which the laptop's supervisor tells what happens.
+const EVENTS_PORT: &str = "jp.sekisho.events.0";
 
 /// Memory of the laptop in MiB, and what the work OS gets of it.
 const LAPTOP_MEMORY: u32 = 2048;
@@ -33,38 +36,43 @@ impl Journey {
         // Built before the clock starts: on a real laptop it is installed.
         let probe = build::static_program("sekisho-e2e", "guest-probe", &[])?;
         let image = GuestImage::build_with(&self.lab.dir().join("work"), &[&probe])?;
+        let folder = self.lab.dir().join("laptop");
+        fs::create_dir_all(&folder)
+            .map_err(|error| StepError::File("the laptop's folder", error))?;
+        let config = folder.join("supervisor.toml");
+        fs::write(&config, self.supervisor_config(&folder, &image)?)
+            .map_err(|error| StepError::File("the supervisor's configuration", error))?;
+        let log = folder.join("supervisor.log");
+        let program = build::target_dir().join("debug/sekisho-supervisor");
+        let at_boot = AtBoot {
+            argv: vec![
+                program.display().to_string(),
+                format!("--config={}", config.display()),
+                format!("--events=/dev/virtio-ports/{EVENTS_PORT}"),
+            ],
+            log: log.clone(),
+            ports: vec![EVENTS_PORT.to_owned(), TEST_PORT.to_owned()],
+        };
         self.power_on = Instant::now();
         let laptop = Laptop::start(Options {
             memory: LAPTOP_MEMORY,
             wires: cables(&self.lab)?,
             unplugged: vec![1],
-            ports: vec![TEST_PORT.to_owned()],
+            ports: vec![EVENTS_PORT.to_owned(), TEST_PORT.to_owned()],
+            shares: vec![Share {
+                path: folder,
+                writable: true,
+            }],
+            at_boot: Some(at_boot),
             ..Options::default()
         })?;
         let boot = laptop.boot_time();
-        let folder = laptop.folder().to_owned();
+        self.supervisor = Some(Events::follow(laptop.port(EVENTS_PORT)?, log));
         self.laptop = Some(laptop);
         if self.leak {
+            // Until it waits, the VMM cannot start; the supervisor tries again.
             self.joint = Some(self.prepare_leak()?);
         }
-        let config = folder.join("supervisor.toml");
-        fs::write(&config, self.supervisor_config(&folder, &image)?)
-            .map_err(|error| StepError::File("the supervisor's configuration", error))?;
-        let program = build::target_dir().join("debug/sekisho-supervisor");
-        let argv = [
-            &*program.to_string_lossy(),
-            "--config",
-            &*config.to_string_lossy(),
-            "--events",
-            "/proc/self/fd/1",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        let supervisor = self.laptop()?.spawn_with(Start {
-            argv,
-            ..Start::default()
-        })?;
-        self.supervisor = Some(Events::follow(supervisor));
         Ok(format!(
             "laptop's own kernel up in {:.1} s",
             boot.as_secs_f64()
@@ -97,20 +105,10 @@ impl Journey {
             POWER_OFF_LIMIT,
             |report| matches!(report, Report::WorkEnded { cause } if cause == "shutdown"),
         )?;
-        let ended = events.wait_end(POWER_OFF_LIMIT);
-        let Some(ended) = ended else {
-            return Err(StepError::Broken(format!(
-                "the supervisor lives on\n{}",
-                events.tail()
-            )));
-        };
         self.guest = None;
-        if let Some(laptop) = self.laptop.take() {
-            laptop.power_off(POWER_OFF_LIMIT)?;
-        }
-        Ok(format!(
-            "the work OS shut itself down, then everything else ({ended})"
-        ))
+        self.laptop()?.wait_off(POWER_OFF_LIMIT)?;
+        self.laptop = None;
+        Ok("the work OS shut itself down, then the laptop switched itself off".to_owned())
     }
 
     fn supervisor_config(&self, folder: &Path, image: &GuestImage) -> Result<String, StepError> {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::mount::{MountFlags, mount_bind, mount_move};
-use sekisho_laptop::config::{LAPTOP_EXEC_PORT, SharedFolder};
+use sekisho_laptop::config::{AtBoot, LAPTOP_EXEC_PORT, SharedFolder};
 
 use crate::machine::{Beside, mount_at};
 use crate::services::{Services, command};
@@ -21,7 +21,11 @@ const MESSAGE_SIZE: u32 = 512_000;
 /// How long console ports may take to appear after their driver was loaded.
 const PORT_LIMIT: Duration = Duration::from_secs(20);
 
-pub(crate) fn run(modules_dir: &Path, beside: Beside) -> Result<(), Failure> {
+pub(crate) fn run(
+    modules_dir: &Path,
+    at_boot: Option<&AtBoot>,
+    beside: Beside,
+) -> Result<(), Failure> {
     let cmdline = fs::read_to_string("/proc/cmdline")?;
     build_root("/new")?;
     say("root is there");
@@ -40,6 +44,12 @@ pub(crate) fn run(modules_dir: &Path, beside: Beside) -> Result<(), Failure> {
     let mut services = Services::default();
     let serve = ["/proc/self/exe", "serve", &port.to_string_lossy()];
     services.start(serve.map(str::to_owned).to_vec())?;
+    if let Some(at_boot) = at_boot {
+        for port in &at_boot.ports {
+            ports::find(port, PORT_LIMIT)?;
+        }
+        services.start_work(at_boot)?;
+    }
     // Best effort and off the way: some programs look for the loopback address.
     let _ = command("ip")
         .args(["link", "set", "lo", "up"])

@@ -47,7 +47,10 @@ fn init() -> Result<(), Failure> {
     machine::load_modules(&config.modules)?;
     let beside = machine::load_modules_beside(config.modules_beside);
     match config.role {
-        Role::Laptop { modules_dir } => laptop::run(&modules_dir, beside),
+        Role::Laptop {
+            modules_dir,
+            at_boot,
+        } => laptop::run(&modules_dir, at_boot.as_ref(), beside),
         Role::Work => work::run(beside),
     }
 }

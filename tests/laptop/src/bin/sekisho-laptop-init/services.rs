@@ -1,12 +1,15 @@
 //! The programs that run as long as the machine does.
 
 use std::collections::HashMap;
-use std::process::Command;
+use std::fs::File;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions};
+
+use sekisho_laptop::config::AtBoot;
 
 use crate::{Failure, power, say};
 
@@ -36,6 +39,8 @@ const RESTART_PAUSE: Duration = Duration::from_millis(300);
 #[derive(Default)]
 pub(crate) struct Services {
     running: HashMap<Pid, Vec<String>>,
+    /// What the machine is for: its end is the machine's.
+    work: Option<Pid>,
     named: Arc<Mutex<HashMap<String, Pid>>>,
 }
 
@@ -71,6 +76,21 @@ impl Services {
         Ok(())
     }
 
+    /// Starts what the machine is for.
+    pub(crate) fn start_work(&mut self, work: &AtBoot) -> Result<(), Failure> {
+        let (program, arguments) = work.argv.split_first().ok_or("nothing to start at boot")?;
+        let log = File::create(&work.log)?;
+        let child = command(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("cannot start {program}: {error}"))?;
+        self.work = Some(Pid::from_child(&child));
+        Ok(())
+    }
+
     /// Whom signals can be sent through.
     pub(crate) fn signaller(&self) -> Signaller {
         Signaller(Arc::clone(&self.named))
@@ -84,6 +104,9 @@ impl Services {
                 thread::sleep(RESTART_PAUSE);
                 continue;
             };
+            if self.work == Some(pid) && !power::stopping() {
+                power::off(&format!("what was started at boot ended ({status:?})"));
+            }
             let Some(argv) = self.running.remove(&pid) else {
                 continue;
             };
