@@ -11,13 +11,17 @@
     reason = "this is part of tests, which fail by panicking"
 )]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use sekisho_lab::{
-    Cafe, Canary, Lab, NetLaptop, Options, Recordings, address as at,
+    Cafe, Canary, Lab, NetLaptop, Options, Process, Recordings, Setup, address as at,
     oracle::{Canaries, Verdict, count_canaries},
     programs,
 };
+use sekisho_skip::{skip, skip_unless};
 
 /// Two laptops with their worlds fill a machine of two cores; more would only wait for each other.
 static SEATS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
@@ -33,14 +37,16 @@ pub struct Scene {
 
 /// Says why a test cannot run here, if so.
 pub fn skipped() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: network namespaces need root");
+    if skip_unless(
+        rustix::process::geteuid().is_root(),
+        "network namespaces need root",
+    ) {
         return true;
     }
     if let Err(error) = programs() {
         // A machine that is asked to run these tests must not pass without them.
         assert!(std::env::var_os("CI").is_none(), "{error}");
-        eprintln!("skipped: {error}");
+        skip(error);
         return true;
     }
     false
@@ -80,6 +86,17 @@ impl Scene {
             canaries,
             _seat: seat,
         })
+    }
+
+    /// A laptop that is on, with its tunnel up and groupware's own page in the guest.
+    pub fn laptop(&self) -> NetLaptop<'_> {
+        let laptop = must(NetLaptop::start_up(&self.lab, &Setup::default()));
+        let page = must(laptop.page(Duration::from_secs(10)));
+        assert!(
+            page.contains(&self.lab.canary().hex()),
+            "another page: {page}"
+        );
+        laptop
     }
 
     /// A further canary that the oracle is to look for.
@@ -159,4 +176,46 @@ pub enum Expects {
     Closed,
     /// No frame at all was on any outside wire.
     Silent,
+}
+
+/// A download in the guest that has to live through what a test does.
+#[derive(Debug)]
+pub struct Download {
+    curl: Process,
+    bytes: u32,
+}
+
+impl Download {
+    /// Starts it: so many bytes of groupware's, at so many a second.
+    pub fn start(laptop: &NetLaptop<'_>, bytes: u32, rate: u32) -> Self {
+        let url = format!(
+            "http://{}/download?rate={rate}&canary={}",
+            at::GROUPWARE,
+            laptop.canary().hex()
+        );
+        let range = format!("0-{}", bytes - 1);
+        let command = [
+            "curl",
+            "-s",
+            "-m",
+            "60",
+            "-r",
+            &range,
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{size_download}\n",
+            &url,
+        ];
+        let curl = must(laptop.guest_spawn("download", &command));
+        Self { curl, bytes }
+    }
+
+    /// Waits for its end: it had every byte, over one connection.
+    pub fn lives_on(mut self) {
+        let ended = must(self.curl.wait(Duration::from_mins(1)));
+        let said = self.curl.lines();
+        assert!(ended.is_some_and(|status| status.success()), "{said:?}");
+        assert_eq!(said, [self.bytes.to_string()]);
+    }
 }

@@ -1,10 +1,10 @@
 //! T03 (`TunnelCrack` `LocalNet`, CVE-2023-36672): the LAN claims a prefix that covers LGWAN, or public
 //! servers, so that a client takes them for neighbours and talks to them past its tunnel.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
 use sekisho_attacks::{Expects, Scene, must};
-use sekisho_lab::{Cafe, NetLaptop, Setup};
+use sekisho_lab::Cafe;
 
 fn cafe(router: &str, pool: [&str; 2]) -> Cafe {
     let address = |text: &str| must(text.parse::<Ipv4Addr>());
@@ -32,12 +32,7 @@ fn t03_a_lan_that_covers_lgwan_gets_no_frame_for_it() {
             .ok(),
         );
     }
-    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
-    let page = must(laptop.page(Duration::from_secs(10)));
-    assert!(
-        page.contains(&scene.lab.canary().hex()),
-        "another page: {page}"
-    );
+    let laptop = scene.laptop();
     // The oracle knows one next hop, so ARP for 10.12.10.5 would be a leak as well.
     scene.holds(&laptop, Expects::Tunnelled);
 }
@@ -55,8 +50,7 @@ fn t03_a_lan_that_covers_public_servers_gets_no_frame_for_them() {
         ))
         .ok(),
     );
-    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
-    must(laptop.page(Duration::from_secs(10)));
+    let laptop = scene.laptop();
     let mark = laptop.events().mark();
     let refused = must(laptop.guest(&["curl", "-s", "-m", "2", "http://198.51.100.53/"]));
     assert!(!refused.success(), "{refused}");

@@ -8,7 +8,7 @@ use std::{
 
 use sekisho_attacks::{Expects, Scene, must};
 use sekisho_lab::{
-    NetLaptop, Setup, address as at,
+    address as at,
     oracle::count_frames,
     packet::{PacketSocket, arp_frame},
 };
@@ -16,8 +16,7 @@ use sekisho_lab::{
 #[test]
 fn t08_who_spoofs_the_next_hop_gets_ciphertext_and_the_tunnel_recovers() {
     let Some(scene) = Scene::cafe() else { return };
-    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
-    must(laptop.page(Duration::from_secs(10)));
+    let laptop = scene.laptop();
     let wire = must(PacketSocket::open(must(scene.lab.space("attacker")), "lan"));
     let attacker = wire.mac;
     let uplink = must(PacketSocket::open(&must(laptop.uplink_space()), at::ETH0)).mac;

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use sekisho_attacks::{Expects, Scene, must};
 use sekisho_lab::{
-    NetLaptop, Setup, address as at,
+    NetLaptop, address as at,
     packet::{PacketSocket, arp_frame},
 };
 
@@ -18,8 +18,7 @@ fn answer(frame: &[u8], address: Ipv4Addr) -> Option<()> {
 #[test]
 fn t09_inner_addresses_are_not_answered_on_the_wire() {
     let Some(scene) = Scene::cafe() else { return };
-    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
-    must(laptop.page(Duration::from_secs(10)));
+    let laptop = scene.laptop();
     let wire = must(PacketSocket::open(must(scene.lab.space("attacker")), "lan"));
     let uplink = must(PacketSocket::open(&must(laptop.uplink_space()), at::ETH0)).mac;
     // In the next hop's name too, which is the only one whom the laptop answers at all; to all and to

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sekisho_attacks::{Expects, Scene, must};
-use sekisho_lab::{NetLaptop, Part, Setup};
+use sekisho_lab::Part;
 
 /// A hundred of each.
 const KILLS: usize = 200;
@@ -14,11 +14,10 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 #[test]
 fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
     let Some(scene) = Scene::cafe() else { return };
-    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
-    must(laptop.page(Duration::from_secs(10)));
+    let laptop = scene.laptop();
     let canary = laptop.canary().hex();
     // A packet each 5 ms with the canary as its pattern, and streams both ways.
-    let _ping = must(laptop.guest_spawn(
+    let mut ping = must(laptop.guest_spawn(
         "ping",
         &[
             "ping",
@@ -36,7 +35,7 @@ fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
         "while :; do curl -s -m 2 -o /dev/null 'http://10.12.10.5/download?rate=2000000&canary={canary}'; \
          yes {canary} | head -c 300000 | curl -s -m 2 -o /dev/null -T - http://10.12.10.6/; done"
     );
-    let _streams = must(laptop.guest_spawn("streams", &["sh", "-c", &script]));
+    let mut streams = must(laptop.guest_spawn("streams", &["sh", "-c", &script]));
 
     let mut outages = Vec::new();
     for kill in 0..KILLS {
@@ -80,5 +79,9 @@ fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
         outages[KILLS - 1]
     );
     must(laptop.wait_page(BACK_WITHIN));
+    for traffic in [&mut ping, &mut streams] {
+        let ended = must(traffic.wait(Duration::ZERO));
+        assert!(ended.is_none(), "not all kills were under traffic");
+    }
     scene.holds(&laptop, Expects::Tunnelled);
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use sekisho_attacks::{Expects, Scene, must};
-use sekisho_lab::{Event, NetLaptop, Part, Setup, UP_LIMIT};
+use sekisho_attacks::{Download, Expects, Scene, must};
+use sekisho_lab::{Event, Part, UP_LIMIT};
 
 fn link(event: &Event, up: bool) -> bool {
     event.is("vmm", "link") && event.flag("up") == Some(up)
@@ -13,28 +13,8 @@ fn link(event: &Event, up: bool) -> bool {
 #[test]
 fn t29_the_guest_sees_a_link_event_and_nothing_else() {
     let Some(scene) = Scene::cafe() else { return };
-    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
-    must(laptop.page(Duration::from_secs(10)));
-    let url = format!(
-        "http://10.12.10.5/download?rate=400000&canary={}",
-        laptop.canary().hex()
-    );
-    let mut download = must(laptop.guest_spawn(
-        "download",
-        &[
-            "curl",
-            "-s",
-            "-m",
-            "60",
-            "-r",
-            "0-1999999",
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{size_download}\n",
-            &url,
-        ],
-    ));
+    let laptop = scene.laptop();
+    let download = Download::start(&laptop, 2_000_000, 400_000);
 
     // The gate: link down, link up, tunnel up; the guest's connection lives.
     let mark = laptop.events().mark();
@@ -42,13 +22,7 @@ fn t29_the_guest_sees_a_link_event_and_nothing_else() {
     must(laptop.wait_event(mark, "link down", UP_LIMIT, |event| link(event, false)));
     must(laptop.wait_event(mark, "link up", UP_LIMIT, |event| link(event, true)));
     must(laptop.wait_tunnel(mark, UP_LIMIT));
-    let ended = must(download.wait(Duration::from_mins(1)));
-    assert!(
-        ended.is_some_and(|status| status.success()),
-        "{:?}",
-        download.lines()
-    );
-    assert_eq!(download.lines(), ["2000000"]);
+    download.lives_on();
 
     // What joins the guest: its NIC is gone with it, so nothing is left to go round by. A fresh one
     // comes, and the guest boots on it.

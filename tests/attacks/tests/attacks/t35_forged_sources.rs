@@ -8,7 +8,7 @@ use std::{
 
 use sekisho_attacks::{Expects, Scene, must};
 use sekisho_lab::{
-    NetLaptop, Setup, address as at,
+    NetLaptop, address as at,
     oracle::{Canaries, count_canaries},
     packet::udp_frame,
 };
@@ -31,8 +31,7 @@ const FORGED: [[u8; 4]; 12] = [
 #[test]
 fn t35_forged_sources_are_dropped_at_the_guests_side() {
     let Some(scene) = Scene::cafe() else { return };
-    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
-    must(laptop.page(Duration::from_secs(10)));
+    let laptop = scene.laptop();
     let nic = must(laptop.guest_packets());
     let router = router_mac(&laptop);
     let time = SocketAddrV4::new(at::LGWAN_NTP, 123);
