@@ -15,7 +15,7 @@ use sekisho_control::{GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGa
 use super::{
     Endpoints,
     dhcp::Lease,
-    netlink::{Link, PortSet},
+    netlink::{AddressSet, Link, PortSet},
 };
 
 /// More network cards than this are no laptop's; the rest stays down.
@@ -70,8 +70,8 @@ pub(crate) enum Action {
     Allow(String, PortSet),
     /// Take the port out of a set of the packet filter.
     Forbid(String, PortSet),
-    /// End ARP with the next hop.
-    ForgetHop(String, Ipv4Addr),
+    /// Take an address of the port out of a set of the packet filter.
+    Forget(String, AddressSet, Ipv4Addr),
     /// Open a socket to a gateway and send this [`UplinkToGate::Path`] with it.
     OpenPath {
         /// Where the socket is bound to.
@@ -501,7 +501,12 @@ impl Port {
     /// Shuts the port in the packet filter and takes its address and routes.
     fn shut(&self, index: u32, lease: &Lease, actions: &mut Vec<Action>) {
         actions.extend(PortSet::ALL.map(|set| Action::Forbid(self.name.clone(), set)));
-        actions.push(Action::ForgetHop(self.name.clone(), lease.router));
+        for (set, address) in [
+            (AddressSet::NextHop, lease.router),
+            (AddressSet::Own, lease.address),
+        ] {
+            actions.push(Action::Forget(self.name.clone(), set, address));
+        }
         actions.push(Action::Flush(index));
     }
 

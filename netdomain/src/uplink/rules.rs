@@ -29,6 +29,7 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     let beacon = elements(endpoints.beacon.iter().map(|beacon| beacon.address));
 
     let mut text = String::from("flush ruleset\ntable inet sekisho {\n");
+    text.push_str(OWN);
     let doors = [
         Door {
             ports: "open",
@@ -49,8 +50,8 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
             elements: beacon,
         },
     ];
-    let mut inward = String::new();
-    let mut outward = String::new();
+    let mut inward = String::from("    iifname . ip daddr != @own drop\n");
+    let mut outward = String::from("    oifname . ip saddr != @own drop\n");
     for door in doors {
         door.write(&mut text, &mut inward, &mut outward);
     }
@@ -63,6 +64,12 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     text.push_str(ARP);
     text
 }
+
+/// The address of each port, which no other port speaks or answers for. The kernel itself would: it
+/// takes an address to be the host's and not the port's (RFC 1122, section 3.3.4.2), and what it
+/// sends without a socket, such as the reset of a connection that is gone, it routes by the
+/// destination alone.
+const OWN: &str = "  set own { type ifname . ipv4_addr; }\n";
 
 /// ARP only with the next hop of each port: nobody else on the wire learns that this laptop is
 /// there or what its other addresses are.
@@ -183,6 +190,7 @@ mod tests {
             "\
 flush ruleset
 table inet sekisho {
+  set own { type ifname . ipv4_addr; }
   set open { type ifname; }
   set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }
   set proven { type ifname; }
@@ -191,12 +199,14 @@ table inet sekisho {
   set beacon { type ipv4_addr . inet_service; elements = { 10.12.0.200 . 8443 } }
   chain input {
     type filter hook input priority filter; policy drop;
+    iifname . ip daddr != @own drop
     iifname @open ip saddr . udp sport @outside ct state established accept
     iifname @proven ip saddr . udp sport @lan ct state established accept
     iifname @premises ip saddr . tcp sport @beacon ct state established accept
   }
   chain output {
     type filter hook output priority filter; policy drop;
+    oifname . ip saddr != @own drop
     oifname @open ip daddr . udp dport @outside accept
     oifname @proven ip daddr . udp dport @lan accept
     oifname @premises ip daddr . tcp dport @beacon accept

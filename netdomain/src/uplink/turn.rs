@@ -25,7 +25,7 @@ use super::{
     Endpoints, NetlinkError, UplinkError,
     dhcp::{Client, Socket, Step},
     gate_ended,
-    netlink::{HostRoute, LinkEvent, LinkEvents, Routing, RuleWatch, Sets},
+    netlink::{AddressSet, HostRoute, LinkEvent, LinkEvents, Routing, RuleWatch, Sets},
     ports::{Action, Bound, Event, Ports},
     sockets::{open_beacon, open_path},
     supervisor,
@@ -373,7 +373,9 @@ impl Turn {
                     server = %lease.server,
                     "leased"
                 );
-                self.sets.add_next_hop(&port.name, lease.router)?;
+                let mut sets = |set, address| self.sets.add_address(set, &port.name, address);
+                sets(AddressSet::NextHop, lease.router)?;
+                sets(AddressSet::Own, lease.address)?;
                 or_gone(self.routing.add_address(port.index, lease.address))?;
                 let hosts = destinations
                     .into_iter()
@@ -393,7 +395,7 @@ impl Turn {
             Action::Flush(index) => self.routing.flush(index)?,
             Action::Allow(port, set) => self.sets.add(set, &port)?,
             Action::Forbid(port, set) => self.sets.remove(set, &port)?,
-            Action::ForgetHop(port, hop) => self.sets.remove_next_hop(&port, hop)?,
+            Action::Forget(port, set, address) => self.sets.remove_address(set, &port, address)?,
             Action::OpenPath { from, path } => self.open_path(&from.port, from.address, &path)?,
             Action::CutPath(id) => {
                 if let Some(socket) = self.paths.remove(&id) {

@@ -218,6 +218,29 @@ fn the_packet_filter_lets_nothing_else_out_or_in() {
     assert!(inward());
 }
 
+/// T22, seen on a wire: the office's cable is pulled, and the kernel sends the reset of a connection
+/// to the beacon over the cafe's. To the kernel an address is the host's, not the port's.
+#[test]
+fn t22_no_port_speaks_for_another() {
+    if cannot_run("t22_no_port_speaks_for_another") {
+        return;
+    }
+    let mut wire = Wire::new();
+    wire.serve_dhcp(RANGE, &[ROUTER]);
+    let (uplink, _gate, path) = leased(&wire);
+    let own = path.local_addr().unwrap().ip().to_string();
+    let gateway = wire.udp(GATEWAY);
+    let another = "10.12.100.116";
+    wire.ip_host(&format!("addr add {another}/32 dev lo"));
+
+    assert!(arrives(&wire, &own, &gateway));
+    assert!(!arrives(&wire, another, &gateway));
+
+    drop(uplink);
+    wire.nft_host(&["flush", "ruleset"]);
+    assert!(arrives(&wire, another, &gateway), "the check can fail");
+}
+
 /// T30: somebody with the power to do so flushes the rules. The uplink ends, and takes the links
 /// down; its next start loads them again.
 #[test]

@@ -6,7 +6,7 @@ mod sets;
 mod wire;
 
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
-pub(crate) use sets::{PortSet, RuleWatch, Sets};
+pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};
 
 use std::{os::fd::OwnedFd, time::Duration};
 

@@ -47,8 +47,30 @@ impl PortSet {
     }
 }
 
-/// Set of next hops in the ARP table: interface name and address.
-const NEXT_HOP: &str = "nexthop";
+/// Sets of a port with an address: interface name and address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AddressSet {
+    /// The address is the port's own: it is spoken there and nowhere else.
+    Own,
+    /// The address is the port's next hop: ARP is spoken with it and with nobody else.
+    NextHop,
+}
+
+impl AddressSet {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::NextHop => "nexthop",
+        }
+    }
+
+    const fn family(self) -> u8 {
+        match self {
+            Self::Own => FAMILY_INET,
+            Self::NextHop => FAMILY_ARP,
+        }
+    }
+}
 
 const FAMILY_INET: u8 = 1;
 const FAMILY_ARP: u8 = 3;
@@ -102,20 +124,28 @@ impl Sets {
             .map_err(failed(&format!("shut {port} in the packet filter")))
     }
 
-    /// Allows ARP between a port and its next hop.
-    pub(crate) fn add_next_hop(&mut self, port: &str, hop: Ipv4Addr) -> Result<(), NetlinkError> {
-        self.change(NEW_ELEMENT, FAMILY_ARP, NEXT_HOP, &hop_key(port, hop))
-            .map_err(failed(&format!("allow ARP with {hop} on {port}")))
+    /// Puts a port with an address into a set; it may be there already.
+    pub(crate) fn add_address(
+        &mut self,
+        set: AddressSet,
+        port: &str,
+        address: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        let key = address_key(port, address);
+        self.change(NEW_ELEMENT, set.family(), set.name(), &key)
+            .map_err(failed(&format!("allow {address} on {port}")))
     }
 
-    /// Ends ARP between a port and its next hop.
-    pub(crate) fn remove_next_hop(
+    /// Takes a port with an address out of a set; it may not be there.
+    pub(crate) fn remove_address(
         &mut self,
+        set: AddressSet,
         port: &str,
-        hop: Ipv4Addr,
+        address: Ipv4Addr,
     ) -> Result<(), NetlinkError> {
-        absent_is_fine(self.change(DELETE_ELEMENT, FAMILY_ARP, NEXT_HOP, &hop_key(port, hop)))
-            .map_err(failed(&format!("end ARP with {hop} on {port}")))
+        let key = address_key(port, address);
+        absent_is_fine(self.change(DELETE_ELEMENT, set.family(), set.name(), &key))
+            .map_err(failed(&format!("forbid {address} on {port}")))
     }
 
     fn change(&mut self, kind: u16, family: u8, set: &str, key: &[u8]) -> Result<(), Errno> {
@@ -205,10 +235,10 @@ fn padded(port: &str) -> [u8; NAME_SIZE] {
     name
 }
 
-fn hop_key(port: &str, hop: Ipv4Addr) -> [u8; NAME_SIZE + 4] {
+fn address_key(port: &str, address: Ipv4Addr) -> [u8; NAME_SIZE + 4] {
     let mut key = [0; NAME_SIZE + 4];
     key[..NAME_SIZE].copy_from_slice(&padded(port));
-    key[NAME_SIZE..].copy_from_slice(&hop.octets());
+    key[NAME_SIZE..].copy_from_slice(&address.octets());
     key
 }
 
