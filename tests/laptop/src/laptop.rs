@@ -308,9 +308,9 @@ impl Wiring {
         // `no_timer_check`: on a busy machine emulation delivers the timer too late for the check,
         // and the kernel panics.
         // `nohz=off highres=off`: the emulator's SVM sets and clears a bit of `interrupt_request`
-        // without the lock that others set bits of it under, so an interrupt of a processor that
+        // without the lock that devices set bits of it under, so an interrupt of a processor that
         // enters or leaves a guest can be lost. A processor that then sleeps without a periodic tick
-        // never wakes, and the other waits for it for ever; with one it wakes at the next tick.
+        // never wakes; with one it wakes at the next tick.
         let tick = if qemu::hardware_virtualisation() {
             ""
         } else {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::build;
 use crate::config::AtBoot;
+use crate::qemu;
 
 /// A folder of the build machine at the same path in the laptop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,9 @@ pub struct Share {
 pub struct Options {
     /// Memory in MiB.
     pub memory: u32,
-    /// Processors.
+    /// Processors. The emulator's SVM is not safe with several: it changes pending interrupts of a
+    /// processor that enters or leaves a guest without the lock that others take, and now and then
+    /// the work OS or the laptop ends by a triple fault. So there is one where it emulates.
     pub cpus: u8,
     /// The far ends of the cables of `eth0`, `eth1`: tap descriptors. A card without one exists
     /// and has no carrier.
@@ -56,7 +59,11 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             memory: 2048,
-            cpus: 2,
+            cpus: if qemu::hardware_virtualisation() {
+                2
+            } else {
+                1
+            },
             wires: Vec::new(),
             unplugged: Vec::new(),
             ports: Vec::new(),
