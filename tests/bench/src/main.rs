@@ -29,9 +29,9 @@ fn command() -> Command {
         .fold(Command::new("sekisho-bench"), Command::subcommand)
         .about("Measures Sekisho beside its peers, paired in the same run")
         .after_help(
-            "The exit status is 0 when everything could be measured, whether or not the bars hold.",
+            "Without a command all of them run. The exit status is 0 when everything could be \
+             measured, whether or not the bars hold.",
         )
-        .subcommand_required(true)
         .args([runs, json])
 }
 
@@ -46,9 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(matches: &ArgMatches) -> Result<(), BenchError> {
-    let Some((chosen, arguments)) = matches.subcommand() else {
-        return Ok(());
-    };
+    let (chosen, arguments) = matches.subcommand().unwrap_or(("all", matches));
     if chosen == "part" {
         return run_part(arguments);
     }
