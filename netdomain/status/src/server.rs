@@ -123,6 +123,12 @@ impl Server {
         u8::try_from(slot).ok().map(PeerId)
     }
 
+    /// One could not be taken up; that counts as well, so that the reason is not met with again
+    /// and again without a pause.
+    pub fn missed(&mut self, now: Duration) {
+        self.accepts.take(now);
+    }
+
     /// The connection is gone.
     pub fn close(&mut self, id: PeerId) {
         if let Some(slot) = self.peers.get_mut(usize::from(id.0)) {

@@ -116,7 +116,7 @@ pub fn asked(call: &Call, version: &str) -> Asked {
                     "vendor": "Sekisho",
                     "product": "Sekisho laptop",
                     "version": version,
-                    "url": "https://varlink.org",
+                    "url": "",
                     "interfaces": [SERVICE, INTERFACE],
                 }))),
                 "Diagnose" => Asked::Diagnosis,

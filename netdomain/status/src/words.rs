@@ -132,7 +132,7 @@ pub const fn found(found: GatewayFound, lang: Lang) -> &'static str {
         GatewayFound::Asked => lang.of("応答待ち", "asked"),
         GatewayFound::Silent => lang.of("応答なし", "no answer"),
         GatewayFound::Unreachable => lang.of("到達不能", "cannot be reached"),
-        GatewayFound::Unproven => lang.of("本人確認できず", "does not prove itself"),
+        GatewayFound::Unproven => lang.of("本物と確認できず", "does not prove itself"),
         GatewayFound::Answered => lang.of("応答あり", "answers"),
     }
 }

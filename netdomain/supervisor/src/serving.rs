@@ -130,10 +130,14 @@ impl Serving {
                 return;
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let Ok(socket) = accept_with(&self.listener, flags) else {
-                return;
+            let socket = match accept_with(&self.listener, flags) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN) => return,
+                // No descriptor is left, or no memory: the connection waits in the queue.
+                Err(_) => return self.server.missed(now),
             };
             let Ok(user) = socket_peercred(&socket).map(|peer| peer.uid.as_raw()) else {
+                self.server.missed(now);
                 continue;
             };
             // Too many: it sees the end of its connection.

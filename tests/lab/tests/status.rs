@@ -150,10 +150,23 @@ fn what_is_broken_is_named_and_what_is_whole_is_not() {
     // The cable, and whoever watches sees it go.
     let watch = must(laptop.sekisho_spawn("watch", &["status", "--watch", "--json"]));
     must(watch.wait_line("\"state\":\"tunnelled\"", Duration::from_secs(5)));
+    // In a terminal the picture is drawn over the last one, and begins at the top.
+    let line = format!(
+        "{} --socket {} status --watch --lang en",
+        must(programs()).join("sekisho").display(),
+        laptop.status_socket().display()
+    );
+    let live = must(lab.spawn("laptop", "live", &["script", "-qfec", &line, "/dev/null"]));
+    let top = "\u{1b}[H\u{1b}[Jsituation";
+    let first = must(live.wait_line(top, Duration::from_secs(5)));
+    assert!(first.contains("connected to the closed network"), "{first}");
     let mark = laptop.events().mark();
+    let drawn = live.mark();
     must(lab.unplug(at::ETH0));
     must(laptop.wait_closed(mark, Duration::from_secs(10)));
     must(watch.wait_line("\"state\":\"closed\"", Duration::from_secs(5)));
+    must(live.wait_line("not connected: there is no network", Duration::from_secs(5)));
+    assert!(live.mark() > drawn, "nothing is drawn anew");
     let checks = wait_cause(&laptop, Step::Carrier, Cause::NoCarrier);
     holds_before(&checks, Step::Carrier);
     let Situation::Closed { reason } = status(&laptop).situation.situation else {

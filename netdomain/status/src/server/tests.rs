@@ -150,4 +150,7 @@ fn connections_in_a_storm_wait() {
     assert_eq!(accepted, ACCEPTS.0);
     assert_eq!(desk.server.due(&desk.ledger, at(0)), Some(at(50)));
     assert!(desk.server.may_accept(at(50)));
+    // What could not even be taken up counts as well.
+    desk.server.missed(at(50));
+    assert!(!desk.server.may_accept(at(50)));
 }
