@@ -52,8 +52,31 @@ pub enum Command {
 pub enum Report {
     /// Everything is open and the sandbox is closed; the process now serves.
     Ready,
+    /// The policy that the gate is about to apply; it comes before the gate's [`Report::Ready`].
+    Policy {
+        /// Its name.
+        id: String,
+        /// Its number, which only grows.
+        version: u64,
+    },
     /// The gate's situation changed.
     Situation(SituationReport),
+    /// What the gate found at a gateway over one port; told when it changes.
+    Gateway {
+        /// The gateway's name in the policy.
+        gateway: String,
+        /// Interface that the question went out of.
+        port: String,
+        /// Which address of the gateway was asked.
+        side: Side,
+        /// What was found.
+        found: GatewayFound,
+    },
+    /// How far the work OS has come; told when it changes.
+    Work {
+        /// How far.
+        found: WorkFound,
+    },
     /// The gate refused something of the guest's; sampled, `count` since the last report.
     Refused(Refused),
     /// The link of the guest's NIC changed (VMM).
@@ -67,7 +90,8 @@ pub enum Report {
         port: String,
         /// What kind of uplink it is.
         kind: UplinkKind,
-        /// What happened, in a few plain words (`carrier`, `no-carrier`, `leased`, `lease-lost`).
+        /// What happened, in a few plain words (`carrier`, `no-carrier`, `leased`, `lease-lost`,
+        /// `router` when the router of the lease answers ARP, `router-silent` when it does not).
         event: String,
     },
     /// Something on the network was ignored on purpose (a DHCP route option, a spoofed answer).
@@ -109,6 +133,40 @@ pub enum SituationReport {
         /// Where the laptop has proven to be.
         place: Place,
     },
+}
+
+/// What was found at a gateway. In the order in which one says more than the other, the proof last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayFound {
+    /// A handshake was begun.
+    Asked,
+    /// Nothing came back, again and again.
+    Silent,
+    /// A host on the way, or at the address, says that nothing can be reached there. Anybody on the
+    /// way can say so; it is told, and nothing is decided by it.
+    Unreachable,
+    /// Something came from the gateway's address that does not prove to be the gateway, or does not
+    /// take this laptop for one of its own.
+    Unproven,
+    /// The handshake is complete.
+    Answered,
+}
+
+/// How far the work OS has come, as the gate sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkFound {
+    /// It uses its address.
+    Address,
+    /// A resolver of the closed network answered it.
+    NameAnswered,
+    /// No resolver of the closed network answered it.
+    NameSilent,
+    /// A server of the closed network answered it.
+    ServerAnswered,
+    /// The server that it asked did not answer.
+    ServerSilent,
 }
 
 /// A refusal, sampled.

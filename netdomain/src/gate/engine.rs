@@ -14,10 +14,11 @@ use sekisho_policy::{Admission, Policy, Verified};
 
 use super::GateError;
 use super::admit::{Gatekeeper, Refusal, Terms};
-use super::counters::Counters;
+use super::counters::{Counters, Sample};
 use super::device::DeviceFile;
 use super::edge::{Edge, Reply, Resolver};
 use super::expiry::Expiry;
+use super::findings::Findings;
 use super::guest::Guest;
 use super::path::{Inbox, Leave, Path};
 use super::plan::Plan;
@@ -43,6 +44,7 @@ pub struct Gate {
     pub(super) resolver: Resolver,
     pub(super) keeper: Gatekeeper,
     pub(super) counters: Counters,
+    pub(super) findings: Findings,
     pub(super) machine: Machine,
     pub(super) tunnels: Vec<WireGuard>,
     pub(super) stamp: StampFile,
@@ -140,6 +142,7 @@ impl Gate {
                 now,
             ),
             counters: Counters::new(plan.rules, now),
+            findings: Findings::default(),
             machine: Machine::new(plan.timings, random().into()),
             tunnels,
             stamp,
@@ -207,6 +210,7 @@ impl Gate {
                 let mut datagram = std::mem::take(&mut self.datagram);
                 if let Some(tunnel) = self.tunnel(gateway) {
                     tunnel.initiate(&mut datagram, now);
+                    self.findings.asked(path);
                     self.keep_stamp(gateway);
                     self.send_on(path, datagram.bytes());
                 }
@@ -231,15 +235,25 @@ impl Gate {
                 }
                 self.path.clear();
             }
-            Action::Close(path) => self.sockets.close(path),
-            Action::Drain(path) => self.sockets.drain(path, now),
+            Action::Close(path) => {
+                self.findings.forget(path);
+                self.sockets.close(path);
+            }
+            Action::Drain(path) => {
+                self.findings.forget(path);
+                self.sockets.drain(path, now);
+            }
             Action::Probe(port) => self.tell_uplink(&GateToUplink::ProbeBeacon { port }),
             Action::Premises(port, proven) => {
                 tracing::info!(%port, proven, "premises");
                 self.tell_uplink(&GateToUplink::Premises { port, proven });
             }
             Action::Report => {
-                self.path.change(Leave::of(&self.machine.situation()));
+                let situation = self.machine.situation();
+                self.path.change(Leave::of(&situation));
+                if situation.scope().is_none() {
+                    self.findings.closed();
+                }
                 self.untold = true;
             }
         }
@@ -252,8 +266,8 @@ impl Gate {
             return;
         };
         match super::path::send_datagram(socket.as_fd(), datagram) {
-            Ok(())
-            | Err(Errno::AGAIN | Errno::NOBUFS | Errno::CONNREFUSED | Errno::HOSTUNREACH) => {}
+            Ok(()) | Err(Errno::AGAIN | Errno::NOBUFS) => {}
+            Err(Errno::CONNREFUSED | Errno::HOSTUNREACH) => self.findings.unreachable(path),
             Err(error) => {
                 tracing::debug!(?path, %error, "cannot send");
                 self.events.push_back(Event::SendFailed(path));
@@ -295,20 +309,19 @@ impl Gate {
 
     /// Counts a refusal and reports a sample.
     pub(super) fn refused(&mut self, refusal: &Refusal, now: Moment) {
-        let Some(sample) = self.counters.refused(refusal, now) else {
-            return;
-        };
-        let rule = match sample.rule {
-            super::admit::Rule::Policy(id) => self.keeper.rules().name(id),
-            built_in => built_in.name().unwrap_or("unknown"),
-        };
-        let report = Report::Refused(sekisho_control::Refused {
-            rule: rule.to_owned(),
-            packet: sample.subject.to_string(),
-            count: sample.count,
-        });
-        // A full channel costs a sample, not a count.
-        let _ = self.control.send(&report, &[]);
+        if let Some(sample) = self.counters.refused(refusal, now)
+            && !tell_refusal(&self.control, &self.keeper, &sample)
+        {
+            // A full channel costs a sample, not a count.
+            self.counters.take_back(&sample);
+        }
+    }
+
+    /// Reports refusals that were counted and not told yet.
+    pub(super) fn tell_refusals(&mut self, now: Moment) {
+        let (control, keeper) = (&self.control, &self.keeper);
+        self.counters
+            .sweep(now, |sample| tell_refusal(control, keeper, &sample));
     }
 
     /// Sends the reply that the edge left.
@@ -318,6 +331,20 @@ impl Gate {
             self.reply.clear();
         }
     }
+}
+
+/// Whether the supervisor took it.
+fn tell_refusal(control: &Control, keeper: &Gatekeeper, sample: &Sample) -> bool {
+    let rule = match sample.rule {
+        super::admit::Rule::Policy(id) => keeper.rules().name(id),
+        built_in => built_in.name().unwrap_or("unknown"),
+    };
+    let report = Report::Refused(sekisho_control::Refused {
+        rule: rule.to_owned(),
+        packet: sample.subject.to_string(),
+        count: sample.count,
+    });
+    control.send(&report, &[]).is_ok()
 }
 
 /// Wall clock less time since boot: jumps when the wall clock does.

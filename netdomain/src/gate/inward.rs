@@ -7,7 +7,7 @@ use sekisho_control::PathId;
 
 use super::admit::Origin;
 use super::engine::Gate;
-use super::packet::{Offload, Packet};
+use super::packet::{Offload, Packet, Transport};
 use super::path::{Coalescer, Inbox};
 use super::situation::Event;
 use crate::moment::Moment;
@@ -35,10 +35,15 @@ impl Gate {
             let Some(socket) = self.sockets.reader(index, id) else {
                 break;
             };
-            // An error is an ICMP message about something sent earlier, which anybody can forge.
-            let Ok(1..) = inbox.receive(socket.as_fd()) else {
-                break;
-            };
+            match inbox.receive(socket.as_fd()) {
+                Ok(1..) => {}
+                Ok(0) => break,
+                // An ICMP message about something sent earlier, which anybody can forge.
+                Err(_) => {
+                    self.findings.unreachable(id);
+                    break;
+                }
+            }
             any = true;
             self.datagrams(id, index, &inbox, now);
             if self.guest.is_full() {
@@ -62,6 +67,7 @@ impl Gate {
     fn datagrams(&mut self, id: PathId, index: usize, inbox: &Inbox, now: Moment) {
         let signs = self.open_all(id, index, inbox, now);
         if signs.heard {
+            self.findings.heard(id);
             let handshake = signs.handshake;
             self.happen(
                 Event::Heard {
@@ -103,7 +109,10 @@ impl Gate {
                     signs.handshake |= proven;
                     let _ = super::path::send_datagram(socket.as_fd(), self.datagram.bytes());
                 }
-                Opened::Refused => tracing::trace!(?id, "a datagram that is not the gateway's"),
+                Opened::Refused => {
+                    tracing::trace!(?id, "a datagram that is not the gateway's");
+                    self.findings.unproven(id);
+                }
             }
         }
         signs
@@ -125,11 +134,17 @@ impl Gate {
                     .resolver
                     .answer(&packet, &ethernet, &mut self.reply, now)
             {
+                self.findings.name_answered();
                 self.send_reply();
                 continue;
             }
             match self.keeper.admit(packet, Origin::Tunnel, &situation, now) {
-                Ok(admitted) => coalescer.offer(&admitted, &mut self.guest),
+                Ok(admitted) => {
+                    if matches!(packet.transport(), Transport::Tcp { .. }) {
+                        self.findings.server_answered();
+                    }
+                    coalescer.offer(&admitted, &mut self.guest);
+                }
                 Err(refusal) => self.refused(&refusal, now),
             }
         }

@@ -245,8 +245,10 @@ impl Gate {
         }
     }
 
-    /// Tells the supervisor that everything is open and the sandbox closed.
+    /// Tells the supervisor what is applied, and that everything is open and the sandbox closed.
     pub fn ready(&self) -> Result<(), ChannelError> {
+        let (id, version) = self.plan.policy.clone();
+        self.control.send(&Report::Policy { id, version }, &[])?;
         self.control.send(&Report::Ready, &[])
     }
 }

@@ -6,6 +6,7 @@ pub mod device;
 pub mod edge;
 mod engine;
 mod expiry;
+mod findings;
 #[cfg(test)]
 mod fixture;
 mod guest;

@@ -8,7 +8,7 @@ use sekisho_framelink::Frame;
 use super::admit::{Admitted, Origin, Refusal, Rule, Subject};
 use super::edge::{Asked, Taken};
 use super::engine::Gate;
-use super::packet::{Offload, Packet};
+use super::packet::{Offload, Packet, Transport};
 use super::path::Flushed;
 use super::situation::{Event, Situation};
 use crate::moment::Moment;
@@ -76,8 +76,14 @@ impl Gate {
 
     fn transit(&mut self, packet: Packet<'_>, now: Moment) {
         let situation = self.machine.situation();
+        self.findings.address();
         match self.keeper.admit(packet, Origin::Guest, &situation, now) {
-            Ok(admitted) => self.send(&admitted, situation, now),
+            Ok(admitted) => {
+                if matches!(packet.transport(), Transport::Tcp { flags, .. } if flags.syn) {
+                    self.findings.asks_server(now);
+                }
+                self.send(&admitted, situation, now);
+            }
             Err(refusal) => {
                 // While closed the guest is left to try again, as on a wire without a plug; what
                 // policy forbids it is told at once.
@@ -104,6 +110,7 @@ impl Gate {
     }
 
     fn question(&mut self, packet: &Packet<'_>, now: Moment) {
+        self.findings.address();
         let ethernet = self.edge.ethernet();
         let refusal = |rule| Refusal {
             rule,
@@ -119,7 +126,10 @@ impl Gate {
                         .keeper
                         .admit(question, Origin::Resolver, &situation, now)
                     {
-                        Ok(admitted) => self.send(&admitted, situation, now),
+                        Ok(admitted) => {
+                            self.findings.asks_name(now);
+                            self.send(&admitted, situation, now);
+                        }
                         Err(refused) => self.refused(&refused, now),
                     }
                 }

@@ -38,6 +38,8 @@ pub struct BeaconPlan {
 /// The plan.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// Name and number of the policy.
+    pub policy: (String, u64),
     /// Gateways in the order of policy; a [`GatewayId`] is a place in here.
     pub gateways: Vec<GatewayPlan>,
     /// The beacon, if there is one.
@@ -60,6 +62,7 @@ impl Plan {
     pub fn new(policy: &Verified<Policy>) -> Self {
         let gateways = policy.vpn.gateway.iter().take(MAX_GATEWAYS);
         Self {
+            policy: (policy.policy.id.clone(), policy.policy.version),
             gateways: gateways
                 .map(|gateway| GatewayPlan {
                     name: gateway.name.clone(),

@@ -149,6 +149,8 @@ impl Gate {
             self.read_guest(now);
         }
         self.tell_situation();
+        self.tell_findings(now);
+        self.tell_refusals(now);
         Ok(())
     }
 

@@ -15,6 +15,7 @@
 //! | `setup`, `rules` | namespace, sysctls, packet filter: before any link is up |
 //! | `ports` | the pure machine of carriers, leases, paths and proofs |
 //! | `dhcp` | the DHCP client of one port |
+//! | `routers` | whether the routers answer ARP: told, not used |
 //! | `netlink`, `sockets` | the kernel's tables, and the sockets for the gate |
 //! | `turn` | the loop that joins them |
 
@@ -22,6 +23,7 @@ mod dhcp;
 mod endpoints;
 mod netlink;
 mod ports;
+mod routers;
 mod rules;
 mod setup;
 mod sockets;

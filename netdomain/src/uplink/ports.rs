@@ -221,6 +221,12 @@ impl Ports {
             .collect()
     }
 
+    /// Name and kind of a port.
+    pub(crate) fn port(&self, index: u32) -> Option<(&str, UplinkKind)> {
+        let port = self.by_index.get(&index)?;
+        Some((&port.name, port.kind))
+    }
+
     /// Interface indices of all ports.
     pub(crate) fn indices(&self) -> Vec<u32> {
         self.by_index.keys().copied().collect()

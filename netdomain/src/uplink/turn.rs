@@ -25,8 +25,11 @@ use super::{
     Endpoints, NetlinkError, UplinkError,
     dhcp::{Client, Socket, Step},
     gate_ended,
-    netlink::{AddressSet, HostRoute, LinkEvent, LinkEvents, Routing, RuleWatch, Sets},
+    netlink::{
+        AddressSet, HostRoute, LinkEvent, LinkEvents, NeighbourWatch, Routing, RuleWatch, Sets,
+    },
     ports::{Action, Bound, Event, Ports},
+    routers::Routers,
     sockets::{open_beacon, open_path},
     supervisor,
 };
@@ -46,6 +49,7 @@ const GATE: u64 = 1;
 const LINKS: u64 = 2;
 const SIGNAL: u64 = 3;
 const RULES: u64 = 4;
+const NEIGHBOURS: u64 = 5;
 /// From here on: the DHCP socket of the port with index `token - DHCP`.
 const DHCP: u64 = 16;
 
@@ -60,6 +64,8 @@ pub(super) struct Turn {
     sets: Sets,
     links: LinkEvents,
     rules: RuleWatch,
+    neighbours: NeighbourWatch,
+    routers: Routers,
     terminate: UnixStream,
     clients: BTreeMap<u32, (Client, Socket)>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well.
@@ -122,6 +128,8 @@ impl Turn {
             sets: Sets::open()?,
             links,
             rules: RuleWatch::open()?,
+            neighbours: NeighbourWatch::open()?,
+            routers: Routers::default(),
             terminate,
             clients: BTreeMap::new(),
             paths: BTreeMap::new(),
@@ -135,6 +143,7 @@ impl Turn {
         turn.watch(&turn.links, LINKS)?;
         turn.watch(&turn.terminate, SIGNAL)?;
         turn.watch(&turn.rules, RULES)?;
+        turn.watch(&turn.neighbours, NEIGHBOURS)?;
         Ok(turn)
     }
 
@@ -194,6 +203,7 @@ impl Turn {
                     SIGNAL => self.ending = true,
                     RULES if self.rules.changed() => return Err(UplinkError::RulesChanged),
                     RULES | LINKS => {}
+                    NEIGHBOURS => self.on_neighbours()?,
                     token => {
                         let index = u32::try_from(token.saturating_sub(DHCP)).unwrap_or(0);
                         self.on_frames(index)?;
@@ -245,6 +255,20 @@ impl Turn {
         links
             .into_iter()
             .try_for_each(|link| self.feed(Event::Link(link)))
+    }
+
+    /// News of one datagram a turn: whether a router answers is told to people, who have time.
+    fn on_neighbours(&mut self) -> Result<(), UplinkError> {
+        for neighbour in self.neighbours.read() {
+            let Some(event) = self.routers.on(&neighbour) else {
+                continue;
+            };
+            if let Some((port, kind)) = self.ports.port(neighbour.index) {
+                let (port, event) = (port.to_owned(), event.to_owned());
+                self.report(&Report::Uplink { port, kind, event })?;
+            }
+        }
+        Ok(())
     }
 
     fn on_control(&mut self) -> Result<(), UplinkError> {
@@ -376,6 +400,7 @@ impl Turn {
                 let mut sets = |set, address| self.sets.add_address(set, &port.name, address);
                 sets(AddressSet::NextHop, lease.router)?;
                 sets(AddressSet::Own, lease.address)?;
+                self.routers.leased(port.index, lease.router);
                 or_gone(self.routing.add_address(port.index, lease.address))?;
                 let hosts = destinations
                     .into_iter()
@@ -392,7 +417,10 @@ impl Turn {
                     }))?;
                 }
             }
-            Action::Flush(index) => self.routing.flush(index)?,
+            Action::Flush(index) => {
+                self.routers.forget(index);
+                self.routing.flush(index)?;
+            }
             Action::Allow(port, set) => self.sets.add(set, &port)?,
             Action::Forbid(port, set) => self.sets.remove(set, &port)?,
             Action::Forget(port, set, address) => self.sets.remove_address(set, &port, address)?,

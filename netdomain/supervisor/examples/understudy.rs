@@ -1,9 +1,11 @@
 //! Stands in for a process of the laptop in the supervisor's tests: takes the same descriptors, says
 //! over each socket who it is, and reports who is at the other end.
 //!
-//! `SIGUSR1` makes it report the shutdown of the work OS and end.
+//! `SIGUSR1` makes it report the shutdown of the work OS and end, `SIGUSR2` a way out: the first time
+//! outside the office, the second time in it.
 
 use std::{
+    io::Read as _,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -15,7 +17,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     net::{RecvFlags, SendFlags, recv, send},
 };
-use sekisho_control::{Channel, Command, Report, inherited};
+use sekisho_control::{Channel, Command, Place, Report, Side, SituationReport, inherited};
 
 type Control = Channel<Report, Command>;
 
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         ("link", "--link"),
         ("uplink", "--uplink"),
         ("gate", "--gate"),
+        ("guest", "--guest"),
+        ("guest", "--port"),
     ] {
         if let Some(socket) = option(option_name) {
             greet(&socket);
@@ -50,10 +54,13 @@ fn main() -> ExitCode {
     let control = Control::from_fd(control).expect("a channel");
     let (signals, end) = UnixStream::pair().expect("a pipe");
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR1, end).expect("a handler");
+    let (mut moves, end) = UnixStream::pair().expect("a pipe");
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR2, end).expect("a handler");
+    let mut places = [Place::Remote, Place::Office].into_iter();
     report(&control, &Report::Ready);
 
     loop {
-        let mut waiting = vec![control.as_fd(), signals.as_fd()];
+        let mut waiting = vec![control.as_fd(), signals.as_fd(), moves.as_fd()];
         waiting.extend(sockets.iter().map(|(_, socket)| socket.as_fd()));
         let ready = wait(&waiting);
         if ready[1] {
@@ -61,7 +68,13 @@ fn main() -> ExitCode {
             report(&control, &Report::WorkEnded { cause });
             return ExitCode::SUCCESS;
         }
-        let mut position = 2;
+        if ready[2] {
+            let _ = moves.read(&mut [0]);
+            if let Some(place) = places.next() {
+                report(&control, &Report::Situation(tunnelled(place)));
+            }
+        }
+        let mut position = 3;
         sockets.retain(|(name, socket)| {
             let readable = ready[position];
             position += 1;
@@ -87,9 +100,22 @@ fn main() -> ExitCode {
                     sockets.retain(|(known, _)| *known != name);
                     sockets.push((name, socket));
                 }
+                Command::Notice { en, .. } => {
+                    let what = format!("notice: {en}");
+                    report(&control, &Report::Ignored { what });
+                }
                 _ => {}
             }
         }
+    }
+}
+
+fn tunnelled(place: Place) -> SituationReport {
+    SituationReport::Tunnelled {
+        gateway: "honcho-1".to_owned(),
+        port: "card0".to_owned(),
+        side: Side::Outside,
+        place,
     }
 }
 

@@ -10,6 +10,10 @@
 //! ports = ["eth0", "eth1"]            # moved into the uplink's own namespace
 //! power_button = "auto"
 //!
+//! [status]                            # without it: nobody is told
+//! socket = "/run/sekisho/laptop"
+//! group = 1000                        # whose members may ask; only root without it
+//!
 //! [users]
 //! gate = 64017
 //! uplink = 64018
@@ -61,6 +65,23 @@ pub struct Config {
     /// Times of restarts.
     #[serde(default)]
     pub restart: Restart,
+    /// Where `sekisho status` asks.
+    pub status: Option<StatusSocket>,
+}
+
+/// `[status]`: who may be told how the laptop does. Nothing but that can be done there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusSocket {
+    /// The socket; one that is there already is replaced.
+    #[serde(default = "usual_socket")]
+    pub socket: PathBuf,
+    /// The group whose members may ask.
+    pub group: Option<u32>,
+}
+
+fn usual_socket() -> PathBuf {
+    PathBuf::from(sekisho_status::SOCKET)
 }
 
 /// `power_button`.
@@ -213,6 +234,9 @@ impl Config {
             &mut config.state,
         ] {
             *file = folder.join(&*file);
+        }
+        if let Some(status) = &mut config.status {
+            status.socket = folder.join(&status.socket);
         }
         Ok(config)
     }

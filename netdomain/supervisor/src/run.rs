@@ -21,16 +21,21 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use sekisho_control::{Channel, Command, Report, pair};
+use sekisho_status::Ledger;
 
 use crate::{
     child::{Handed, Running},
     config::{CONTROL, Config, ConfigError, GUEST, LINK, NETNS, PATH, PowerButton, Recipe},
     events::{Events, Own},
     netns,
+    notices::Notices,
     plan::{Action, Death, End, Event, Plan, Role, Wire},
     power,
+    serving::Serving,
 };
 
+/// What `sekisho status` calls the product's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How often a network card that is not there yet is looked for.
 const LOOK_FOR_PORTS: Duration = Duration::from_millis(250);
 /// Reports taken from one process in one turn; a flood of one must not hide the end of another.
@@ -66,6 +71,7 @@ enum Source {
     Button(u32),
     Ended(Role),
     Report(Role),
+    Status,
 }
 
 impl Source {
@@ -75,6 +81,7 @@ impl Source {
             Self::Button(number) => (1, number),
             Self::Ended(role) => (2, role as u32),
             Self::Report(role) => (3, role as u32),
+            Self::Status => (4, 0),
         };
         epoll::EventData::new_u64((kind << 32) | u64::from(who))
     }
@@ -91,6 +98,7 @@ impl Source {
             1 => Some(Self::Button(who)),
             2 => role().map(Self::Ended),
             3 => role().map(Self::Report),
+            4 => Some(Self::Status),
             _ => None,
         }
     }
@@ -107,6 +115,9 @@ struct Supervisor {
     recipes: BTreeMap<Role, Recipe>,
     plan: Plan,
     events: Events,
+    ledger: Ledger,
+    notices: Notices,
+    serving: Option<Serving>,
     epoll: OwnedFd,
     signals: UnixStream,
     buttons: Vec<File>,
@@ -158,6 +169,9 @@ pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> 
         recipes: recipes.into_iter().map(|r| (r.role, r)).collect(),
         plan: Plan::new(&roles, config.pace()),
         events: Events::new(events),
+        ledger: Ledger::new(VERSION, now()),
+        notices: Notices::new(),
+        serving: serving(config),
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("open epoll"))?,
         signals,
         buttons: match config.power_button {
@@ -175,9 +189,23 @@ pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> 
     supervisor.run()
 }
 
+/// The laptop works without being asked about: a status socket that cannot be is left out.
+fn serving(config: &Config) -> Option<Serving> {
+    let status = config.status.as_ref()?;
+    Serving::open(status, VERSION, now())
+        .inspect_err(|error| {
+            let socket = status.socket.display();
+            tracing::warn!(%socket, %error, "nobody can ask for the status");
+        })
+        .ok()
+}
+
 impl Supervisor {
     fn run(&mut self) -> Result<(), SuperviseError> {
         self.watch(&self.signals, Source::Signal)?;
+        if let Some(serving) = &self.serving {
+            self.watch(serving, Source::Status)?;
+        }
         for (number, button) in (0..).zip(&self.buttons) {
             self.watch(button, Source::Button(number))?;
         }
@@ -197,6 +225,7 @@ impl Supervisor {
             }
             self.move_ports();
             self.feed(Event::Time)?;
+            self.tell_people();
         }
         self.events.own(now(), &Own::Ended);
         Ok(())
@@ -208,7 +237,16 @@ impl Supervisor {
     }
 
     fn wait(&self) -> Option<Timespec> {
-        let mut wait = self.plan.due().map(|due| due.saturating_sub(now()));
+        let now = now();
+        let (situation, since) = self.ledger.situation();
+        let serving = self.serving.as_ref();
+        let due = [
+            self.plan.due(),
+            self.notices.due(situation, since),
+            serving.and_then(|serving| serving.due(&self.ledger, now)),
+        ];
+        let due = due.into_iter().flatten().min();
+        let mut wait = due.map(|due| due.saturating_sub(now));
         if self.may_move && !self.ports.is_empty() {
             wait = Some(wait.map_or(LOOK_FOR_PORTS, |wait| wait.min(LOOK_FOR_PORTS)));
         }
@@ -230,6 +268,19 @@ impl Supervisor {
             Source::Button(number) => self.on_button(number),
             Source::Report(role) => self.on_reports(role),
             Source::Ended(role) => self.on_end(role),
+            // It has its turn after everything that matters.
+            Source::Status => Ok(()),
+        }
+    }
+
+    /// Tells the person in the work OS what is worth telling, and whoever asks what is known.
+    fn tell_people(&mut self) {
+        let (situation, since) = self.ledger.situation();
+        if let Some(notice) = self.notices.on(situation, since, now()) {
+            self.tell(Role::Guest, &notice, None);
+        }
+        if let Some(serving) = &mut self.serving {
+            serving.turn(&self.ledger, now());
         }
     }
 
@@ -273,6 +324,7 @@ impl Supervisor {
                 }
             };
             self.events.reported(now(), role.name(), &report);
+            self.ledger.reported(role.name(), &report, now());
             match report {
                 Report::Ready => self.feed(Event::Ready(role))?,
                 Report::WorkEnded { cause } if role == Role::Work => match cause.as_str() {
@@ -301,6 +353,7 @@ impl Supervisor {
         self.members.remove(&role);
         let process = role.name();
         let status_text = status.to_string();
+        self.ledger.ended(process, &status_text, now());
         self.events.own(
             now(),
             &Own::Died {
@@ -419,11 +472,14 @@ impl Supervisor {
                     self.watch(control, Source::Report(role))?;
                 }
                 self.members.insert(role, Member { running, control });
+                self.ledger.started(process, now());
                 self.events.own(now(), &Own::Started { process, pid });
                 Ok(None)
             }
             Err(error) => {
                 let why = format!("{}: {error}", recipe.words[0]);
+                self.ledger.started(process, now());
+                self.ledger.ended(process, &why, now());
                 self.events.own(now(), &Own::NotStarted { process, why });
                 Ok(Some(Event::Died(role, Death::Crash)))
             }
@@ -438,9 +494,11 @@ impl Supervisor {
         }
         let namespace = &self.namespace;
         let events = &mut self.events;
+        let ledger = &mut self.ledger;
         self.ports
             .retain(|port| match netns::move_port(port, namespace) {
                 Ok(()) => {
+                    ledger.moved(port, now());
                     events.own(now(), &Own::Moved { port: port.clone() });
                     false
                 }

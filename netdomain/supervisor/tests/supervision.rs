@@ -3,8 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader},
-    os::unix::fs::symlink,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -68,13 +68,15 @@ impl Stage {
             stage.namespace
         )));
         let programs = stage.folder.path();
-        symlink(understudy(), programs.join("sekisho-netdomain")).unwrap();
+        for program in ["sekisho-netdomain", "sekisho-guest-host"] {
+            symlink(understudy(), programs.join(program)).unwrap();
+        }
         std::fs::write(
             programs.join("supervisor.toml"),
             format!(
                 "programs = '.'\npolicy = 'p'\nsignature = 's'\ntrust = 't'\ndevice = 'd'\n\
                  state = 'state'\nports = ['card0']\n[work]\ncommand = ['{}', {work}]\n\
-                 [restart]\nhealthy_after_ms = 0\n",
+                 [restart]\nhealthy_after_ms = 0\n[status]\nsocket = 'laptop'\n",
                 understudy().display()
             ),
         )
@@ -146,6 +148,13 @@ impl Stage {
 
     fn kill(&self, process: &str, signal: Signal) {
         kill_process(self.pid(process), signal).unwrap();
+    }
+
+    /// Somebody who asks for the status.
+    fn client(&self) -> UnixStream {
+        let socket = UnixStream::connect(self.folder.path().join("laptop")).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket
     }
 
     fn ended(&mut self) -> std::process::ExitStatus {
@@ -295,4 +304,119 @@ fn work_without_a_channel_is_started_anew() {
     });
     assert!(gate["at_ms"].as_u64() <= work["at_ms"].as_u64());
     stage.until_joined(&[("gate", "link", "vmm")]);
+}
+
+/// The next message on a status connection.
+fn message(client: &UnixStream) -> Value {
+    // Not a byte of the one after it.
+    let bytes = client.bytes().map_while(Result::ok);
+    let text: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// Clients that flood, stall and talk nonsense hold up nothing: what is killed meanwhile is back as
+/// soon as without them, and whoever asks in earnest is answered with that.
+#[test]
+fn the_status_is_told_and_supervision_goes_on_whoever_asks() {
+    if cannot_run() {
+        return;
+    }
+    let mut stage = Stage::new("ask", WORK).start();
+    stage.until_joined(&ALL_JOINED);
+    // All that one user may have, and a storm of those that are turned away.
+    let bad: Vec<UnixStream> = (0..3).map(|_| stage.client()).collect();
+    let path = stage.folder.path().join("laptop");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let storm = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let call = b"{\"method\":\"jp.sekisho.Laptop.GetStatus\",\"more\":true}\0";
+            for client in &bad {
+                client.set_nonblocking(true).unwrap();
+            }
+            let mut turned_away = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for mut client in &bad {
+                    let _ = client.write(call);
+                }
+                if let Ok(mut client) = UnixStream::connect(&path) {
+                    let _ = client.write(b"GET / HTTP/1.1\r\n\r\n\0");
+                    turned_away += 1;
+                }
+            }
+            turned_away
+        }
+    });
+    for victim in ["gate", "uplink", "gate"] {
+        let killed = Instant::now();
+        stage.kill(victim, Signal::KILL);
+        stage.until("the victim is started again", |_, event| {
+            event["report"] == "started" && event["process"] == victim
+        });
+        assert!(
+            killed.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            killed.elapsed()
+        );
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(storm.join().unwrap() > 0);
+    // What is left of the storm in the kernel's queue goes first.
+    let deadline = Instant::now() + SOON;
+    let status = loop {
+        assert!(Instant::now() < deadline, "nobody answers");
+        let mut client = stage.client();
+        let call = b"{\"method\":\"jp.sekisho.Laptop.GetStatus\"}\0";
+        let mut text = Vec::new();
+        if client.write_all(call).is_ok()
+            && BufReader::new(&client).read_until(0, &mut text).is_ok()
+            && text.pop() == Some(0)
+        {
+            break serde_json::from_slice::<Value>(&text).unwrap();
+        }
+    };
+    let processes = status["parameters"]["status"]["processes"]
+        .as_array()
+        .unwrap();
+    let restarts = |name: &str| {
+        let process = processes.iter().find(|process| process["name"] == name);
+        process.unwrap()["restarts"].as_u64()
+    };
+    assert_eq!(restarts("gate"), Some(2));
+    assert_eq!(restarts("uplink"), Some(1));
+    assert_eq!(restarts("vmm"), Some(0));
+}
+
+/// Whoever watches sees the situation change, and the person in the work OS is told of the office.
+#[test]
+fn a_change_that_lasts_is_told_to_the_person() {
+    if cannot_run() {
+        return;
+    }
+    let work = format!("{WORK}, '--guest', '{{guest}}'");
+    let mut stage = Stage::new("tell", &work).start();
+    stage.until_joined(&[("gate", "uplink", "uplink"), ("guest", "guest", "vmm")]);
+    let mut client = stage.client();
+    client
+        .write_all(b"{\"method\":\"jp.sekisho.Laptop.GetStatus\",\"more\":true}\0")
+        .unwrap();
+    let situation = |message: &Value| message["parameters"]["status"]["situation"].clone();
+    assert_eq!(situation(&message(&client))["state"], "unknown");
+    for place in ["remote", "onprem"] {
+        stage.kill("gate", Signal::USR2);
+        let deadline = Instant::now() + SOON;
+        while situation(&message(&client))["place"] != place {
+            assert!(Instant::now() < deadline, "{place} is not told");
+        }
+    }
+    let told = stage.until("the person is told", |_, event| {
+        event["from"] == "guest"
+            && event["what"]
+                .as_str()
+                .is_some_and(|what| what.starts_with("notice"))
+    });
+    assert!(
+        told["what"].as_str().unwrap().contains("In the office"),
+        "{told}"
+    );
 }

@@ -19,6 +19,7 @@ mod targets;
 
 pub use sekisho_guest_tools::fuzz::channel as guest_channel;
 pub use sekisho_netdomain::fuzzing::{beacon_answer, dhcp_reply};
+pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
     control::control,
@@ -87,6 +88,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "registers",
         run: registers,
+    },
+    Target {
+        name: "status_socket",
+        run: status_socket,
     },
     Target {
         name: "virtqueue",

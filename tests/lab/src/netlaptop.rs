@@ -209,6 +209,33 @@ impl<'l> NetLaptop<'l> {
         Ok(())
     }
 
+    /// The supervisor's status socket.
+    pub fn status_socket(&self) -> PathBuf {
+        self.dir.join("status")
+    }
+
+    /// Runs `sekisho` with these arguments on the laptop.
+    pub fn sekisho(&self, arguments: &[&str]) -> Result<Output, LabError> {
+        self.lab
+            .run_command(self.sekisho_command(arguments)?, Duration::from_secs(30))
+    }
+
+    /// Starts `sekisho` with these arguments on the laptop; its output goes to `logs/NAME.log`.
+    pub fn sekisho_spawn(&self, name: &str, arguments: &[&str]) -> Result<Process, LabError> {
+        self.lab
+            .spawn_command(name, self.sekisho_command(arguments)?)
+    }
+
+    fn sekisho_command(&self, arguments: &[&str]) -> Result<std::process::Command, LabError> {
+        let program = programs()?.join("sekisho");
+        let mut command = self.lab.space("laptop")?.command(program);
+        command
+            .arg("--socket")
+            .arg(self.status_socket())
+            .args(arguments);
+        Ok(command)
+    }
+
     /// Runs a command as the guest to its end.
     pub fn guest(&self, command: &[&str]) -> Result<Output, LabError> {
         self.guest_for(command, Duration::from_secs(30))
@@ -386,7 +413,8 @@ fn supervisor_config(programs: &Path, guest: &Netns) -> String {
          command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
          '--link', '{{link}}', '--control', '{{control}}']\n\n\
          # Tests kill in quick succession what a laptop loses once in years.\n\
-         [restart]\nhealthy_after_ms = 1\n",
+         [restart]\nhealthy_after_ms = 1\n\n\
+         [status]\nsocket = 'status'\n",
         at::ETH0,
         at::ETH1
     )

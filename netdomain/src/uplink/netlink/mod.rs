@@ -1,10 +1,12 @@
 //! The kernel's tables, over netlink: links, addresses and routes, and the sets of the packet
-//! filter. Blocking requests with acknowledgement, and one socket of link events for epoll.
+//! filter. Blocking requests with acknowledgement, and sockets of events for epoll.
 
+mod neighbour;
 mod route;
 mod sets;
 mod wire;
 
+pub(crate) use neighbour::{Neighbour, NeighbourWatch};
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};
 

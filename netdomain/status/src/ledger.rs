@@ -1,0 +1,407 @@
+//! Keeps what the processes reported, bounded whatever they say.
+
+use std::time::Duration;
+
+use sekisho_control::{
+    GatewayFound, Refused, Report, Side, SituationReport, UplinkKind, WorkFound,
+};
+
+use crate::{
+    status::{
+        Agent, Answers, Gateway, Ignored, Policy, Process, ProcessState, Refusal, Situation,
+        Standing, Status, Uplink, UplinkState, Work,
+    },
+    text::clean,
+};
+
+/// Network cards: the uplink uses no more.
+const MAX_UPLINKS: usize = 16;
+/// Gateways times sides times cards, as many as a gate has paths for.
+const MAX_GATEWAYS: usize = 16;
+/// Rules with refusals. A person reads the first few; the count of the rest is kept.
+const MAX_RULES: usize = 32;
+/// The supervisor starts four.
+const MAX_PROCESSES: usize = 8;
+
+#[derive(Debug)]
+struct UplinkRow {
+    port: String,
+    kind: Option<UplinkKind>,
+    state: UplinkState,
+    since: Duration,
+}
+
+#[derive(Debug)]
+struct GatewayRow {
+    gateway: String,
+    port: String,
+    side: Side,
+    found: GatewayFound,
+    since: Duration,
+}
+
+#[derive(Debug)]
+struct RefusalRow {
+    rule: String,
+    count: u64,
+    last: String,
+    at: Duration,
+}
+
+#[derive(Debug)]
+struct ProcessRow {
+    name: &'static str,
+    state: ProcessState,
+    since: Duration,
+    restarts: u64,
+    last_end: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct WorkRow {
+    link: Option<bool>,
+    address: bool,
+    names: Answers,
+    servers: Answers,
+    agent: Option<(bool, Duration)>,
+}
+
+/// What is known of the laptop. Times are of any clock that never goes back.
+#[derive(Debug)]
+pub struct Ledger {
+    product: &'static str,
+    policy: Option<Policy>,
+    situation: Situation,
+    since: Duration,
+    uplinks: Vec<UplinkRow>,
+    gateways: Vec<GatewayRow>,
+    work: WorkRow,
+    refusals: Vec<RefusalRow>,
+    refused_by_others: u64,
+    ignored: Ignored,
+    processes: Vec<ProcessRow>,
+    revision: u64,
+}
+
+impl Ledger {
+    /// Nothing is known yet. `product` is the version.
+    pub fn new(product: &'static str, now: Duration) -> Self {
+        Self {
+            product,
+            policy: None,
+            situation: Situation::Unknown,
+            since: now,
+            uplinks: Vec::new(),
+            gateways: Vec::new(),
+            work: WorkRow::default(),
+            refusals: Vec::new(),
+            refused_by_others: 0,
+            ignored: Ignored::default(),
+            processes: Vec::new(),
+            revision: 0,
+        }
+    }
+
+    /// Grows with every change.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The situation, and since when.
+    pub const fn situation(&self) -> (&Situation, Duration) {
+        (&self.situation, self.since)
+    }
+
+    /// A process was started.
+    pub fn started(&mut self, process: &'static str, now: Duration) {
+        self.revision += 1;
+        self.forget(process, now);
+        let state = ProcessState::Starting;
+        if let Some(row) = self.process(process) {
+            row.restarts += 1;
+            (row.state, row.since) = (state, now);
+        } else if self.processes.len() < MAX_PROCESSES {
+            self.processes.push(ProcessRow {
+                name: process,
+                state,
+                since: now,
+                restarts: 0,
+                last_end: None,
+            });
+        }
+    }
+
+    /// A process ended, or could not be started.
+    pub fn ended(&mut self, process: &'static str, how: &str, now: Duration) {
+        self.revision += 1;
+        self.forget(process, now);
+        if let Some(row) = self.process(process) {
+            (row.state, row.since) = (ProcessState::Ended, now);
+            row.last_end = Some(clean(how));
+        }
+    }
+
+    /// A network card is the uplink's now.
+    pub fn moved(&mut self, port: &str, now: Duration) {
+        self.revision += 1;
+        self.uplink(port, None, UplinkState::NoCarrier, now);
+    }
+
+    /// A process said something.
+    pub fn reported(&mut self, from: &'static str, report: &Report, now: Duration) {
+        self.revision += 1;
+        match report {
+            Report::Ready => {
+                if let Some(row) = self.process(from) {
+                    (row.state, row.since) = (ProcessState::Serving, now);
+                }
+            }
+            Report::Policy { id, version } => {
+                self.policy = Some(Policy {
+                    id: clean(id),
+                    version: *version,
+                });
+            }
+            Report::Situation(situation) => self.stand(situation, now),
+            Report::Gateway {
+                gateway,
+                port,
+                side,
+                found,
+            } => self.found(gateway, port, *side, *found, now),
+            Report::Work { found } => self.work.on(*found),
+            Report::Refused(refused) => self.refused(refused, now),
+            Report::Link { up } => self.work.link = Some(*up),
+            Report::Uplink { port, kind, event } => {
+                if let Some(state) = state(event) {
+                    self.uplink(port, Some(*kind), state, now);
+                }
+            }
+            Report::Ignored { what } => {
+                self.ignored.count += 1;
+                self.ignored.last = Some(clean(what));
+            }
+            Report::Guest { event, .. } => self.guest(event, now),
+            Report::WorkEnded { .. } => {}
+        }
+    }
+
+    /// What is known, with ages as of `now`.
+    pub fn status(&self, now: Duration) -> Status {
+        let age = |since: Duration| {
+            u64::try_from(now.saturating_sub(since).as_millis()).unwrap_or(u64::MAX)
+        };
+        let uplinks = self.uplinks.iter().map(|row| Uplink {
+            port: row.port.clone(),
+            kind: row.kind,
+            state: row.state,
+            age_ms: age(row.since),
+        });
+        let gateways = self.gateways.iter().map(|row| Gateway {
+            gateway: row.gateway.clone(),
+            port: row.port.clone(),
+            side: row.side,
+            found: row.found,
+            age_ms: age(row.since),
+        });
+        let refusals = self.refusals.iter().rev().map(|row| Refusal {
+            rule: row.rule.clone(),
+            count: row.count,
+            last: row.last.clone(),
+            age_ms: age(row.at),
+        });
+        let processes = self.processes.iter().map(|row| Process {
+            name: row.name.to_owned(),
+            state: row.state,
+            age_ms: age(row.since),
+            restarts: row.restarts,
+            last_end: row.last_end.clone(),
+        });
+        Status {
+            product: self.product.to_owned(),
+            policy: self.policy.clone(),
+            situation: Standing {
+                situation: self.situation.clone(),
+                age_ms: age(self.since),
+            },
+            uplinks: uplinks.collect(),
+            gateways: gateways.collect(),
+            work: Work {
+                link: self.work.link,
+                address: self.work.address,
+                names: self.work.names,
+                servers: self.work.servers,
+                agent: self.work.agent.map(|(silent, heard)| Agent {
+                    silent,
+                    age_ms: age(heard),
+                }),
+            },
+            refusals: refusals.collect(),
+            refused_by_others: self.refused_by_others,
+            ignored: self.ignored.clone(),
+            processes: processes.collect(),
+        }
+    }
+
+    fn process(&mut self, name: &str) -> Option<&mut ProcessRow> {
+        self.processes.iter_mut().find(|row| row.name == name)
+    }
+
+    /// A process that ended, or began anew, takes along what it said of the present.
+    fn forget(&mut self, process: &str, now: Duration) {
+        match process {
+            "gate" => {
+                self.enter(Situation::Unknown, now);
+                self.policy = None;
+                self.gateways.clear();
+                self.work.address = false;
+            }
+            "uplink" => {
+                for row in &mut self.uplinks {
+                    row.enter(UplinkState::NoCarrier, now);
+                }
+            }
+            "guest" => self.work.agent = None,
+            "vmm" => {
+                self.work = WorkRow::default();
+            }
+            _ => {}
+        }
+    }
+
+    fn stand(&mut self, report: &SituationReport, now: Duration) {
+        let situation = match report {
+            SituationReport::Closed { reason } => Situation::Closed {
+                reason: clean(reason),
+            },
+            SituationReport::Tunnelled {
+                gateway,
+                port,
+                side,
+                place,
+            } => Situation::Tunnelled {
+                gateway: clean(gateway),
+                port: clean(port),
+                side: *side,
+                place: *place,
+            },
+        };
+        self.enter(situation, now);
+    }
+
+    fn enter(&mut self, situation: Situation, now: Duration) {
+        if !matches!(situation, Situation::Tunnelled { .. }) {
+            // The gate forgets it as well: what was known of those inside says nothing now.
+            self.work.names = Answers::Unknown;
+            self.work.servers = Answers::Unknown;
+        }
+        if self.situation != situation {
+            self.situation = situation;
+            self.since = now;
+        }
+    }
+
+    fn found(&mut self, gateway: &str, port: &str, side: Side, found: GatewayFound, now: Duration) {
+        let (gateway, port) = (clean(gateway), clean(port));
+        self.gateways
+            .retain(|row| (&row.gateway, &row.port, row.side) != (&gateway, &port, side));
+        if self.gateways.len() >= MAX_GATEWAYS {
+            self.gateways.remove(0);
+        }
+        self.gateways.push(GatewayRow {
+            gateway,
+            port,
+            side,
+            found,
+            since: now,
+        });
+    }
+
+    fn uplink(&mut self, port: &str, kind: Option<UplinkKind>, state: UplinkState, now: Duration) {
+        let port = clean(port);
+        // What was found over a card was found with its last address.
+        if state < UplinkState::RouterSilent || state == UplinkState::Leased {
+            self.gateways.retain(|row| row.port != port);
+        }
+        if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
+            row.kind = kind.or(row.kind);
+            row.enter(state, now);
+        } else if self.uplinks.len() < MAX_UPLINKS {
+            self.uplinks.push(UplinkRow {
+                port,
+                kind,
+                state,
+                since: now,
+            });
+            self.uplinks.sort_by(|a, b| a.port.cmp(&b.port));
+        }
+    }
+
+    /// The table is in the order of the last refusal; the oldest row makes room.
+    fn refused(&mut self, refused: &Refused, now: Duration) {
+        let rule = clean(&refused.rule);
+        let known = self.refusals.iter().position(|row| row.rule == rule);
+        let before = known.map_or(0, |index| self.refusals.remove(index).count);
+        if self.refusals.len() >= MAX_RULES {
+            let oldest = self.refusals.remove(0);
+            self.refused_by_others = self.refused_by_others.saturating_add(oldest.count);
+        }
+        self.refusals.push(RefusalRow {
+            rule,
+            count: before.saturating_add(refused.count),
+            last: clean(&refused.packet),
+            at: now,
+        });
+    }
+
+    fn guest(&mut self, event: &str, now: Duration) {
+        match event {
+            "silent" => {
+                if let Some((silent, _)) = &mut self.work.agent {
+                    *silent = true;
+                }
+            }
+            // What it says without its hello, or in another tongue, is no sign of its life.
+            "hello" | "heartbeat" | "notice-shown" | "shutdown-accepted" | "shutdown-begins" => {
+                self.work.agent = Some((false, now));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl UplinkRow {
+    fn enter(&mut self, state: UplinkState, now: Duration) {
+        if self.state != state {
+            self.state = state;
+            self.since = now;
+        }
+    }
+}
+
+impl WorkRow {
+    const fn on(&mut self, found: WorkFound) {
+        match found {
+            WorkFound::Address => self.address = true,
+            WorkFound::NameAnswered => self.names = Answers::Answered,
+            WorkFound::NameSilent => self.names = Answers::Silent,
+            WorkFound::ServerAnswered => self.servers = Answers::Answered,
+            WorkFound::ServerSilent => self.servers = Answers::Silent,
+        }
+    }
+}
+
+/// The uplink's words for how far a card has come; others are of no interest here.
+fn state(event: &str) -> Option<UplinkState> {
+    Some(match event {
+        "no-carrier" => UplinkState::NoCarrier,
+        "carrier" | "lease-lost" => UplinkState::Carrier,
+        "leased" => UplinkState::Leased,
+        "router" => UplinkState::Reached,
+        "router-silent" => UplinkState::RouterSilent,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+//! The window through which the person with the laptop, and IT, look in: what the laptop says of
+//! itself, why it is not connected, and the Varlink interface `jp.sekisho.Laptop` that says both.
+//!
+//! The supervisor hears every report of every process. It keeps a [`Ledger`] of them and answers
+//! with it on a Unix socket through a [`Server`]; both are values without sockets and clocks. The
+//! interface only tells. Nothing can be asked for that changes anything, and [`diagnose`] derives
+//! what is wrong from what the processes have reported: it sends nothing to any network.
+//!
+//! | module | what |
+//! |---|---|
+//! | `status` | what is told, as it goes over the wire |
+//! | `ledger` | keeps what was reported, bounded |
+//! | `doctor` | the checked list from carrier to page |
+//! | `varlink` | calls and replies of one connection, and the descriptions |
+//! | `server` | all connections: bounds of number, size, rate and patience |
+//! | `client` | the other end, for `sekisho` |
+//! | `words` | what it means, in Japanese and English |
+#![forbid(unsafe_code)]
+
+mod bucket;
+pub mod client;
+mod doctor;
+pub mod fuzz;
+mod ledger;
+mod server;
+mod status;
+mod text;
+pub mod varlink;
+pub mod words;
+
+pub use doctor::{Cause, Check, Outcome, Step, diagnose};
+pub use ledger::Ledger;
+pub use server::{Dropped, Interest, MAX_OUTPUT, MAX_PEERS, MAX_PER_USER, PeerId, Server};
+pub use status::{
+    Agent, Answers, Gateway, Ignored, Policy, Process, ProcessState, Refusal, Situation, Standing,
+    Status, Uplink, UplinkState, Work,
+};
+
+/// Where the supervisor listens unless its configuration says otherwise.
+pub const SOCKET: &str = "/run/sekisho/laptop";

@@ -1,0 +1,156 @@
+use serde_json::Value;
+
+use super::*;
+
+const STATUS: &[u8] = b"{\"method\":\"jp.sekisho.Laptop.GetStatus\"}\0";
+const WATCH: &[u8] = b"{\"method\":\"jp.sekisho.Laptop.GetStatus\",\"more\":true}\0";
+
+fn at(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+struct Desk {
+    server: Server,
+    ledger: Ledger,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            server: Server::new("1.2.3", at(0)),
+            ledger: Ledger::new("1.2.3", at(0)),
+        }
+    }
+
+    fn say(&mut self, id: PeerId, bytes: &[u8], now: u64) -> Result<(), Dropped> {
+        self.server.received(id, bytes, &self.ledger, at(now))
+    }
+
+    /// Takes the whole output, as a client that reads.
+    fn take(&mut self, id: PeerId, now: u64) -> Vec<Value> {
+        let mut replies = Vec::new();
+        loop {
+            let output = self.server.output(id).to_vec();
+            let Some((end, text)) = output.split_last() else {
+                return replies;
+            };
+            assert_eq!(*end, 0);
+            replies.push(serde_json::from_slice(text).unwrap());
+            let length = output.len();
+            self.server
+                .wrote(id, length, &self.ledger, at(now))
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn calls_are_answered_in_order_and_not_faster_than_they_may() {
+    let mut desk = Desk::new();
+    let id = desk.server.accept(1000, at(0)).unwrap();
+    desk.say(id, &STATUS.repeat(20), 0).unwrap();
+    assert!(!desk.server.interest(id, at(0)).read, "a reply waits");
+    assert_eq!(desk.take(id, 0).len(), 8);
+    assert!(!desk.server.interest(id, at(0)).read, "it asks too fast");
+    assert_eq!(desk.server.due(&desk.ledger, at(0)), Some(at(250)));
+    assert_eq!(desk.server.tick(&desk.ledger, at(500)), []);
+    assert_eq!(desk.take(id, 500).len(), 2);
+}
+
+#[test]
+fn changes_stream_to_whoever_watches_the_latest_only() {
+    let mut desk = Desk::new();
+    let id = desk.server.accept(1000, at(0)).unwrap();
+    desk.say(id, WATCH, 0).unwrap();
+    let first = desk.take(id, 0);
+    assert_eq!(first[0]["continues"], true);
+    assert_eq!(
+        first[0]["parameters"]["status"]["situation"]["state"],
+        "unknown"
+    );
+    assert_eq!(desk.server.due(&desk.ledger, at(0)), None, "nothing is due");
+    for port in ["eth0", "eth1", "eth2"] {
+        desk.ledger.moved(port, at(1));
+    }
+    assert_eq!(desk.server.tick(&desk.ledger, at(1)), []);
+    assert!(desk.take(id, 1).is_empty(), "not so soon");
+    assert_eq!(desk.server.due(&desk.ledger, at(1)), Some(at(250)));
+    assert_eq!(desk.server.tick(&desk.ledger, at(250)), []);
+    let second = desk.take(id, 250);
+    assert_eq!(second.len(), 1);
+    let uplinks = second[0]["parameters"]["status"]["uplinks"].as_array();
+    assert_eq!(uplinks.unwrap().len(), 3);
+    // It may keep still as long as it likes, and may not speak.
+    assert_eq!(desk.server.tick(&desk.ledger, at(3_600_000)), []);
+    assert_eq!(desk.say(id, STATUS, 3_600_000), Err(Dropped::NoCall));
+}
+
+#[test]
+fn a_client_that_stops_reading_or_speaking_is_dropped() {
+    let mut desk = Desk::new();
+    let stalled = desk.server.accept(1000, at(0)).unwrap();
+    let idle = desk.server.accept(1001, at(0)).unwrap();
+    desk.say(stalled, WATCH, 0).unwrap();
+    for now in 1..100 {
+        desk.ledger.moved("eth0", at(now));
+        desk.server.tick(&desk.ledger, at(now * 50));
+        assert!(desk.server.output(stalled).len() < MAX_OUTPUT);
+    }
+    assert_eq!(
+        desk.server.tick(&desk.ledger, at(10_000)),
+        [(stalled, Dropped::Stalled)]
+    );
+    desk.server.close(stalled);
+    assert_eq!(
+        desk.server.tick(&desk.ledger, at(60_000)),
+        [(idle, Dropped::Idle)]
+    );
+}
+
+#[test]
+fn what_is_no_call_ends_the_connection() {
+    for (bytes, why) in [
+        (&b"GET / HTTP/1.1\r\n\r\n\0"[..], Dropped::NoCall),
+        (b"\0", Dropped::NoCall),
+        (b"{\"method\":7}\0", Dropped::NoCall),
+        (&[b'['; MAX_CALL], Dropped::TooLong),
+        (&[b'['; MAX_CALL + 1], Dropped::TooLong),
+    ] {
+        let mut desk = Desk::new();
+        let id = desk.server.accept(1000, at(0)).unwrap();
+        assert_eq!(desk.say(id, bytes, 0), Err(why));
+    }
+}
+
+#[test]
+fn nobody_keeps_the_others_out() {
+    let mut desk = Desk::new();
+    let mine = (0..10)
+        .filter_map(|_| desk.server.accept(1000, at(0)))
+        .count();
+    assert_eq!(mine, MAX_PER_USER);
+    assert!(desk.server.accept(0, at(0)).is_some());
+    let many = (0..100)
+        .filter_map(|user| desk.server.accept(user, at(10_000)))
+        .count();
+    assert!(many <= MAX_PEERS);
+    assert_eq!(desk.server.len(), MAX_PEERS);
+}
+
+#[test]
+fn connections_in_a_storm_wait() {
+    let mut desk = Desk::new();
+    let mut accepted = 0;
+    while desk.server.may_accept(at(0)) {
+        if let Some(id) = desk.server.accept(1000, at(0)) {
+            desk.server.close(id);
+        }
+        accepted += 1;
+    }
+    assert_eq!(accepted, ACCEPTS.0);
+    assert_eq!(desk.server.due(&desk.ledger, at(0)), Some(at(50)));
+    assert!(desk.server.may_accept(at(50)));
+    // What could not even be taken up counts as well.
+    desk.server.missed(at(50));
+    assert!(!desk.server.may_accept(at(50)));
+}

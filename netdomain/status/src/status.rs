@@ -1,0 +1,205 @@
+//! What a laptop says of itself, field by field as `jp.sekisho.Laptop` describes it.
+//!
+//! Times are ages in milliseconds at the moment of the answer, so that nobody needs to know which
+//! clock the laptop counts by.
+
+use sekisho_control::{GatewayFound, Place, Side, UplinkKind};
+use serde::{Deserialize, Serialize};
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the product.
+    pub product: String,
+    /// The policy in force, once a gate applies one.
+    pub policy: Option<Policy>,
+    /// Whether there is a way out.
+    pub situation: Standing,
+    /// Every network card that is the uplink's, by name.
+    pub uplinks: Vec<Uplink>,
+    /// What was found at the gateways.
+    pub gateways: Vec<Gateway>,
+    /// The work OS.
+    pub work: Work,
+    /// What was refused since the supervisor began, by rule, the latest first.
+    pub refusals: Vec<Refusal>,
+    /// Refusals by rules that there was no room for.
+    pub refused_by_others: u64,
+    /// What the network offered and the laptop did not take.
+    pub ignored: Ignored,
+    /// The laptop's own processes.
+    pub processes: Vec<Process>,
+}
+
+/// A policy by name and number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Its name.
+    pub id: String,
+    /// Grows with each change.
+    pub version: u64,
+}
+
+/// A situation, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The situation.
+    #[serde(flatten)]
+    pub situation: Situation,
+    /// Since when.
+    pub age_ms: u64,
+}
+
+/// Whether there is a way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Situation {
+    /// No gate has said anything yet, or the last one is gone: there is no way out either.
+    Unknown,
+    /// There is none.
+    Closed {
+        /// Why, in the gate's words.
+        reason: String,
+    },
+    /// Through the tunnel.
+    Tunnelled {
+        /// To this gateway.
+        gateway: String,
+        /// Over this interface.
+        port: String,
+        /// Which side of the gateway it enters.
+        side: Side,
+        /// Where the laptop has proven to be.
+        place: Place,
+    },
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Interface name.
+    pub port: String,
+    /// Its kind, once the uplink has told it.
+    pub kind: Option<UplinkKind>,
+    /// How far it has come.
+    pub state: UplinkState,
+    /// Since when.
+    pub age_ms: u64,
+}
+
+/// How far a network card has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UplinkState {
+    /// Nobody is at the other end of the cable.
+    NoCarrier,
+    /// Somebody is; there is no address yet.
+    Carrier,
+    /// It has an address, and its router does not answer.
+    RouterSilent,
+    /// It has an address.
+    Leased,
+    /// Its router answers.
+    Reached,
+}
+
+/// What was found at one address of one gateway over one card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Its name in the policy.
+    pub gateway: String,
+    /// Interface that it was asked over.
+    pub port: String,
+    /// Which of its addresses was asked.
+    pub side: Side,
+    /// What was found.
+    pub found: GatewayFound,
+    /// Since when.
+    pub age_ms: u64,
+}
+
+/// The work OS, as far as it is seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Whether its network card is plugged in, once the VMM has told it.
+    pub link: Option<bool>,
+    /// Whether it uses its address.
+    pub address: bool,
+    /// Whether resolvers of the closed network answer it.
+    pub names: Answers,
+    /// Whether servers of the closed network answer it.
+    pub servers: Answers,
+    /// The agent in it, once it was heard.
+    pub agent: Option<Agent>,
+}
+
+/// Whether those inside answer the work OS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answers {
+    /// Nobody was asked since the way was opened.
+    #[default]
+    Unknown,
+    /// They do.
+    Answered,
+    /// They do not.
+    Silent,
+}
+
+/// The agent in the work OS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Whether it has been silent for longer than it may.
+    pub silent: bool,
+    /// When it was last heard.
+    pub age_ms: u64,
+}
+
+/// Refusals by one rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The rule.
+    pub rule: String,
+    /// How many.
+    pub count: u64,
+    /// The last packet, in one line.
+    pub last: String,
+    /// When that was.
+    pub age_ms: u64,
+}
+
+/// What was ignored on purpose: route options, spoofed answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ignored {
+    /// How many.
+    pub count: u64,
+    /// The last, in the field's own words.
+    pub last: Option<String>,
+}
+
+/// One of the laptop's own processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// As the supervisor calls it: `gate`, `guest`, `uplink`, `vmm`.
+    pub name: String,
+    /// Whether it serves.
+    pub state: ProcessState,
+    /// Since when.
+    pub age_ms: u64,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// How it last ended.
+    pub last_end: Option<String>,
+}
+
+/// Whether a process serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// It was started, and has not said that it serves.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It ended, and will be started again.
+    Ended,
+}

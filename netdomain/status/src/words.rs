@@ -1,0 +1,298 @@
+//! What it all means, in words that a person understands: Japanese, and English.
+
+mod refusals;
+
+use sekisho_control::{GatewayFound, Place, Side, UplinkKind};
+
+pub use refusals::{knows as knows_rule, refusal};
+
+use crate::{
+    doctor::{Cause, Outcome, Step},
+    status::{ProcessState, UplinkState},
+};
+
+/// A language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lang {
+    /// Japanese.
+    #[default]
+    Ja,
+    /// English.
+    En,
+}
+
+impl Lang {
+    /// The language that the environment asks for: the first of `LC_ALL`, `LC_MESSAGES` and `LANG`
+    /// that is set. Japanese, unless it names another language; `C` and `POSIX` name none.
+    pub fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name| variable(name).filter(|value| !value.is_empty());
+        let value = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(set);
+        let language = value.as_deref().map(|value| {
+            let end = value.find(['_', '.', '@']).unwrap_or(value.len());
+            &value[..end]
+        });
+        match language {
+            None | Some("ja" | "C" | "POSIX") => Self::Ja,
+            Some(_) => Self::En,
+        }
+    }
+
+    /// The one of the two that is in this language.
+    pub const fn of<T: Copy>(self, ja: T, en: T) -> T {
+        match self {
+            Self::Ja => ja,
+            Self::En => en,
+        }
+    }
+}
+
+/// The gate's reasons for being closed, as it words them, and what they mean.
+const REASONS: &[(&str, &str, &str)] = &[
+    ("started", "起動したところです", "it has just started"),
+    (
+        "no uplink leads to a gateway",
+        "つながるネットワークがありません",
+        "there is no network to connect over",
+    ),
+    (
+        "waiting for the gateway's handshake",
+        "市のゲートウェイに接続しています",
+        "connecting to the city's gateway",
+    ),
+    (
+        "the gateway does not answer",
+        "市のゲートウェイが応答しません",
+        "the city's gateway does not answer",
+    ),
+    (
+        "the uplink process is gone",
+        "通信部品が再起動しています",
+        "the network part is being restarted",
+    ),
+    ("suspended", "休止しています", "the laptop sleeps"),
+    (
+        "the clock jumped or the laptop slept",
+        "休止または時計の変更のあと、確かめ直しています",
+        "proving everything again after sleep or a change of the clock",
+    ),
+];
+
+/// A reason of the gate's, or its own words where they are not known here.
+pub fn reason(reason: &str, lang: Lang) -> &str {
+    REASONS
+        .iter()
+        .find(|(known, ..)| *known == reason)
+        .map_or(reason, |(_, ja, en)| lang.of(ja, en))
+}
+
+/// Whether a reason of the gate's has words here.
+pub fn knows_reason(reason: &str) -> bool {
+    REASONS.iter().any(|(known, ..)| *known == reason)
+}
+
+/// A kind of uplink.
+pub const fn kind(kind: UplinkKind, lang: Lang) -> &'static str {
+    match kind {
+        UplinkKind::Wired => lang.of("有線 LAN", "cable"),
+        UplinkKind::Wifi => lang.of("Wi-Fi", "Wi-Fi"),
+        UplinkKind::Sim => lang.of("内蔵 SIM", "built-in SIM"),
+    }
+}
+
+/// How far a network card has come.
+pub const fn uplink(state: UplinkState, lang: Lang) -> &'static str {
+    match state {
+        UplinkState::NoCarrier => lang.of("ケーブルなし", "no cable"),
+        UplinkState::Carrier => lang.of("アドレス待ち", "waiting for an address"),
+        UplinkState::Leased => lang.of("アドレスあり", "has an address"),
+        UplinkState::Reached => lang.of("接続", "connected"),
+        UplinkState::RouterSilent => lang.of("ルーター応答なし", "the router does not answer"),
+    }
+}
+
+/// Where the laptop is.
+pub const fn place(place: Place, lang: Lang) -> &'static str {
+    match place {
+        Place::Remote => lang.of("庁外", "outside the office"),
+        Place::Office => lang.of("庁内", "in the office"),
+    }
+}
+
+/// Which side of a gateway.
+pub const fn side(side: Side, lang: Lang) -> &'static str {
+    match side {
+        Side::Outside => lang.of("インターネット側", "internet side"),
+        Side::Lan => lang.of("庁内 LAN 側", "office side"),
+    }
+}
+
+/// What was found at a gateway.
+pub const fn found(found: GatewayFound, lang: Lang) -> &'static str {
+    match found {
+        GatewayFound::Asked => lang.of("応答待ち", "asked"),
+        GatewayFound::Silent => lang.of("応答なし", "no answer"),
+        GatewayFound::Unreachable => lang.of("到達不能", "cannot be reached"),
+        GatewayFound::Unproven => lang.of("本物と確認できず", "does not prove itself"),
+        GatewayFound::Answered => lang.of("応答あり", "answers"),
+    }
+}
+
+/// Whether a process serves.
+pub const fn process(state: ProcessState, lang: Lang) -> &'static str {
+    match state {
+        ProcessState::Starting => lang.of("起動中", "starting"),
+        ProcessState::Serving => lang.of("稼働中", "runs"),
+        ProcessState::Ended => lang.of("停止", "ended"),
+    }
+}
+
+/// The name of one of our processes.
+pub fn process_name(name: &str, lang: Lang) -> &str {
+    match name {
+        "gate" => lang.of("関所", "gate"),
+        "uplink" => lang.of("回線", "uplink"),
+        "vmm" => lang.of("業務 OS", "work OS"),
+        "guest" => lang.of("連絡路", "guest channel"),
+        other => other,
+    }
+}
+
+/// A step of the doctor's list.
+pub const fn step(step: Step, lang: Lang) -> &'static str {
+    match step {
+        Step::Parts => lang.of("端末の部品", "the laptop's own parts"),
+        Step::Carrier => lang.of("ケーブル", "cable"),
+        Step::Address => lang.of("アドレスの取得", "address from the network"),
+        Step::Router => lang.of("ルーター", "router"),
+        Step::Gateway => lang.of("ゲートウェイの応答", "the gateway answers"),
+        Step::Handshake => lang.of("ゲートウェイとの相互確認", "the gateway proves itself"),
+        Step::WorkAddress => lang.of("業務 OS のアドレス", "address of the work OS"),
+        Step::Names => lang.of("名前の解決", "names"),
+        Step::Page => lang.of("庁内サーバーの応答", "a server answers"),
+    }
+}
+
+/// What became of a step, in a word.
+pub const fn outcome(outcome: Outcome, lang: Lang) -> &'static str {
+    match outcome {
+        Outcome::Passed => lang.of("正常", "ok"),
+        Outcome::Waiting => lang.of("待機中", "waiting"),
+        Outcome::Failed { .. } => lang.of("異常", "failed"),
+        Outcome::Unknown => lang.of("未確認", "not known"),
+    }
+}
+
+/// What to do about it, in one sentence.
+pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
+    match cause {
+        Cause::GateDown => lang.of(
+            "情報担当へ連絡してください（関所が動いていません。ポリシーの期限切れかもしれません）。",
+            "Tell IT: the gate does not run; perhaps the policy has expired.",
+        ),
+        Cause::UplinkDown => lang.of(
+            "情報担当へ連絡してください（回線の部品が動いていません）。",
+            "Tell IT: the part that holds the network cards does not run.",
+        ),
+        Cause::NoPort => lang.of(
+            "端末を再起動し、それでも直らなければ情報担当へ連絡してください（通信機器が見つかりません）。",
+            "Restart the laptop, and tell IT if that does not help: no network card was found.",
+        ),
+        Cause::NoCarrier => lang.of(
+            "LAN ケーブルの両端を差し直すか、別のケーブルや差込口を試してください。",
+            "Plug the cable in again at both ends, or try another cable or socket.",
+        ),
+        Cause::NoAddress => lang.of(
+            "ルーターの電源を入れ直すか、モバイルルーターなど別の回線を使ってください。",
+            "Switch the router off and on, or use another network such as a mobile router.",
+        ),
+        Cause::RouterSilent => lang.of(
+            "ルーターの電源を入れ直すか、別の回線を使ってください。",
+            "Switch the router off and on, or use another network.",
+        ),
+        Cause::NoPath => lang.of(
+            "別の回線を使い、続くようなら情報担当へ連絡してください（この回線から行けるゲートウェイがありません）。",
+            "Use another network, and tell IT if it goes on: no gateway may be reached over this one.",
+        ),
+        Cause::GatewaySilent => lang.of(
+            "別の回線（モバイルルーターなど）を試し、同じなら情報担当へ連絡してください（この回線が通信を止めているか、ゲートウェイが止まっています）。",
+            "Try another network such as a mobile router, and tell IT if it is the same: this network blocks the way, or the gateway is off.",
+        ),
+        Cause::GatewayUnreachable => lang.of(
+            "別の回線を試し、同じなら情報担当へ連絡してください（ゲートウェイに届きません）。",
+            "Try another network, and tell IT if it is the same: the gateway cannot be reached.",
+        ),
+        Cause::GatewayUnproven => lang.of(
+            "情報担当へ連絡してください（応答したものが市のゲートウェイと確認できません）。",
+            "Tell IT: what answers does not prove to be the city's gateway.",
+        ),
+        Cause::WorkDown => lang.of(
+            "端末を再起動してください（業務 OS が動いていません）。",
+            "Restart the laptop: the work OS does not run.",
+        ),
+        Cause::NoWorkAddress => lang.of(
+            "業務 OS を再起動し、それでも直らなければ情報担当へ連絡してください（アドレスを自動取得していません）。",
+            "Restart the work OS, and tell IT if that does not help: it does not take its address by DHCP.",
+        ),
+        Cause::NamesSilent => lang.of(
+            "しばらく待ち、続くようなら情報担当へ連絡してください（庁内の DNS が応答しません）。",
+            "Wait a little, and tell IT if it goes on: the closed network's DNS does not answer.",
+        ),
+        Cause::ServersSilent => lang.of(
+            "しばらく待ち、続くようなら情報担当へ連絡してください（庁内のサーバーが応答しません）。",
+            "Wait a little, and tell IT if it goes on: the closed network's server does not answer.",
+        ),
+    }
+}
+
+/// A span of time, in its largest two units.
+pub fn span(millis: u64, lang: Lang) -> String {
+    let seconds = millis / 1000;
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    let unit = |ja, en| lang.of(ja, en);
+    let (d, h) = (unit(" 日", " d"), unit(" 時間", " h"));
+    let (m, s) = (unit(" 分", " min"), unit(" 秒", " s"));
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest}{s}"),
+        (0, 0, _) => format!("{minutes}{m} {rest}{s}"),
+        (0, ..) => format!("{hours}{h} {minutes}{m}"),
+        _ => format!("{days}{d} {hours}{h}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn japanese_unless_another_language_is_named() {
+        let lang = |value: Option<&str>| {
+            Lang::of_environment(|name| value.filter(|_| name == "LANG").map(str::to_owned))
+        };
+        for ja in [
+            None,
+            Some("ja_JP.UTF-8"),
+            Some("C.UTF-8"),
+            Some("POSIX"),
+            Some(""),
+        ] {
+            assert_eq!(lang(ja), Lang::Ja, "{ja:?}");
+        }
+        for en in ["en_US.UTF-8", "en", "de_DE@euro"] {
+            assert_eq!(lang(Some(en)), Lang::En, "{en}");
+        }
+        let all = Lang::of_environment(|name| match name {
+            "LC_ALL" => Some("en_GB".into()),
+            _ => Some("ja_JP".into()),
+        });
+        assert_eq!(all, Lang::En);
+    }
+
+    #[test]
+    fn spans_are_short() {
+        assert_eq!(span(999, Lang::En), "0 s");
+        assert_eq!(span(61_000, Lang::Ja), "1 分 1 秒");
+        assert_eq!(span(3_720_000, Lang::En), "1 h 2 min");
+        assert_eq!(span(90_000_000, Lang::Ja), "1 日 1 時間");
+    }
+}
