@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod bandwidth;
 mod check;
 mod draft;
 mod fault;
@@ -38,6 +39,7 @@ mod value;
 mod verify;
 
 pub use admission::{Admission, Decision, RuleId};
+pub use bandwidth::{Bandwidth, ClassId, MAX_CLASSES, Rate, Rates};
 pub use draft::{Draft, Explanation};
 pub use fault::{Fault, Lang, PolicyError, Problem};
 pub use floor::{FloorError, FloorFile};

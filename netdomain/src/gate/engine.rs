@@ -298,12 +298,9 @@ impl Gate {
         let Some(sample) = self.counters.refused(refusal, now) else {
             return;
         };
-        let rule = match sample.rule {
-            super::admit::Rule::Policy(id) => self.keeper.rules().name(id),
-            built_in => built_in.name().unwrap_or("unknown"),
-        };
+        let rule = self.keeper.name(sample.rule).into_owned();
         let report = Report::Refused(sekisho_control::Refused {
-            rule: rule.to_owned(),
+            rule,
             packet: sample.subject.to_string(),
             count: sample.count,
         });

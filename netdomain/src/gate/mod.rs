@@ -1,6 +1,7 @@
 //! The gate: the one process that decides about every frame of the work OS.
 
 pub mod admit;
+mod bucket;
 pub mod counters;
 pub mod device;
 pub mod edge;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use sekisho_policy::{Protocol, RuleId};
+use sekisho_policy::{ClassId, MAX_CLASSES, Protocol, RuleId};
 
 use crate::gate::packet::{Flow, Malformed};
 
@@ -38,11 +38,15 @@ pub enum Rule {
     DnsRefused,
     /// A service that the gate does not offer.
     NotServed,
+    /// More than a class of bandwidth has, or more than everything together has.
+    Bandwidth(Option<ClassId>),
 }
 
 impl Rule {
     /// Rules besides those of policy; they come first where rules are counted.
-    pub const BUILT_IN: usize = 13;
+    pub const BUILT_IN: usize = Self::BANDWIDTH + 1 + MAX_CLASSES;
+    /// Place of the limit of everything together; the classes follow.
+    const BANDWIDTH: usize = 13;
 
     /// A small number for tables of counters.
     pub const fn index(self) -> usize {
@@ -60,14 +64,16 @@ impl Rule {
             Self::DnsOutside => 10,
             Self::DnsRefused => 11,
             Self::NotServed => 12,
+            Self::Bandwidth(None) => Self::BANDWIDTH,
+            Self::Bandwidth(Some(class)) => Self::BANDWIDTH + 1 + class.0 as usize,
             Self::Policy(id) => Self::BUILT_IN + id.0 as usize,
         }
     }
 
-    /// The name under which it is reported; rules of policy have theirs from the policy.
+    /// The name under which it is reported; rules and classes of policy have theirs from the policy.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {
-            Self::Policy(_) => return None,
+            Self::Policy(_) | Self::Bandwidth(_) => return None,
             Self::AntiSpoof => "anti-spoof",
             Self::Impostor => "impostor",
             Self::Ipv6 => "ipv6",
