@@ -3,7 +3,6 @@
 //! bytes.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use sekisho_framelink::{HEADER_LEN, Offloads, Rules};
 use sekisho_policy::Policy;
@@ -112,6 +111,5 @@ pub fn beacon_answer(data: &[u8]) {
 fn resolver(policy: &Policy) -> Resolver {
     let random = Box::new(|| RANDOM);
     let domains = Domains::new(policy);
-    let now = Moment::from_boot(Duration::ZERO);
-    Resolver::new(domains, DEVICE.address, DEVICE.router, random, now)
+    Resolver::new(domains, DEVICE.address, DEVICE.router, random)
 }

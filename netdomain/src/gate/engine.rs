@@ -125,7 +125,6 @@ impl Gate {
             device.address,
             device.router,
             Box::new(random),
-            now,
         );
         Ok(Self {
             edge: Edge::new(device, now),

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use bytes::BytesMut;
 use sekisho_control::PathId;
 
-use super::admit::Origin;
+use super::admit::{Origin, Refusal, Subject};
+use super::edge::Heard;
 use super::engine::Gate;
 use super::packet::{Offload, Packet};
 use super::path::{Coalescer, Inbox};
@@ -119,13 +120,18 @@ impl Gate {
             };
             // A path that was lost is still read: while the gate is closed, nothing of it reaches
             // the guest, and admission says so.
-            let open = situation.scope().is_some();
-            if open
-                && self
+            let heard = match situation.scope() {
+                None => Heard::Nothing,
+                Some(_) => self
                     .resolver
-                    .answer(&packet, &ethernet, &mut self.reply, now)
-            {
+                    .answer(&packet, &ethernet, &mut self.reply, now),
+            };
+            if heard != Heard::Nothing {
                 self.send_reply();
+                if let Heard::Refused(rule) = heard {
+                    let subject = Subject::inbound(&packet.flow());
+                    self.refused(&Refusal { rule, subject }, now);
+                }
                 continue;
             }
             match self.keeper.admit(packet, Origin::Tunnel, &situation, now) {

@@ -110,6 +110,7 @@ impl Gate {
             subject: Subject::outbound(&packet.flow()),
         };
         match self.resolver.ask(packet, &ethernet, &mut self.reply, now) {
+            Asked::Answered => {}
             Asked::Refused(rule) => self.refused(&refusal(rule), now),
             Asked::Forward => {
                 let situation = self.machine.situation();

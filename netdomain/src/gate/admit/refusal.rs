@@ -36,6 +36,12 @@ pub enum Rule {
     DnsOutside,
     /// A question that is no question, or more of them than a person's programs ask.
     DnsRefused,
+    /// An answer that leads out of the segments, or into what is forbidden.
+    DnsRebinding,
+    /// More in names or answers than a person's programs need: a tunnel made of them.
+    DnsTunnel,
+    /// An answer that does not answer what was asked.
+    DnsAnswer,
     /// A service that the gate does not offer.
     NotServed,
     /// More than a class of bandwidth has, or more than everything together has.
@@ -46,7 +52,7 @@ impl Rule {
     /// Rules besides those of policy; they come first where rules are counted.
     pub const BUILT_IN: usize = Self::BANDWIDTH + 1 + MAX_CLASSES;
     /// Place of the limit of everything together; the classes follow.
-    const BANDWIDTH: usize = 13;
+    const BANDWIDTH: usize = 16;
 
     /// A small number for tables of counters.
     pub const fn index(self) -> usize {
@@ -64,6 +70,9 @@ impl Rule {
             Self::DnsOutside => 10,
             Self::DnsRefused => 11,
             Self::NotServed => 12,
+            Self::DnsRebinding => 13,
+            Self::DnsTunnel => 14,
+            Self::DnsAnswer => 15,
             Self::Bandwidth(None) => Self::BANDWIDTH,
             Self::Bandwidth(Some(class)) => Self::BANDWIDTH + 1 + class.0 as usize,
             Self::Policy(id) => Self::BUILT_IN + id.0 as usize,
@@ -86,6 +95,9 @@ impl Rule {
             Self::NoFlow => "no-flow",
             Self::DnsOutside => "dns-outside",
             Self::DnsRefused => "dns-refused",
+            Self::DnsRebinding => "dns-rebinding",
+            Self::DnsTunnel => "dns-tunnel",
+            Self::DnsAnswer => "dns-answer",
             Self::NotServed => "not-served",
         })
     }

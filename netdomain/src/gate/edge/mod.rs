@@ -15,7 +15,7 @@ use sekisho_framelink::{GsoType, NetHdr};
 use sekisho_policy::Protocol;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
-pub use dns::{Asked, Domains, Question, Resolver};
+pub use dns::{Asked, Domains, Heard, Question, Resolver};
 use icmp::ErrorBudget;
 pub use reply::{ETHERNET_HEADER, Reply};
 
