@@ -48,17 +48,18 @@ pub fn guest_frame(policy: &Policy, data: &[u8]) {
         return;
     };
     let now = Moment::default();
-    let mut edge = Edge::new(DEVICE, now);
+    let mut edge = Edge::new(DEVICE, true, now);
     let ethernet = edge.ethernet();
     let mut reply = Reply::with_mtu(DEVICE.mtu);
     match edge.take(&header, frame, &mut reply, now) {
         Taken::Question(packet) => {
-            resolver(policy).ask(&packet, &ethernet, &mut reply, now);
+            resolver(policy).ask(&packet, true, &ethernet, &mut reply, now);
         }
         Taken::Transit(packet) => {
             packet.quoted();
             edge.prohibit(&packet, &mut reply, now);
         }
+        Taken::Probe(packet) => edge.serve_probe(&packet, &mut reply),
         Taken::Done | Taken::Refused(_) => {}
     }
     assert!(reply.frame().len() <= 14 + usize::from(DEVICE.mtu));
@@ -76,7 +77,7 @@ pub fn inner_packet(policy: &Policy, data: &[u8]) {
     let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
     let (question, answer) = rest.split_at(length);
     let now = Moment::default();
-    let ethernet = Edge::new(DEVICE, now).ethernet();
+    let ethernet = Edge::new(DEVICE, true, now).ethernet();
     let mut reply = Reply::with_mtu(DEVICE.mtu);
     let mut resolver = resolver(policy);
     if let Ok(packet) = Packet::parse(question, Offload::None) {
@@ -85,7 +86,7 @@ pub fn inner_packet(policy: &Policy, data: &[u8]) {
         if let Some(question) = Question::parse(body) {
             assert!(!question.name().starts_with(b"."));
         }
-        resolver.ask(&packet, &ethernet, &mut reply, now);
+        resolver.ask(&packet, true, &ethernet, &mut reply, now);
     }
     reply.clear();
     if let Ok(packet) = Packet::parse(answer, Offload::None) {

@@ -45,6 +45,9 @@ pub struct Policy {
     /// How much of the way may be used. Absent: all of it.
     #[serde(default)]
     pub bandwidth: Bandwidth,
+    /// What the work OS is told when it asks whether it has a network.
+    #[serde(default)]
+    pub ncsi: Ncsi,
     /// What the laptop records.
     #[serde(default)]
     pub logging: Logging,
@@ -290,6 +293,22 @@ pub struct Beacon {
         deserialize_with = "value::duration"
     )]
     pub round_trip: Duration,
+}
+
+/// `[ncsi]`: Windows' network connectivity status indicator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ncsi {
+    /// Whether the gate says, while the tunnel is up, what Microsoft's test servers would say.
+    pub answer: bool,
+}
+
+impl Default for Ncsi {
+    /// Answered: without it Windows warns of a network without internet, and programs that ask
+    /// Windows first do not even try.
+    fn default() -> Self {
+        Self { answer: true }
+    }
 }
 
 /// `[logging]`.

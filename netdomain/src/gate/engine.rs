@@ -127,7 +127,7 @@ impl Gate {
             Box::new(random),
         );
         Ok(Self {
-            edge: Edge::new(device, now),
+            edge: Edge::new(device, plan.probes, now),
             resolver,
             keeper: Gatekeeper::new(
                 Admission::compile(parts.policy),

@@ -68,6 +68,7 @@ impl Gate {
         {
             Taken::Transit(packet) => self.transit(packet, now),
             Taken::Question(packet) => self.question(&packet, now),
+            Taken::Probe(packet) => self.probe(&packet, now),
             Taken::Done => {}
             Taken::Refused(refusal) => self.refused(&refusal, now),
         }
@@ -103,13 +104,27 @@ impl Gate {
         }
     }
 
+    /// The work OS asks whether it has a network: it has while the tunnel is up.
+    fn probe(&mut self, packet: &Packet<'_>, now: Moment) {
+        if self.machine.situation().scope().is_some() {
+            self.edge.serve_probe(packet, &mut self.reply);
+        } else {
+            let refusal = self.edge.not_served(packet, &mut self.reply, now);
+            self.refused(&refusal, now);
+        }
+    }
+
     fn question(&mut self, packet: &Packet<'_>, now: Moment) {
         let ethernet = self.edge.ethernet();
         let refusal = |rule| Refusal {
             rule,
             subject: Subject::outbound(&packet.flow()),
         };
-        match self.resolver.ask(packet, &ethernet, &mut self.reply, now) {
+        let connected = self.machine.situation().scope().is_some();
+        let asked = self
+            .resolver
+            .ask(packet, connected, &ethernet, &mut self.reply, now);
+        match asked {
             Asked::Answered => {}
             Asked::Refused(rule) => self.refused(&refusal(rule), now),
             Asked::Forward => {

@@ -16,6 +16,7 @@ mod fixture;
 mod frames;
 mod hostile;
 mod names;
+mod ncsi;
 mod services;
 mod world;
 

@@ -12,14 +12,14 @@ const A: u16 = 1;
 const TXT: u16 = 16;
 const AAAA: u16 = 28;
 const NO_ERROR: u8 = 0;
-const REFUSED: u8 = 5;
+pub const REFUSED: u8 = 5;
 
 /// A query for an A record of `name`.
 fn query(id: u16, name: &str) -> Vec<u8> {
     query_of(id, name, A)
 }
 
-fn query_of(id: u16, name: &str, kind: u16) -> Vec<u8> {
+pub fn query_of(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = id.to_be_bytes().to_vec();
     bytes.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {

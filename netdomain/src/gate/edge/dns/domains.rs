@@ -21,6 +21,8 @@ pub struct Domains {
     /// Prefixes of the segments.
     inside: Vec<Ipv4Net>,
     forbidden: Vec<Ipv4Net>,
+    /// Whether names of the test for a network are answered.
+    pub(super) probes: bool,
 }
 
 /// Where a name belongs.
@@ -54,6 +56,7 @@ impl Domains {
                 .flat_map(|segment| segment.prefixes.iter().copied())
                 .collect(),
             forbidden: policy.forbidden.prefixes.clone(),
+            probes: policy.ncsi.answer,
         }
     }
 

@@ -26,8 +26,9 @@ use self::budget::Budget;
 use self::question::{Kind, MAX_OWN, repeats};
 use self::wire::{
     FLAG_ANSWER, HEADER, MAX_QUESTION, NO_ERROR, OPCODE, RECURSION_AVAILABLE, RECURSION_DESIRED,
-    REFUSED,
+    REFUSED, kind,
 };
+use super::ncsi;
 use super::reply::{Reply, UDP_HEADER, write_ipv4, write_udp};
 use crate::gate::admit::Rule;
 use crate::gate::packet::{IPV4_HEADER, Packet};
@@ -41,6 +42,8 @@ const PENDING: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Ports to ask from: above the system ports.
 const FIRST_PORT: u16 = 1024;
+/// Bytes of a record of type A whose name is a pointer.
+const ADDRESS_RECORD: usize = 16;
 /// The longest answer that fits any MTU of ours. Asked for are 1232 bytes.
 const MAX_ANSWER: usize = 1440 - IPV4_HEADER - UDP_HEADER;
 
@@ -129,10 +132,12 @@ impl Resolver {
         }
     }
 
-    /// Takes the guest's query.
+    /// Takes the guest's query. `connected`: the tunnel is up, so that the names by which a work OS
+    /// tests for a network may be answered.
     pub fn ask(
         &mut self,
         packet: &Packet<'_>,
+        connected: bool,
         ethernet: &Ethernet,
         reply: &mut Reply,
         now: Moment,
@@ -149,14 +154,23 @@ impl Resolver {
             id: question.id,
             recurse: question.recurse,
         };
+        let probes = connected && self.domains.probes;
+        if let Some(address) = ncsi::address(question.name(), self.router).filter(|_| probes) {
+            let address = (question.number == kind::A).then_some(address);
+            let asked = (question.bytes, guest);
+            self.say(NO_ERROR, asked, address, ethernet, reply);
+            return Asked::Answered;
+        }
         match self.take(&question, guest, now) {
             Ok(Asked::Answered) => {
-                self.say(NO_ERROR, question.bytes, guest, ethernet, reply);
+                let asked = (question.bytes, guest);
+                self.say(NO_ERROR, asked, None, ethernet, reply);
                 Asked::Answered
             }
             Ok(asked) => asked,
             Err(rule) => {
-                self.say(REFUSED, question.bytes, guest, ethernet, reply);
+                let asked = (question.bytes, guest);
+                self.say(REFUSED, asked, None, ethernet, reply);
                 Asked::Refused(rule)
             }
         }
@@ -215,7 +229,8 @@ impl Resolver {
                 Heard::Answer
             }
             Err(rule) => {
-                self.say(REFUSED, held.question(), held.guest, ethernet, reply);
+                let asked = (held.question(), held.guest);
+                self.say(REFUSED, asked, None, ethernet, reply);
                 Heard::Refused(rule)
             }
         }
@@ -278,20 +293,36 @@ impl Resolver {
         Ok((own, len))
     }
 
-    /// Writes an answer of the gate's own: the question again, and no more.
-    fn say(&self, code: u8, question: &[u8], guest: Asker, ethernet: &Ethernet, reply: &mut Reply) {
-        let mut answer = [0; HEADER + MAX_QUESTION];
-        let answer = &mut answer[..HEADER + question.len()];
-        answer[..2].copy_from_slice(&guest.id.to_be_bytes());
-        answer[2] = FLAG_ANSWER;
+    /// Writes an answer of the gate's own: the question again, and an address perhaps. That one is
+    /// not to be remembered (RFC 1035, section 3.2.1): it holds while the tunnel is up.
+    fn say(
+        &self,
+        code: u8,
+        (question, guest): (&[u8], Asker),
+        address: Option<Ipv4Addr>,
+        ethernet: &Ethernet,
+        reply: &mut Reply,
+    ) {
+        let mut message = [0; HEADER + MAX_QUESTION + ADDRESS_RECORD];
+        message[..2].copy_from_slice(&guest.id.to_be_bytes());
+        message[2] = FLAG_ANSWER;
         if guest.recurse {
-            answer[2] |= RECURSION_DESIRED;
+            message[2] |= RECURSION_DESIRED;
         }
-        answer[3] = RECURSION_AVAILABLE | code;
-        answer[5] = 1;
-        answer[HEADER..].copy_from_slice(question);
+        message[3] = RECURSION_AVAILABLE | code;
+        message[5] = 1;
+        let mut end = HEADER + question.len();
+        message[HEADER..end].copy_from_slice(question);
+        if let Some(address) = address {
+            message[7] = 1;
+            let record = &mut message[end..end + ADDRESS_RECORD];
+            // The name is the question's, type A, class IN, time to live 0, four bytes.
+            record[..12].copy_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+            record[12..].copy_from_slice(&address.octets());
+            end += ADDRESS_RECORD;
+        }
         let to = (self.address, guest.port);
-        reply.udp(ethernet, (self.router, DNS), to, answer);
+        reply.udp(ethernet, (self.router, DNS), to, &message[..end]);
     }
 
     /// Takes note of a question under way: the server that it goes to, and the port and id that it
