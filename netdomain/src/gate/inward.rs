@@ -14,6 +14,8 @@ use super::situation::Event;
 use crate::moment::Moment;
 use crate::tunnel::{Opened, Tunnel};
 
+/// Ethernet's number for IPv4, the only protocol inside.
+const IPV4: u16 = 0x0800;
 /// System calls for datagrams in one turn and path: eight receive-offloaded datagrams each.
 const READS: usize = 2;
 
@@ -115,8 +117,16 @@ impl Gate {
         let situation = self.machine.situation();
         let mut coalescer = Coalescer::new(ethernet, self.mtu);
         for bytes in opened {
-            let Ok(packet) = Packet::parse(bytes, Offload::None) else {
-                continue;
+            let packet = match Packet::parse(bytes, Offload::None) {
+                Ok(packet) => packet,
+                Err(malformed) => {
+                    let refusal = Refusal {
+                        rule: malformed.into(),
+                        subject: Subject::Frame { ether_type: IPV4 },
+                    };
+                    self.refused(&refusal, now);
+                    continue;
+                }
             };
             // A path that was lost is still read: while the gate is closed, nothing of it reaches
             // the guest, and admission says so.

@@ -22,5 +22,5 @@ pub mod sockets;
 mod turn;
 
 pub use engine::{Gate, Parts};
-pub use guest::Guest;
+pub use guest::{Guest, MOST_FROM_GUEST};
 pub use run::{Args, GateError, run};

@@ -82,8 +82,12 @@ impl Gate {
             Err(refusal) => {
                 // While closed the guest is left to try again, as on a wire without a plug; what
                 // policy forbids it is told at once.
-                if matches!(refusal.rule, Rule::Policy(_) | Rule::NotServed) {
-                    self.edge.prohibit(&packet, &mut self.reply, now);
+                match refusal.rule {
+                    Rule::Policy(_) | Rule::NotServed => {
+                        self.edge.prohibit(&packet, &mut self.reply, now);
+                    }
+                    Rule::TooLong => self.edge.too_long(&packet, &mut self.reply, now),
+                    _ => {}
                 }
                 self.refused(&refusal, now);
             }

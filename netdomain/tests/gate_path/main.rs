@@ -15,6 +15,7 @@ mod failover;
 mod fixture;
 mod frames;
 mod hostile;
+mod lengths;
 mod names;
 mod ncsi;
 mod services;

@@ -17,6 +17,7 @@ pub use refusal::{Refusal, Rule, Subject};
 
 use self::bandwidth::{Exceeded, Limits, Way};
 use self::flows::{Allowed, Entry, FlowTable, Key};
+use super::device::MIN_MTU;
 use super::packet::{Flow, IcmpKind, Offload, Packet, TcpFlags, Transport};
 use super::situation::Situation;
 use crate::moment::Moment;
@@ -288,6 +289,10 @@ impl Gatekeeper {
         now: Moment,
     ) -> Result<Share, Rule> {
         let quoted = packet.quoted().ok_or(Rule::NoFlow)?;
+        let shrinks = packet.told_mtu().is_some_and(|mtu| mtu < MIN_MTU);
+        if direction == Direction::In && shrinks {
+            return Err(Rule::LowMtu);
+        }
         // The quoted packet went the other way.
         let (laptop, laptop_port, peer, peer_port) = match direction {
             Direction::In => (

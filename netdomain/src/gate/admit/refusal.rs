@@ -42,6 +42,8 @@ pub enum Rule {
     DnsTunnel,
     /// An answer that does not answer what was asked.
     DnsAnswer,
+    /// An ICMP error that tells of an MTU that no path has.
+    LowMtu,
     /// A service that the gate does not offer.
     NotServed,
     /// More than a class of bandwidth has, or more than everything together has.
@@ -52,7 +54,7 @@ impl Rule {
     /// Rules besides those of policy; they come first where rules are counted.
     pub const BUILT_IN: usize = Self::BANDWIDTH + 1 + MAX_CLASSES;
     /// Place of the limit of everything together; the classes follow.
-    const BANDWIDTH: usize = 16;
+    const BANDWIDTH: usize = 17;
 
     /// A small number for tables of counters.
     pub const fn index(self) -> usize {
@@ -73,6 +75,7 @@ impl Rule {
             Self::DnsRebinding => 13,
             Self::DnsTunnel => 14,
             Self::DnsAnswer => 15,
+            Self::LowMtu => 16,
             Self::Bandwidth(None) => Self::BANDWIDTH,
             Self::Bandwidth(Some(class)) => Self::BANDWIDTH + 1 + class.0 as usize,
             Self::Policy(id) => Self::BUILT_IN + id.0 as usize,
@@ -98,6 +101,7 @@ impl Rule {
             Self::DnsRebinding => "dns-rebinding",
             Self::DnsTunnel => "dns-tunnel",
             Self::DnsAnswer => "dns-answer",
+            Self::LowMtu => "low-mtu",
             Self::NotServed => "not-served",
         })
     }
