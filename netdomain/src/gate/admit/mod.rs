@@ -5,6 +5,7 @@ mod flows;
 mod refusal;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
@@ -14,6 +15,7 @@ use sekisho_policy::{Admission, ClassId, Direction, Protocol, Query, RuleId};
 
 pub use flows::Scope;
 pub use refusal::{Refusal, Rule, Subject};
+pub use words::{Words, words};
 
 use self::bandwidth::{Exceeded, Limits, Way};
 use self::flows::{Allowed, Entry, FlowTable, Key};

@@ -51,10 +51,30 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Rules of the gate's own, in the order of [`Rule::index`].
+    pub const NAMED: [Self; 17] = [
+        Self::AntiSpoof,
+        Self::Impostor,
+        Self::Ipv6,
+        Self::EtherType,
+        Self::Malformed,
+        Self::Unusual,
+        Self::TooLong,
+        Self::Closed,
+        Self::FlowTableFull,
+        Self::NoFlow,
+        Self::DnsOutside,
+        Self::DnsRefused,
+        Self::NotServed,
+        Self::DnsRebinding,
+        Self::DnsTunnel,
+        Self::DnsAnswer,
+        Self::LowMtu,
+    ];
+    /// Place of the limit of everything together; the classes follow.
+    const BANDWIDTH: usize = Self::NAMED.len();
     /// Rules besides those of policy; they come first where rules are counted.
     pub const BUILT_IN: usize = Self::BANDWIDTH + 1 + MAX_CLASSES;
-    /// Place of the limit of everything together; the classes follow.
-    const BANDWIDTH: usize = 17;
 
     /// A small number for tables of counters.
     pub const fn index(self) -> usize {
