@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sekisho_policy::{Admission, ClassId, Direction, Protocol, Query, RuleId};
 
-pub use flows::Scope;
+pub use flows::{Scope, TABLE_MEMORY};
 pub use refusal::{Refusal, Rule, Subject};
 pub use words::{Words, words};
 
