@@ -8,8 +8,9 @@ use sekisho_framelink::{HEADER_LEN, Offloads, Rules};
 use sekisho_policy::Policy;
 use smoltcp::wire::EthernetAddress;
 
+use crate::gate::MOST_FROM_GUEST;
 use crate::gate::device::Device;
-use crate::gate::edge::{Domains, Edge, Question, Reply, Resolver, Taken};
+use crate::gate::edge::{Domains, Edge, Heard, Question, Reply, Resolver, Taken};
 use crate::gate::packet::{Offload, Packet};
 use crate::moment::Moment;
 
@@ -42,7 +43,7 @@ pub fn guest_frame(policy: &Policy, data: &[u8]) {
             tso6: true,
             uso: true,
         },
-        mtu: DEVICE.mtu,
+        mtu: MOST_FROM_GUEST,
     };
     let Ok(header) = rules.check(header, frame.len()) else {
         return;
@@ -91,7 +92,14 @@ pub fn inner_packet(policy: &Policy, data: &[u8]) {
     reply.clear();
     if let Ok(packet) = Packet::parse(answer, Offload::None) {
         packet.quoted();
-        resolver.answer(&packet, &ethernet, &mut reply, now);
+        let heard = resolver.answer(&packet, &ethernet, &mut reply, now);
+        let told = !reply.frame().is_empty();
+        assert_eq!(
+            told,
+            heard != Heard::Nothing,
+            "the guest hears what we heard"
+        );
+        assert!(reply.frame().len() <= 14 + usize::from(DEVICE.mtu));
     }
 }
 
