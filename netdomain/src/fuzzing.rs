@@ -3,14 +3,14 @@
 //! bytes.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use sekisho_framelink::{HEADER_LEN, Offloads, Rules};
 use sekisho_policy::Policy;
 use smoltcp::wire::EthernetAddress;
 
+use crate::gate::MOST_FROM_GUEST;
 use crate::gate::device::Device;
-use crate::gate::edge::{Domains, Edge, Question, Reply, Resolver, Taken};
+use crate::gate::edge::{Domains, Edge, Heard, Question, Reply, Resolver, Taken};
 use crate::gate::packet::{Offload, Packet};
 use crate::moment::Moment;
 
@@ -43,23 +43,24 @@ pub fn guest_frame(policy: &Policy, data: &[u8]) {
             tso6: true,
             uso: true,
         },
-        mtu: DEVICE.mtu,
+        mtu: MOST_FROM_GUEST,
     };
     let Ok(header) = rules.check(header, frame.len()) else {
         return;
     };
     let now = Moment::default();
-    let mut edge = Edge::new(DEVICE, now);
+    let mut edge = Edge::new(DEVICE, true, now);
     let ethernet = edge.ethernet();
     let mut reply = Reply::with_mtu(DEVICE.mtu);
     match edge.take(&header, frame, &mut reply, now) {
         Taken::Question(packet) => {
-            resolver(policy).ask(&packet, &ethernet, &mut reply, now);
+            resolver(policy).ask(&packet, true, &ethernet, &mut reply, now);
         }
         Taken::Transit(packet) => {
             packet.quoted();
             edge.prohibit(&packet, &mut reply, now);
         }
+        Taken::Probe(packet) => edge.serve_probe(&packet, &mut reply),
         Taken::Done | Taken::Refused(_) => {}
     }
     assert!(reply.frame().len() <= 14 + usize::from(DEVICE.mtu));
@@ -77,7 +78,7 @@ pub fn inner_packet(policy: &Policy, data: &[u8]) {
     let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
     let (question, answer) = rest.split_at(length);
     let now = Moment::default();
-    let ethernet = Edge::new(DEVICE, now).ethernet();
+    let ethernet = Edge::new(DEVICE, true, now).ethernet();
     let mut reply = Reply::with_mtu(DEVICE.mtu);
     let mut resolver = resolver(policy);
     if let Ok(packet) = Packet::parse(question, Offload::None) {
@@ -86,12 +87,19 @@ pub fn inner_packet(policy: &Policy, data: &[u8]) {
         if let Some(question) = Question::parse(body) {
             assert!(!question.name().starts_with(b"."));
         }
-        resolver.ask(&packet, &ethernet, &mut reply, now);
+        resolver.ask(&packet, true, &ethernet, &mut reply, now);
     }
     reply.clear();
     if let Ok(packet) = Packet::parse(answer, Offload::None) {
         packet.quoted();
-        resolver.answer(&packet, &ethernet, &mut reply, now);
+        let heard = resolver.answer(&packet, &ethernet, &mut reply, now);
+        let told = !reply.frame().is_empty();
+        assert_eq!(
+            told,
+            heard != Heard::Nothing,
+            "the guest hears what we heard"
+        );
+        assert!(reply.frame().len() <= 14 + usize::from(DEVICE.mtu));
     }
 }
 
@@ -112,6 +120,5 @@ pub fn beacon_answer(data: &[u8]) {
 fn resolver(policy: &Policy) -> Resolver {
     let random = Box::new(|| RANDOM);
     let domains = Domains::new(policy);
-    let now = Moment::from_boot(Duration::ZERO);
-    Resolver::new(domains, DEVICE.address, DEVICE.router, random, now)
+    Resolver::new(domains, DEVICE.address, DEVICE.router, random)
 }

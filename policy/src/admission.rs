@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::Ipv4Net;
 
+use crate::bandwidth::{Bandwidth, ClassId, TOTAL};
 use crate::schema::{Flow, Policy};
 use crate::value::PortRange;
 use crate::{Direction, Place, Protocol, Query, UplinkKind, Verified};
@@ -69,6 +70,9 @@ pub struct Admission {
     classes: [u8; CLASSES],
     tables: Vec<Table>,
     names: Vec<Box<str>>,
+    bandwidth: Bandwidth,
+    /// Class of bandwidth, by flow.
+    shares: Vec<Option<ClassId>>,
 }
 
 impl Admission {
@@ -99,6 +103,7 @@ impl Admission {
                 }
             }
         }
+        let share = |flow: &Flow| policy.bandwidth.class(flow.bandwidth.as_deref()?);
         let names = ["default-deny", "forbidden"]
             .into_iter()
             .chain(policy.flow.iter().map(|flow| flow.id.as_str()))
@@ -108,6 +113,8 @@ impl Admission {
             classes,
             tables,
             names,
+            bandwidth: policy.bandwidth.clone(),
+            shares: policy.flow.iter().map(share).collect(),
         }
     }
 
@@ -120,6 +127,23 @@ impl Admission {
             Protocol::Tcp | Protocol::Udp => query.port,
         };
         table.decide(query.peer.to_bits(), port)
+    }
+
+    /// The class of bandwidth of what this rule allows.
+    pub fn class(&self, rule: RuleId) -> Option<ClassId> {
+        self.shares.get(rule.flow()?).copied().flatten()
+    }
+
+    /// The limits.
+    pub const fn bandwidth(&self) -> &Bandwidth {
+        &self.bandwidth
+    }
+
+    /// Name of a limit as the policy spells it: `bandwidth.bulk`, and `bandwidth.total` for the one
+    /// of everything together.
+    pub fn limit_name(&self, class: Option<ClassId>) -> String {
+        let name = class.and_then(|class| self.bandwidth.classes.keys().nth(class.0.into()));
+        format!("bandwidth.{}", name.map_or(TOTAL, String::as_str))
     }
 
     /// Name of a rule: `default-deny`, `forbidden`, or the id of a flow. A rule of another policy

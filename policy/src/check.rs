@@ -1,5 +1,6 @@
 //! Rules that tie the values of a policy together: what types alone cannot say.
 
+mod bandwidth;
 mod flows;
 mod segments;
 mod ways;
@@ -45,6 +46,7 @@ pub(crate) fn problems(policy: &Policy, source: &Source) -> Vec<Problem> {
     check.uplinks();
     check.vpn();
     check.onprem();
+    check.bandwidth();
     check.tests();
     check.problems
 }

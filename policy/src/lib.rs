@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod bandwidth;
 mod check;
 mod draft;
 mod fault;
@@ -38,13 +39,15 @@ mod value;
 mod verify;
 
 pub use admission::{Admission, Decision, RuleId};
+pub use bandwidth::{Bandwidth, ClassId, MAX_CLASSES, Rate, Rates};
 pub use draft::{Draft, Explanation};
 pub use fault::{Fault, Lang, PolicyError, Problem};
 pub use floor::{FloorError, FloorFile};
 pub use query::{Probe, ProbeError, Protocol, Query};
 pub use schema::{
-    Beacon, Direction, Flow, Forbidden, Gateway, GatewayKind, KillSwitch, Logging, Meta, Onprem,
-    Peers, Policy, Record, Retry, SCHEMA, Segment, Test, TestFrom, Uplink, Vpn, WifiSecurity,
+    Beacon, Direction, Flow, Forbidden, Gateway, GatewayKind, KillSwitch, Logging, Meta, Ncsi,
+    Onprem, Peers, Policy, Record, Retry, SCHEMA, Segment, Test, TestFrom, Uplink, Vpn,
+    WifiSecurity,
 };
 pub use sekisho_control::{Place, UplinkKind};
 pub use source::MAX_POLICY;

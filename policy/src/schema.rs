@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
+use crate::bandwidth::Bandwidth;
 use crate::query::Probe;
 use crate::value::{self, Pin, PortRange, PublicKey};
 use crate::{Place, UplinkKind};
@@ -41,6 +42,12 @@ pub struct Policy {
     pub vpn: Vpn,
     /// How the laptop proves that it is in the office. Absent: it never is.
     pub onprem: Option<Onprem>,
+    /// How much of the way may be used. Absent: all of it.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
+    /// What the work OS is told when it asks whether it has a network.
+    #[serde(default)]
+    pub ncsi: Ncsi,
     /// What the laptop records.
     #[serde(default)]
     pub logging: Logging,
@@ -116,6 +123,8 @@ pub struct Flow {
     pub places: Vec<Place>,
     /// What must carry the tunnel; never empty.
     pub uplinks: Vec<UplinkKind>,
+    /// The class of bandwidth that its connections share, by name.
+    pub bandwidth: Option<String>,
 }
 
 /// Who opens a connection.
@@ -286,6 +295,22 @@ pub struct Beacon {
     pub round_trip: Duration,
 }
 
+/// `[ncsi]`: Windows' network connectivity status indicator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ncsi {
+    /// Whether the gate says, while the tunnel is up, what Microsoft's test servers would say.
+    pub answer: bool,
+}
+
+impl Default for Ncsi {
+    /// Answered: without it Windows warns of a network without internet, and programs that ask
+    /// Windows first do not even try.
+    fn default() -> Self {
+        Self { answer: true }
+    }
+}
+
 /// `[logging]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -350,6 +375,7 @@ struct FlowTable {
     places: Vec<Place>,
     #[serde(default = "value::every_uplink")]
     uplinks: Vec<UplinkKind>,
+    bandwidth: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Flow {
@@ -374,6 +400,7 @@ impl<'de> Deserialize<'de> for Flow {
             icmp: table.icmp,
             places: table.places,
             uplinks: table.uplinks,
+            bandwidth: table.bandwidth,
         })
     }
 }

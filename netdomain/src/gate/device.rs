@@ -14,8 +14,9 @@ use thiserror::Error;
 
 /// The longest device or key file that is read: ten times what one needs.
 const MAX_FILE: u64 = 8192;
-/// RFC 791: every host takes 576 bytes, less is no network.
-const MIN_MTU: u16 = 576;
+/// The least that any path must carry: what IPv6 asks of every link (RFC 8200, section 5). Less is
+/// a mistake, or somebody who wants many small packets.
+pub const MIN_MTU: u16 = 1280;
 /// A `WireGuard` packet over IPv4 adds 60 bytes to the inner one.
 const MAX_MTU: u16 = 1440;
 
@@ -123,7 +124,7 @@ fn check(written: &Written) -> Result<Device, &'static str> {
         return Err("`router` must be another address inside the prefix of `address`");
     }
     if !(MIN_MTU..=MAX_MTU).contains(&written.mtu) {
-        return Err("`mtu` must be between 576 and 1440");
+        return Err("`mtu` must be between 1280 and 1440");
     }
     let mac = parse_mac(&written.mac)
         .filter(EthernetAddress::is_unicast)

@@ -127,10 +127,9 @@ impl Gate {
             device.address,
             device.router,
             Box::new(random),
-            now,
         );
         Ok(Self {
-            edge: Edge::new(device, now),
+            edge: Edge::new(device, plan.probes, now),
             resolver,
             keeper: Gatekeeper::new(
                 Admission::compile(parts.policy),
@@ -335,12 +334,8 @@ impl Gate {
 
 /// Whether the supervisor took it.
 fn tell_refusal(control: &Control, keeper: &Gatekeeper, sample: &Sample) -> bool {
-    let rule = match sample.rule {
-        super::admit::Rule::Policy(id) => keeper.rules().name(id),
-        built_in => built_in.name().unwrap_or("unknown"),
-    };
     let report = Report::Refused(sekisho_control::Refused {
-        rule: rule.to_owned(),
+        rule: keeper.name(sample.rule).into_owned(),
         packet: sample.subject.to_string(),
         count: sample.count,
     });

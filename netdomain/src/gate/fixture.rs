@@ -15,16 +15,21 @@ use crate::moment::Moment;
 mod shared;
 
 pub(crate) fn gatekeeper() -> Gatekeeper {
+    gatekeeper_under("")
+}
+
+/// With more in its policy.
+pub(crate) fn gatekeeper_under(more: &'static str) -> Gatekeeper {
+    let issue = Issue {
+        more,
+        ..Issue::default()
+    };
     let terms = Terms {
         address: GUEST,
         mtu: MTU,
         resolvers: vec![RESOLVER],
     };
-    Gatekeeper::new(
-        Admission::compile(&Issue::default().verified()),
-        terms,
-        at(0),
-    )
+    Gatekeeper::new(Admission::compile(&issue.verified()), terms, at(0))
 }
 
 pub(crate) const fn tunnelled(place: Place) -> Situation {

@@ -18,6 +18,10 @@ const BACKLOG_FRAMES: usize = 1024;
 /// Pieces of one frame: the headers and the payloads of a super-frame's segments.
 const MAX_PIECES: usize = 65;
 
+/// Longest IP packet that is taken from the guest. A guest that knows nothing of its MTU sends what
+/// Ethernet carries; it is told how much fits rather than left in the dark.
+pub const MOST_FROM_GUEST: u16 = 1500;
+
 /// What the guest may leave to the gate: checksums and TCP segmentation over IPv4.
 fn rules(mtu: u16) -> Rules {
     Rules {
@@ -27,7 +31,7 @@ fn rules(mtu: u16) -> Rules {
             tso6: false,
             uso: false,
         },
-        mtu,
+        mtu: mtu.max(MOST_FROM_GUEST),
     }
 }
 

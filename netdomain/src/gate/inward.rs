@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use bytes::BytesMut;
 use sekisho_control::PathId;
 
-use super::admit::Origin;
+use super::admit::{Origin, Refusal, Subject};
+use super::edge::Heard;
 use super::engine::Gate;
 use super::packet::{Offload, Packet, Transport};
 use super::path::{Coalescer, Inbox};
@@ -13,6 +14,8 @@ use super::situation::Event;
 use crate::moment::Moment;
 use crate::tunnel::{Opened, Tunnel};
 
+/// Ethernet's number for IPv4, the only protocol inside.
+const IPV4: u16 = 0x0800;
 /// System calls for datagrams in one turn and path: eight receive-offloaded datagrams each.
 const READS: usize = 2;
 
@@ -123,19 +126,32 @@ impl Gate {
         let situation = self.machine.situation();
         let mut coalescer = Coalescer::new(ethernet, self.mtu);
         for bytes in opened {
-            let Ok(packet) = Packet::parse(bytes, Offload::None) else {
-                continue;
+            let packet = match Packet::parse(bytes, Offload::None) {
+                Ok(packet) => packet,
+                Err(malformed) => {
+                    let refusal = Refusal {
+                        rule: malformed.into(),
+                        subject: Subject::Frame { ether_type: IPV4 },
+                    };
+                    self.refused(&refusal, now);
+                    continue;
+                }
             };
             // A path that was lost is still read: while the gate is closed, nothing of it reaches
             // the guest, and admission says so.
-            let open = situation.scope().is_some();
-            if open
-                && self
+            let heard = match situation.scope() {
+                None => Heard::Nothing,
+                Some(_) => self
                     .resolver
-                    .answer(&packet, &ethernet, &mut self.reply, now)
-            {
+                    .answer(&packet, &ethernet, &mut self.reply, now),
+            };
+            if heard != Heard::Nothing {
                 self.findings.name_answered();
                 self.send_reply();
+                if let Heard::Refused(rule) = heard {
+                    let subject = Subject::inbound(&packet.flow());
+                    self.refused(&Refusal { rule, subject }, now);
+                }
                 continue;
             }
             match self.keeper.admit(packet, Origin::Tunnel, &situation, now) {

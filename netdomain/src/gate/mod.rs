@@ -1,6 +1,7 @@
 //! The gate: the one process that decides about every frame of the work OS.
 
 pub mod admit;
+mod bucket;
 pub mod counters;
 pub mod device;
 pub mod edge;
@@ -22,5 +23,5 @@ pub mod sockets;
 mod turn;
 
 pub use engine::{Gate, Parts};
-pub use guest::Guest;
+pub use guest::{Guest, MOST_FROM_GUEST};
 pub use run::{Args, GateError, run};

@@ -68,6 +68,7 @@ impl Gate {
         {
             Taken::Transit(packet) => self.transit(packet, now),
             Taken::Question(packet) => self.question(&packet, now),
+            Taken::Probe(packet) => self.probe(&packet, now),
             Taken::Done => {}
             Taken::Refused(refusal) => self.refused(&refusal, now),
         }
@@ -87,8 +88,12 @@ impl Gate {
             Err(refusal) => {
                 // While closed the guest is left to try again, as on a wire without a plug; what
                 // policy forbids it is told at once.
-                if matches!(refusal.rule, Rule::Policy(_) | Rule::NotServed) {
-                    self.edge.prohibit(&packet, &mut self.reply, now);
+                match refusal.rule {
+                    Rule::Policy(_) | Rule::NotServed => {
+                        self.edge.prohibit(&packet, &mut self.reply, now);
+                    }
+                    Rule::TooLong => self.edge.too_long(&packet, &mut self.reply, now),
+                    _ => {}
                 }
                 self.refused(&refusal, now);
             }
@@ -109,6 +114,16 @@ impl Gate {
         }
     }
 
+    /// The work OS asks whether it has a network: it has while the tunnel is up.
+    fn probe(&mut self, packet: &Packet<'_>, now: Moment) {
+        if self.machine.situation().scope().is_some() {
+            self.edge.serve_probe(packet, &mut self.reply);
+        } else {
+            let refusal = self.edge.not_served(packet, &mut self.reply, now);
+            self.refused(&refusal, now);
+        }
+    }
+
     fn question(&mut self, packet: &Packet<'_>, now: Moment) {
         self.findings.address();
         let ethernet = self.edge.ethernet();
@@ -116,7 +131,12 @@ impl Gate {
             rule,
             subject: Subject::outbound(&packet.flow()),
         };
-        match self.resolver.ask(packet, &ethernet, &mut self.reply, now) {
+        let connected = self.machine.situation().scope().is_some();
+        let asked = self
+            .resolver
+            .ask(packet, connected, &ethernet, &mut self.reply, now);
+        match asked {
+            Asked::Answered => {}
             Asked::Refused(rule) => self.refused(&refusal(rule), now),
             Asked::Forward => {
                 let situation = self.machine.situation();

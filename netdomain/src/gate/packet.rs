@@ -180,6 +180,11 @@ impl<'a> Packet<'a> {
         self.transport
     }
 
+    /// Whether nobody on the way may cut it into fragments (DF, RFC 791, section 3.1).
+    pub const fn must_not_be_cut(&self) -> bool {
+        self.bytes[6] & 0x40 != 0
+    }
+
     /// What is left to do before the packet is complete.
     pub const fn offload(&self) -> Offload {
         self.offload
@@ -191,6 +196,19 @@ impl<'a> Packet<'a> {
             Transport::Tcp { header, .. } => IPV4_HEADER + usize::from(header),
             Transport::Udp | Transport::Icmp { .. } => IPV4_HEADER,
         }
+    }
+
+    /// The MTU that an ICMP error tells of: the next hop's (RFC 1191, section 4). `None` unless this
+    /// is such an error.
+    pub fn told_mtu(&self) -> Option<u16> {
+        const UNREACHABLE: u8 = 3;
+        const FRAGMENTATION_NEEDED: u8 = 4;
+        let told = matches!(self.transport, Transport::Icmp { .. })
+            && self
+                .body()
+                .starts_with(&[UNREACHABLE, FRAGMENTATION_NEEDED]);
+        // An ICMP packet has eight bytes, or it was refused.
+        told.then(|| u16::from_be_bytes([self.body()[6], self.body()[7]]))
     }
 
     /// The packet that an ICMP error quotes: protocol, addresses and ports as that packet had

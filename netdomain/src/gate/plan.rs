@@ -48,6 +48,8 @@ pub struct Plan {
     pub timings: Timings,
     /// Domains and their DNS servers.
     pub domains: Domains,
+    /// Whether the work OS is told that it has a network while it has one.
+    pub probes: bool,
     /// Rules of admission, built-in ones not counted.
     pub rules: usize,
 }
@@ -87,6 +89,7 @@ impl Plan {
                     .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
             },
             domains: Domains::new(policy),
+            probes: policy.ncsi.answer,
             rules: policy.flow.len() + FIXED_RULES,
         }
     }

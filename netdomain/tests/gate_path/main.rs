@@ -4,15 +4,20 @@
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
     unreachable_pub,
     reason = "a test reports a failure by panicking; its numbers are small, its modules its own"
 )]
 
+mod bandwidth;
 mod failover;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod frames;
 mod hostile;
+mod lengths;
+mod names;
+mod ncsi;
 mod services;
 mod world;
 

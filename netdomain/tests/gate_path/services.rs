@@ -1,8 +1,7 @@
-//! What the gate is to its guest: router, DHCP server, resolver.
+//! What the gate is to its guest: router and DHCP server.
 
 use std::net::Ipv4Addr;
 
-use sekisho_control::{PathId, UplinkToGate};
 use sekisho_framelink::NetHdr;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress,
@@ -10,7 +9,7 @@ use smoltcp::wire::{
 };
 
 use super::frames::{checksums_hold, echo, frame, frame_from, packet_of, udp};
-use super::world::{DNS, GATE_MAC, GUEST, GUEST_MAC, ROUTER, World};
+use super::world::{GATE_MAC, GUEST, GUEST_MAC, ROUTER, World};
 
 const EVERYBODY: [u8; 6] = [0xff; 6];
 
@@ -139,146 +138,4 @@ fn the_router_answers_echo() {
     assert_eq!(answer[20], 0, "echo reply");
     assert!(checksums_hold(answer));
     assert!(answer.ends_with(b"sekisho"));
-}
-
-/// A query for an A record of `name`.
-fn query(id: u16, name: &str) -> Vec<u8> {
-    let mut bytes = id.to_be_bytes().to_vec();
-    bytes.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.') {
-        bytes.push(label.len() as u8);
-        bytes.extend_from_slice(label.as_bytes());
-    }
-    bytes.extend_from_slice(&[0, 0, 1, 0, 1]);
-    bytes
-}
-
-/// The answer to a query: an address.
-fn answer(query: &[u8]) -> Vec<u8> {
-    let mut bytes = query.to_vec();
-    bytes[2] = 0x81;
-    bytes[3] = 0x80;
-    bytes[7] = 1;
-    bytes.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 12, 10, 5]);
-    bytes
-}
-
-fn asked(world: &mut World, id: u16, name: &str) {
-    let packet = udp((GUEST, 5353), (ROUTER, 53), &query(id, name));
-    world.send(NetHdr::default(), &frame(&packet));
-}
-
-#[test]
-fn t12_names_of_the_segments_are_asked_inside_and_no_others() {
-    let mut world = World::connected();
-    asked(&mut world, 7, "groupware.Mihon-City.example");
-    world.until("the question is inside", |world| !world.inner.is_empty());
-    let inner = world.inner[0].clone();
-    assert_eq!(inner[16..20], DNS.octets());
-    let question = UdpPacket::new_checked(&inner[20..]).unwrap();
-    assert_eq!(question.dst_port(), 53);
-    let own = (question.src_port(), question.payload().to_vec());
-
-    // Forgeries first: wrong id, wrong port, wrong server, wrong question.
-    let good = answer(&own.1[..query(7, "groupware.Mihon-City.example").len()]);
-    let mut wrong_id = good.clone();
-    wrong_id[0] ^= 1;
-    let mut wrong_question = good.clone();
-    wrong_question[14] ^= 1;
-    for forged in [
-        udp((DNS, 53), (GUEST, own.0), &wrong_id),
-        udp((DNS, 53), (GUEST, own.0), &wrong_question),
-        udp((DNS, 53), (GUEST, own.0 ^ 1), &good),
-        udp((Ipv4Addr::new(10, 12, 0, 54), 53), (GUEST, own.0), &good),
-    ] {
-        world.gateway_sends(&forged);
-    }
-    world.settle();
-    assert!(world.frames.is_empty(), "no forgery reaches the guest");
-
-    world.gateway_sends(&udp((DNS, 53), (GUEST, own.0), &good));
-    world.until("the answer is out", |world| !world.frames.is_empty());
-    let out = packet_of(&world.frames[0].1);
-    assert!(checksums_hold(out));
-    let datagram = UdpPacket::new_checked(&out[20..]).unwrap();
-    assert_eq!((datagram.src_port(), datagram.dst_port()), (53, 5353));
-    assert_eq!(datagram.payload()[..2], [0, 7], "the guest's own id");
-    assert_eq!(datagram.payload()[2..], good[2..]);
-    assert_eq!(out[12..16], ROUTER.octets());
-
-    // The same answer a second time answers nothing.
-    world.frames.clear();
-    world.gateway_sends(&udp((DNS, 53), (GUEST, own.0), &good));
-    world.settle();
-    assert!(world.frames.is_empty());
-}
-
-#[test]
-fn t12_other_names_are_refused_at_once_and_counted() {
-    let mut world = World::connected();
-    for name in [
-        "www.example.com",
-        "notmihon-city.example",
-        "mihon-city.example.evil.com",
-        "a.b.c.d.e",
-    ] {
-        world.frames.clear();
-        asked(&mut world, 9, name);
-        world.until("an answer", |world| !world.frames.is_empty());
-        let out = packet_of(&world.frames[0].1);
-        assert!(checksums_hold(out));
-        let datagram = UdpPacket::new_checked(&out[20..]).unwrap();
-        assert_eq!(datagram.payload()[..2], [0, 9]);
-        assert_eq!(datagram.payload()[3] & 15, 5, "REFUSED");
-    }
-    world.until("it is reported", |world| world.refused_by("dns-outside"));
-    world.settle();
-    assert!(world.inner.is_empty(), "nothing of it went inside");
-}
-
-#[test]
-fn questions_that_are_none_are_dropped() {
-    let mut world = World::connected();
-    let mut compressed = query(1, "mihon-city.example");
-    compressed[12] = 0xc0;
-    let mut response = query(1, "mihon-city.example");
-    response[2] = 0x80;
-    let mut two = query(1, "mihon-city.example");
-    two[5] = 2;
-    for bad in [vec![], vec![0; 11], compressed, response, two] {
-        let packet = udp((GUEST, 5353), (ROUTER, 53), &bad);
-        world.send(NetHdr::default(), &frame(&packet));
-    }
-    world.until("they are counted", |world| world.refused_by("dns-refused"));
-    world.settle();
-    assert!(world.inner.is_empty() && world.frames.is_empty());
-}
-
-/// A path that was lost is read for a while; what comes out of it while the gate is closed is not
-/// for the guest, an answer to its own question included.
-#[test]
-fn no_answer_reaches_the_guest_while_the_gate_is_closed() {
-    let mut world = World::connected();
-    for closed in [false, true] {
-        world.inner.clear();
-        world.frames.clear();
-        asked(&mut world, 7, "groupware.mihon-city.example");
-        world.until("the question is inside", |world| !world.inner.is_empty());
-        let question = UdpPacket::new_checked(&world.inner[0][20..]).unwrap();
-        let (port, own) = (question.src_port(), question.payload().to_vec());
-        if closed {
-            let lost = UplinkToGate::PathLost { id: PathId(1) };
-            world.uplink.send(&lost, &[]).unwrap();
-            world.until("the gate is closed", |world| !world.tunnelled());
-        }
-        let good = answer(&own[..query(7, "groupware.mihon-city.example").len()]);
-        world.gateway_sends(&udp((DNS, 53), (GUEST, port), &good));
-        if closed {
-            world.until("it is refused", |world| world.refused_by("closed"));
-            world.settle();
-            assert!(world.frames.is_empty(), "an answer while closed");
-        } else {
-            world.until("the answer is out", |world| !world.frames.is_empty());
-        }
-    }
 }

@@ -128,10 +128,16 @@ pub fn path_socket(port: &str, peer: SocketAddrV4) -> OwnedFd {
 impl World {
     /// A gate with a link and an uplink, but no path yet.
     pub fn new() -> Self {
+        Self::under("")
+    }
+
+    /// The same, with more in its policy.
+    pub fn under(more: &'static str) -> Self {
         let gateway = wired();
         gateway.set_nonblocking(true).unwrap();
         let issue = Issue {
             gateway_key: public(GATEWAY_KEY),
+            more,
             ..Issue::default()
         };
         let state = tempfile::tempdir().unwrap();
@@ -183,7 +189,12 @@ impl World {
 
     /// The same, and the tunnel is up.
     pub fn connected() -> Self {
-        let mut world = Self::new();
+        Self::connected_under("")
+    }
+
+    /// The same, with more in the policy.
+    pub fn connected_under(more: &'static str) -> Self {
+        let mut world = Self::under(more);
         world.add_path("eth0");
         world.until("the tunnel is up", Self::tunnelled);
         world

@@ -104,6 +104,7 @@ fn flow() -> impl Strategy<Value = Flow> {
             icmp,
             places,
             uplinks,
+            bandwidth: None,
         })
 }
 

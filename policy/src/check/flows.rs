@@ -10,8 +10,9 @@ use crate::admission::bounds;
 use crate::schema::{Flow, Policy};
 use crate::source::Step::{Index, Key};
 
-/// Most flows. A rule is named by 16 bits; a city of the example's kind has ten.
-const MAX_FLOWS: usize = 4096;
+/// Most flows. A rule is named by 16 bits; a city of the example's kind has ten, and what is decided
+/// costs the same with five thousand (`bench admit`).
+const MAX_FLOWS: usize = 8192;
 /// Most entries of the compiled tables of one class, were nothing merged: each interval of
 /// addresses times the port ranges that apply there. Only flows that overlap each other many times
 /// over come near it; it bounds compilation to some tens of megabytes.

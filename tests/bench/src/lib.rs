@@ -9,6 +9,7 @@
 //! Some benchmarks need a second process: a line in [`PARTS`], which the program runs as
 //! `sekisho-bench part NAME …` (see [`part::start`]).
 
+pub mod admit;
 pub mod boot;
 pub mod device;
 pub mod link;
@@ -51,6 +52,11 @@ pub const BENCHES: &[Bench] = &[
         name: "device",
         about: "virtio-net alone, against the bare frame link",
         run: device::run,
+    },
+    Bench {
+        name: "admit",
+        about: "admission alone: five thousand flows against ten, small frames, a million conversations",
+        run: admit::run,
     },
     Bench {
         name: "path",

@@ -8,6 +8,8 @@ use sekisho_vmm::virtio::net::{Net, Settings};
 
 pub const MAC: [u8; 6] = [0x02, 0x53, 0x4b, 0x00, 0x07, 0x17];
 pub const MTU: u16 = 1420;
+/// What a guest that does not know its MTU may send.
+pub const ETHERNET_MTU: u16 = 1500;
 
 pub fn card() -> Net {
     Net::new(Settings::new(MAC, MTU))

@@ -8,7 +8,7 @@ use sekisho_vmm::virtio::net::{Counters, Net};
 use sekisho_vmm::virtio::worker::Worker;
 
 use crate::TURNS;
-use crate::virtio_fixture::card::{MTU, card, plug_gate};
+use crate::virtio_fixture::card::{ETHERNET_MTU, card, plug_gate};
 use crate::virtio_fixture::hal::take_pages;
 use crate::virtio_fixture::ring::{Driver, Ring, VERSION_1, put};
 use crate::virtio_fixture::transport::BarTransport;
@@ -49,7 +49,7 @@ impl Bench {
         let mut worker = machine.start();
         let rules = Rules {
             offloads: ALL,
-            mtu: MTU,
+            mtu: ETHERNET_MTU,
         };
         let gate = plug_gate(&device, rules);
         let transport = BarTransport::find(&machine, slot);

@@ -9,16 +9,19 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use sekisho_policy::{Direction, Place, Protocol, UplinkKind};
+use sekisho_policy::{ClassId, Direction, Place, Protocol, UplinkKind};
 
 use crate::gate::packet::TcpFlags;
 use crate::moment::Moment;
 
-/// Entries of one set; a set is two cache lines long, give or take.
+/// Entries of one set: four cache lines, which the processor fetches one after another.
 const WAYS: usize = 8;
-/// Sets: 65 536 connections, some 3 MiB. An office PC holds hundreds, a busy browser a few
-/// thousand.
+/// Sets: 65 536 connections. An office PC holds hundreds, a busy browser a few thousand. Whoever
+/// wants a million at once is refused the rest by name, and keeps what was established.
 const SETS: usize = 8192;
+/// Bytes of the table, whatever the guest does: 2 MiB.
+pub const TABLE_MEMORY: usize = SETS * WAYS * size_of::<Option<Entry>>();
+const _: () = assert!(TABLE_MEMORY <= 2 << 20);
 
 /// A TCP connection of which only one side has spoken (Linux gives up a SYN after some two minutes,
 /// but repeats it, which refreshes the entry). One that is older than this gate, too: the guest
@@ -58,6 +61,17 @@ pub struct Scope {
     pub uplink: UplinkKind,
 }
 
+/// What policy allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// Under what circumstances.
+    pub(super) scope: Scope,
+    /// Who begins: who spoke first, unless the gate is younger than the connection.
+    pub(super) begun: Direction,
+    /// The class of bandwidth.
+    pub(super) class: Option<ClassId>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Only this side has spoken.
@@ -73,8 +87,10 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     key: Key,
-    /// The circumstances of that decision.
-    pub scope: Scope,
+    /// The circumstances of the decision.
+    scope: Scope,
+    /// The class of bandwidth of the rule that allowed it.
+    pub(super) class: Option<ClassId>,
     /// Who began it.
     pub(super) begun: Direction,
     state: State,
@@ -88,6 +104,22 @@ impl Entry {
             self.state = next_state(self.state, direction, flags);
         }
         self.expires = now + lifetime(self.key.protocol, self.state);
+    }
+
+    /// The circumstances under which policy last allowed it.
+    pub(super) const fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Policy allows it under other circumstances, too.
+    pub(super) fn decided(&mut self, scope: Scope, class: Option<ClassId>) {
+        self.scope = scope;
+        self.class = class;
+    }
+
+    /// Ends it: whoever speaks next is decided about as if for the first time.
+    pub(super) fn forget(&mut self) {
+        self.expires = Moment::default();
     }
 
     /// Whether the connection has ended, so that a SYN on it begins another one.
@@ -146,12 +178,11 @@ impl FlowTable {
     }
 
     /// Adds a connection that policy has allowed, over a former one of the same key. `spoke` sent
-    /// the packet by which it came to our notice: `begun`, unless the gate is younger than it.
+    /// the packet by which it came to our notice.
     pub(super) fn insert(
         &mut self,
         key: Key,
-        scope: Scope,
-        begun: Direction,
+        terms: Allowed,
         spoke: Direction,
         now: Moment,
     ) -> Result<(), Full> {
@@ -161,8 +192,9 @@ impl FlowTable {
         };
         let entry = Entry {
             key,
-            scope,
-            begun,
+            scope: terms.scope,
+            class: terms.class,
+            begun: terms.begun,
             state,
             expires: now + lifetime(key.protocol, state),
         };
@@ -177,15 +209,6 @@ impl FlowTable {
             .or_else(|| weakest(set));
         set[place.ok_or(Full)?] = Some(entry);
         Ok(())
-    }
-
-    /// Forgets a connection.
-    pub(super) fn remove(&mut self, key: &Key) {
-        for slot in self.set(key) {
-            if slot.is_some_and(|held| held.key == *key) {
-                *slot = None;
-            }
-        }
     }
 
     fn set(&mut self, key: &Key) -> &mut [Option<Entry>] {
@@ -212,9 +235,13 @@ mod tests {
 
     use super::*;
 
-    const SCOPE: Scope = Scope {
-        place: Place::Remote,
-        uplink: UplinkKind::Wired,
+    const ALLOWED: Allowed = Allowed {
+        scope: Scope {
+            place: Place::Remote,
+            uplink: UplinkKind::Wired,
+        },
+        begun: Direction::Out,
+        class: None,
     };
 
     fn key(port: u16) -> Key {
@@ -238,7 +265,7 @@ mod tests {
     };
 
     fn add(table: &mut FlowTable, key: Key, now: Moment) -> Result<(), Full> {
-        table.insert(key, SCOPE, Direction::Out, Direction::Out, now)
+        table.insert(key, ALLOWED, Direction::Out, now)
     }
 
     fn segment(table: &mut FlowTable, key: Key, direction: Direction, now: Moment) {
@@ -275,8 +302,7 @@ mod tests {
                 Direction::Out
             };
             for port in [1, 2] {
-                let begun = Direction::Out;
-                let taken = table.insert(key(port), SCOPE, begun, spoke, moment(0));
+                let taken = table.insert(key(port), ALLOWED, spoke, moment(0));
                 taken.unwrap();
                 segment(&mut table, key(port), spoke, moment(1));
             }

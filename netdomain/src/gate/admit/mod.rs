@@ -1,19 +1,23 @@
 //! Admission: the one place where a packet becomes one that may pass.
 
+mod bandwidth;
 mod flows;
 mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use sekisho_policy::{Admission, Direction, Protocol, Query, RuleId};
+use sekisho_policy::{Admission, ClassId, Direction, Protocol, Query, RuleId};
 
-pub use flows::Scope;
+pub use flows::{Scope, TABLE_MEMORY};
 pub use refusal::{Refusal, Rule, Subject};
 
-use self::flows::{Entry, FlowTable, Key};
+use self::bandwidth::{Exceeded, Limits, Way};
+use self::flows::{Allowed, Entry, FlowTable, Key};
+use super::device::MIN_MTU;
 use super::packet::{Flow, IcmpKind, Offload, Packet, TcpFlags, Transport};
 use super::situation::Situation;
 use crate::moment::Moment;
@@ -62,11 +66,15 @@ pub struct Terms {
     pub resolvers: Vec<Ipv4Addr>,
 }
 
+/// The class of bandwidth of an admitted packet, if its rule names one.
+type Share = Option<ClassId>;
+
 /// Admits packets by policy, situation and the connections that are under way.
 pub struct Gatekeeper {
     rules: Admission,
     terms: Terms,
     flows: FlowTable,
+    limits: Limits,
     began: Moment,
 }
 
@@ -74,6 +82,7 @@ impl Gatekeeper {
     /// Admission under these rules, beginning now without any connection.
     pub fn new(rules: Admission, terms: Terms, now: Moment) -> Self {
         Self {
+            limits: Limits::new(rules.bandwidth()),
             rules,
             terms,
             flows: FlowTable::default(),
@@ -84,6 +93,15 @@ impl Gatekeeper {
     /// The rules in force.
     pub const fn rules(&self) -> &Admission {
         &self.rules
+    }
+
+    /// The name under which a rule is told.
+    pub fn name(&self, rule: Rule) -> Cow<'_, str> {
+        match rule {
+            Rule::Policy(id) => self.rules.name(id).into(),
+            Rule::Bandwidth(class) => self.rules.limit_name(class).into(),
+            built_in => built_in.name().unwrap_or("unknown").into(),
+        }
     }
 
     /// Admits `packet` or says which rule is against it. The only way to an [`Admitted`].
@@ -107,13 +125,21 @@ impl Gatekeeper {
                 Origin::Tunnel => self.inbound(&packet, scope, now),
             },
         };
-        match decided {
+        let way = match origin {
+            Origin::Guest | Origin::Resolver => Way::Up,
+            Origin::Tunnel => Way::Down,
+        };
+        let paid = decided.and_then(|class| {
+            let taken = self.limits.take(&packet, class, way, now);
+            taken.map_err(|Exceeded(limit)| Rule::Bandwidth(limit))
+        });
+        match paid {
             Ok(()) => Ok(Admitted { packet }),
             Err(rule) => Err(Refusal { rule, subject }),
         }
     }
 
-    fn outbound(&mut self, packet: &Packet<'_>, scope: Scope, now: Moment) -> Result<(), Rule> {
+    fn outbound(&mut self, packet: &Packet<'_>, scope: Scope, now: Moment) -> Result<Share, Rule> {
         let flow = packet.flow();
         if flow.source != self.terms.address {
             return Err(Rule::AntiSpoof);
@@ -148,7 +174,7 @@ impl Gatekeeper {
         }
     }
 
-    fn inbound(&mut self, packet: &Packet<'_>, scope: Scope, now: Moment) -> Result<(), Rule> {
+    fn inbound(&mut self, packet: &Packet<'_>, scope: Scope, now: Moment) -> Result<Share, Rule> {
         let flow = packet.flow();
         if flow.destination != self.terms.address {
             return Err(Rule::NoFlow);
@@ -187,7 +213,7 @@ impl Gatekeeper {
         flags: Option<TcpFlags>,
         scope: Scope,
         now: Moment,
-    ) -> Result<(), Rule> {
+    ) -> Result<Share, Rule> {
         let first = flags.is_some_and(|flags| flags.syn && !flags.ack);
         let again = first && self.flows.find(&key, now).is_some_and(|held| held.ended());
         if !again {
@@ -210,10 +236,16 @@ impl Gatekeeper {
         if !decision.is_allowed() {
             return Err(Rule::Policy(decision.rule()));
         }
+        let class = self.rules.class(decision.rule());
+        let allowed = Allowed {
+            scope,
+            begun,
+            class,
+        };
         self.flows
-            .insert(key, scope, begun, direction, now)
+            .insert(key, allowed, direction, now)
             .map_err(|_| Rule::FlowTableFull)?;
-        Ok(())
+        Ok(class)
     }
 
     /// A packet that must belong to a known conversation; it is decided again if the circumstances
@@ -225,23 +257,23 @@ impl Gatekeeper {
         flags: Option<TcpFlags>,
         scope: Scope,
         now: Moment,
-    ) -> Result<(), Rule> {
-        self.standing(key, scope, now)?.seen(direction, flags, now);
-        Ok(())
+    ) -> Result<Share, Rule> {
+        let entry = self.standing(key, scope, now)?;
+        entry.seen(direction, flags, now);
+        Ok(entry.class)
     }
 
     /// The known conversation of this key, if policy allows it here and now.
     fn standing(&mut self, key: &Key, scope: Scope, now: Moment) -> Result<&mut Entry, Rule> {
-        let held = *self.flows.find(key, now).ok_or(Rule::NoFlow)?;
-        if held.scope != scope {
-            let decision = self.rules.decide(&query(key, held.begun, scope));
+        let entry = self.flows.find(key, now).ok_or(Rule::NoFlow)?;
+        if entry.scope() != scope {
+            let decision = self.rules.decide(&query(key, entry.begun, scope));
             if !decision.is_allowed() {
-                self.flows.remove(key);
+                entry.forget();
                 return Err(Rule::Policy(decision.rule()));
             }
+            entry.decided(scope, self.rules.class(decision.rule()));
         }
-        let entry = self.flows.find(key, now).ok_or(Rule::NoFlow)?;
-        entry.scope = scope;
         Ok(entry)
     }
 
@@ -255,8 +287,12 @@ impl Gatekeeper {
         direction: Direction,
         scope: Scope,
         now: Moment,
-    ) -> Result<(), Rule> {
+    ) -> Result<Share, Rule> {
         let quoted = packet.quoted().ok_or(Rule::NoFlow)?;
+        let shrinks = packet.told_mtu().is_some_and(|mtu| mtu < MIN_MTU);
+        if direction == Direction::In && shrinks {
+            return Err(Rule::LowMtu);
+        }
         // The quoted packet went the other way.
         let (laptop, laptop_port, peer, peer_port) = match direction {
             Direction::In => (
@@ -292,16 +328,20 @@ impl Gatekeeper {
         if rule == RuleId::FORBIDDEN {
             return Err(Rule::Policy(rule));
         }
-        self.standing(&key, scope, now).map(drop)
+        self.standing(&key, scope, now).map(|entry| entry.class)
     }
 
     /// The resolver's own questions go to policy's DNS servers and nowhere else.
-    fn question(&self, flow: &Flow) -> Result<(), Rule> {
+    fn question(&self, flow: &Flow) -> Result<Share, Rule> {
         let fits = flow.protocol == Protocol::Udp
             && flow.source == self.terms.address
             && flow.destination_port == DNS
             && self.terms.resolvers.contains(&flow.destination);
-        if fits { Ok(()) } else { Err(Rule::DnsRefused) }
+        if fits {
+            Ok(None)
+        } else {
+            Err(Rule::DnsRefused)
+        }
     }
 }
 

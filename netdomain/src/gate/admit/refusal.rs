@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use sekisho_policy::{Protocol, RuleId};
+use sekisho_policy::{ClassId, MAX_CLASSES, Protocol, RuleId};
 
 use crate::gate::packet::{Flow, Malformed};
 
@@ -36,13 +36,45 @@ pub enum Rule {
     DnsOutside,
     /// A question that is no question, or more of them than a person's programs ask.
     DnsRefused,
+    /// An answer that leads out of the segments, or into what is forbidden.
+    DnsRebinding,
+    /// More in names or answers than a person's programs need: a tunnel made of them.
+    DnsTunnel,
+    /// An answer that does not answer what was asked.
+    DnsAnswer,
+    /// An ICMP error that tells of an MTU that no path has.
+    LowMtu,
     /// A service that the gate does not offer.
     NotServed,
+    /// More than a class of bandwidth has, or more than everything together has.
+    Bandwidth(Option<ClassId>),
 }
 
 impl Rule {
+    /// Rules of the gate's own, in the order of [`Rule::index`].
+    pub const NAMED: [Self; 17] = [
+        Self::AntiSpoof,
+        Self::Impostor,
+        Self::Ipv6,
+        Self::EtherType,
+        Self::Malformed,
+        Self::Unusual,
+        Self::TooLong,
+        Self::Closed,
+        Self::FlowTableFull,
+        Self::NoFlow,
+        Self::DnsOutside,
+        Self::DnsRefused,
+        Self::NotServed,
+        Self::DnsRebinding,
+        Self::DnsTunnel,
+        Self::DnsAnswer,
+        Self::LowMtu,
+    ];
+    /// Place of the limit of everything together; the classes follow.
+    const BANDWIDTH: usize = Self::NAMED.len();
     /// Rules besides those of policy; they come first where rules are counted.
-    pub const BUILT_IN: usize = 13;
+    pub const BUILT_IN: usize = Self::BANDWIDTH + 1 + MAX_CLASSES;
 
     /// A small number for tables of counters.
     pub const fn index(self) -> usize {
@@ -60,14 +92,20 @@ impl Rule {
             Self::DnsOutside => 10,
             Self::DnsRefused => 11,
             Self::NotServed => 12,
+            Self::DnsRebinding => 13,
+            Self::DnsTunnel => 14,
+            Self::DnsAnswer => 15,
+            Self::LowMtu => 16,
+            Self::Bandwidth(None) => Self::BANDWIDTH,
+            Self::Bandwidth(Some(class)) => Self::BANDWIDTH + 1 + class.0 as usize,
             Self::Policy(id) => Self::BUILT_IN + id.0 as usize,
         }
     }
 
-    /// The name under which it is reported; rules of policy have theirs from the policy.
+    /// The name under which it is reported; rules and classes of policy have theirs from the policy.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {
-            Self::Policy(_) => return None,
+            Self::Policy(_) | Self::Bandwidth(_) => return None,
             Self::AntiSpoof => "anti-spoof",
             Self::Impostor => "impostor",
             Self::Ipv6 => "ipv6",
@@ -80,6 +118,10 @@ impl Rule {
             Self::NoFlow => "no-flow",
             Self::DnsOutside => "dns-outside",
             Self::DnsRefused => "dns-refused",
+            Self::DnsRebinding => "dns-rebinding",
+            Self::DnsTunnel => "dns-tunnel",
+            Self::DnsAnswer => "dns-answer",
+            Self::LowMtu => "low-mtu",
             Self::NotServed => "not-served",
         })
     }
@@ -162,4 +204,27 @@ pub struct Refusal {
     pub rule: Rule,
     /// What it decided about.
     pub subject: Subject,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_rule_has_a_place_of_its_own_among_the_counters() {
+        let others = [
+            Rule::Policy(RuleId::DEFAULT_DENY),
+            Rule::Policy(RuleId::FORBIDDEN),
+            Rule::Bandwidth(None),
+            Rule::Bandwidth(Some(ClassId(0))),
+        ];
+        let all = Rule::NAMED.iter().chain(&others);
+        let places: HashSet<_> = all.map(|rule| rule.index()).collect();
+        assert_eq!(places.len(), Rule::NAMED.len() + others.len());
+        for (place, rule) in Rule::NAMED.iter().enumerate() {
+            assert_eq!(rule.index(), place);
+        }
+    }
 }

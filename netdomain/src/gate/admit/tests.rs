@@ -2,11 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use sekisho_control::Place;
+use sekisho_control::{PathId, Place, Side, UplinkKind};
 
 use super::*;
-use crate::gate::fixture::{GUEST, RESOLVER, SERVER, at, gatekeeper, tcp, tunnelled};
-use crate::gate::situation::Reason;
+use crate::gate::fixture::{
+    GUEST, RESOLVER, SERVER, at, gatekeeper, gatekeeper_under, tcp, tunnelled,
+};
+use crate::gate::situation::{GatewayId, Reason};
 
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -222,4 +224,147 @@ fn icmp_errors_from_a_forbidden_network_stay_outside() {
     let smuggled = error(Ipv4Addr::new(10, 99, 0, 1), GUEST, &known);
     let verdict = try_it(&mut keeper, &smuggled, Origin::Tunnel, REMOTE, 1);
     assert_eq!(named(&keeper, verdict), "forbidden");
+}
+
+/// A router inside, or whoever plays one, tells of an MTU that no path has, so that every packet
+/// would become twenty.
+#[test]
+fn icmp_errors_tell_of_no_mtu_below_the_floor() {
+    let mut keeper = gatekeeper();
+    let known = out((SERVER, 443), SYN);
+    try_it(&mut keeper, &known, Origin::Guest, REMOTE, 1).unwrap();
+    let router = Ipv4Addr::new(10, 12, 0, 1);
+    for (mtu, verdict) in [
+        (0u16, Err(Rule::LowMtu)),
+        (68, Err(Rule::LowMtu)),
+        (1279, Err(Rule::LowMtu)),
+        (1280, Ok(())),
+    ] {
+        let mut told = error(router, GUEST, &known);
+        told[26..28].copy_from_slice(&mtu.to_be_bytes());
+        let came = try_it(&mut keeper, &told, Origin::Tunnel, REMOTE, 1);
+        assert_eq!(came, verdict, "{mtu}");
+    }
+}
+
+const UPDATES: Ipv4Addr = Ipv4Addr::new(10, 12, 13, 8);
+/// Connections that the SIM may not carry.
+const WIRED_ONLY: &str = r#"
+[[flow]]
+id = "updates"
+to = { segment = "lgwan", hosts = ["10.12.13.8/32"] }
+tcp = [8530]
+uplinks = ["wired"]
+"#;
+
+const fn over(kind: UplinkKind, gateway: u8, path: u32) -> Situation {
+    Situation::Tunnelled {
+        gateway: GatewayId(gateway),
+        path: PathId(path),
+        kind,
+        side: Side::Outside,
+        place: Place::Remote,
+    }
+}
+
+/// Every connection is decided anew when place or uplink change: with the first packet either way,
+/// whoever sends it. What is allowed both before and after goes on.
+#[test]
+fn every_change_of_situation_decides_about_every_connection_anew() {
+    let wired = over(UplinkKind::Wired, 0, 1);
+    let sim = over(UplinkKind::Sim, 0, 2);
+    for first in [Origin::Guest, Origin::Tunnel] {
+        let mut keeper = gatekeeper_under(WIRED_ONLY);
+        for peer in [(UPDATES, 8530), (SERVER, 443)] {
+            try_it(&mut keeper, &out(peer, SYN), Origin::Guest, wired, 1).unwrap();
+            try_it(
+                &mut keeper,
+                &back(peer, SYN | ACK),
+                Origin::Tunnel,
+                wired,
+                1,
+            )
+            .unwrap();
+        }
+        let packet = |peer| match first {
+            Origin::Tunnel => back(peer, ACK),
+            _ => out(peer, ACK),
+        };
+        let verdict = try_it(&mut keeper, &packet((UPDATES, 8530)), first, sim, 2);
+        assert_eq!(named(&keeper, verdict), "default-deny");
+        try_it(&mut keeper, &packet((SERVER, 443)), first, sim, 2).unwrap();
+        // Back on the cable, the connection that was ended is not known any more: a late answer
+        // stays outside once the gate is too old to take up connections by the server's word.
+        let late = back((UPDATES, 8530), ACK);
+        let verdict = try_it(&mut keeper, &late, Origin::Tunnel, wired, 300);
+        assert_eq!(verdict, Err(Rule::NoFlow));
+    }
+}
+
+/// Another gateway of the same city changes nothing of what policy says: connections live on, which
+/// is what the second gateway is for. Closed admits nothing of them meanwhile.
+#[test]
+fn another_gateway_keeps_connections_and_a_closed_gate_none() {
+    let mut keeper = gatekeeper();
+    let (first, second) = (over(UplinkKind::Wired, 0, 1), over(UplinkKind::Wired, 1, 2));
+    let peer = (SERVER, 443);
+    try_it(&mut keeper, &out(peer, SYN), Origin::Guest, first, 1).unwrap();
+    try_it(
+        &mut keeper,
+        &back(peer, SYN | ACK),
+        Origin::Tunnel,
+        first,
+        1,
+    )
+    .unwrap();
+    let closed = Situation::Closed(Reason::GatewaySilent);
+    for (bytes, origin) in [
+        (out(peer, ACK), Origin::Guest),
+        (back(peer, ACK), Origin::Tunnel),
+    ] {
+        let verdict = try_it(&mut keeper, &bytes, origin, closed, 200);
+        assert_eq!(verdict, Err(Rule::Closed));
+        try_it(&mut keeper, &bytes, origin, second, 201).unwrap();
+    }
+}
+
+/// A class of bandwidth belongs to the rule that allows a connection under the present
+/// circumstances, and to its answers and errors, too.
+#[test]
+fn a_class_of_bandwidth_follows_the_connection() {
+    let mut keeper = gatekeeper_under(
+        r#"
+[[flow]]
+id = "updates"
+to = { segment = "lgwan", hosts = ["10.12.13.8/32"] }
+tcp = [8530]
+bandwidth = "bulk"
+[bandwidth]
+bulk = { up = "16kbit/s", down = "16kbit/s" }
+"#,
+    );
+    let peer = (UPDATES, 8530);
+    try_it(&mut keeper, &out(peer, SYN), Origin::Guest, REMOTE, 1).unwrap();
+    let flood = |keeper: &mut Gatekeeper, bytes: &[u8], origin| {
+        (0..100_000).find_map(|_| try_it(keeper, bytes, origin, REMOTE, 1).err())
+    };
+    for (bytes, origin) in [
+        (back(peer, ACK), Origin::Tunnel),
+        (out(peer, ACK), Origin::Guest),
+    ] {
+        let refused = flood(&mut keeper, &bytes, origin).expect("the bucket runs dry");
+        assert_eq!(keeper.name(refused), "bandwidth.bulk");
+    }
+    let about = error(Ipv4Addr::new(10, 12, 0, 1), GUEST, &out(peer, SYN));
+    let verdict = try_it(&mut keeper, &about, Origin::Tunnel, REMOTE, 1);
+    assert!(matches!(verdict, Err(Rule::Bandwidth(Some(_)))));
+    // Others have their own.
+    try_it(
+        &mut keeper,
+        &out((SERVER, 443), SYN),
+        Origin::Guest,
+        REMOTE,
+        1,
+    )
+    .unwrap();
 }

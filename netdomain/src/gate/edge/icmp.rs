@@ -13,6 +13,7 @@ const HEADER: usize = 8;
 const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;
 const PROHIBITED: u8 = 13;
+const FRAGMENTATION_NEEDED: u8 = 4;
 /// Bytes of the refused packet that an error repeats: header and ports (RFC 792), and enough of a
 /// TCP header for stacks that want its sequence number and more.
 const QUOTE: usize = IPV4_HEADER + 20;
@@ -73,6 +74,27 @@ impl Edge {
     /// (RFC 1812, section 5.2.7.1). Not for every packet: errors about errors, and about what was
     /// meant for many, are forbidden (RFC 1122, section 3.2.2), and there is a budget.
     pub fn prohibit(&mut self, packet: &Packet<'_>, reply: &mut Reply, now: Moment) {
+        self.unreachable(packet, PROHIBITED, 0, reply, now);
+    }
+
+    /// Tells the guest that `packet`, which must not be cut, is too long for the path and how much
+    /// fits (RFC 1191, section 4). One that may be cut is not: the gate cuts nothing, and a guest
+    /// that keeps to its MTU sends none.
+    pub fn too_long(&mut self, packet: &Packet<'_>, reply: &mut Reply, now: Moment) {
+        if packet.must_not_be_cut() {
+            let mtu = self.device.mtu;
+            self.unreachable(packet, FRAGMENTATION_NEEDED, mtu, reply, now);
+        }
+    }
+
+    fn unreachable(
+        &mut self,
+        packet: &Packet<'_>,
+        code: u8,
+        mtu: u16,
+        reply: &mut Reply,
+        now: Moment,
+    ) {
         let flow = packet.flow();
         let quiet = match packet.transport() {
             Transport::Icmp { kind } => kind != IcmpKind::EchoRequest,
@@ -90,7 +112,8 @@ impl Edge {
         let len = HEADER + quote.len();
         reply.ipv4(&self.ethernet, addresses, IpProtocol::Icmp, len, |out| {
             out[0] = UNREACHABLE;
-            out[1] = PROHIBITED;
+            out[1] = code;
+            out[6..HEADER].copy_from_slice(&mtu.to_be_bytes());
             out[HEADER..].copy_from_slice(quote);
             fill_icmp_checksum(out);
         });

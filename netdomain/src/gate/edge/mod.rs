@@ -6,6 +6,7 @@ mod dhcp;
 mod dns;
 mod icmp;
 mod ipv6;
+mod ncsi;
 mod reply;
 
 use std::net::Ipv4Addr;
@@ -15,8 +16,9 @@ use sekisho_framelink::{GsoType, NetHdr};
 use sekisho_policy::Protocol;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
-pub use dns::{Asked, Domains, Question, Resolver};
+pub use dns::{Asked, Domains, Heard, Question, Resolver};
 use icmp::ErrorBudget;
+use ncsi::WebServer;
 pub use reply::{ETHERNET_HEADER, Reply};
 
 use super::admit::{Refusal, Rule, Subject};
@@ -39,6 +41,8 @@ pub enum Taken<'a> {
     Transit(Packet<'a>),
     /// A question for the resolver.
     Question(Packet<'a>),
+    /// The work OS asks whether it has a network: [`Edge::serve_probe`], if it has.
+    Probe(Packet<'a>),
     /// Dealt with; there may be a reply.
     Done,
     /// Refused here; there may be a reply all the same.
@@ -59,11 +63,13 @@ pub struct Edge {
     netmask: Ipv4Addr,
     broadcast: Ipv4Addr,
     errors: ErrorBudget,
+    web: WebServer,
+    probes: bool,
 }
 
 impl Edge {
-    /// The edge of this device.
-    pub fn new(device: Device, now: Moment) -> Self {
+    /// The edge of this device. `probes`: whether the work OS may be told that it has a network.
+    pub fn new(device: Device, probes: bool, now: Moment) -> Self {
         let net = Ipv4Net::new(device.address, device.prefix).unwrap_or_default();
         Self {
             device,
@@ -74,6 +80,8 @@ impl Edge {
             netmask: net.netmask(),
             broadcast: net.broadcast(),
             errors: ErrorBudget::new(now),
+            web: WebServer::default(),
+            probes,
         }
     }
 
@@ -175,13 +183,19 @@ impl Edge {
                 self.echo(&packet, reply);
                 Taken::Done
             }
-            _ => {
-                self.prohibit(&packet, reply, now);
-                Taken::Refused(Refusal {
-                    rule: Rule::NotServed,
-                    subject: Subject::outbound(&flow),
-                })
+            Transport::Tcp { .. } if self.probes && flow.destination_port == ncsi::HTTP => {
+                Taken::Probe(packet)
             }
+            _ => Taken::Refused(self.not_served(&packet, reply, now)),
+        }
+    }
+
+    /// Refuses a service that the gate does not offer, or not now.
+    pub fn not_served(&mut self, packet: &Packet<'_>, reply: &mut Reply, now: Moment) -> Refusal {
+        self.prohibit(packet, reply, now);
+        Refusal {
+            rule: Rule::NotServed,
+            subject: Subject::outbound(&packet.flow()),
         }
     }
 }

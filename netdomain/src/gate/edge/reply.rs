@@ -74,18 +74,6 @@ impl Reply {
         });
     }
 
-    /// Writes a 16-bit number at `at` in the UDP payload of the frame and makes the UDP checksum
-    /// fit again.
-    pub fn renumber(&mut self, at: usize, number: u16) {
-        let Some(field) = self.frame.get_mut(at..at + 2) else {
-            return;
-        };
-        field.copy_from_slice(&number.to_be_bytes());
-        let (ip, udp) = self.frame[ETHERNET_HEADER..].split_at_mut(IPV4_HEADER);
-        let ip = Ipv4Packet::new_unchecked(ip);
-        UdpPacket::new_unchecked(udp).fill_checksum(&ip.src_addr().into(), &ip.dst_addr().into());
-    }
-
     /// Sends the frame to everybody instead of the guest's own address.
     pub fn broadcast(&mut self) {
         if let Some(destination) = self.frame.get_mut(..6) {

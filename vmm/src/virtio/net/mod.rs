@@ -26,6 +26,9 @@ const CONTROL_QUEUE_SIZE: u16 = 64;
 /// with any other number (`machine.md`, section 1.2).
 const VECTORS: u16 = 3;
 const LINK_TOKEN: u32 = 0;
+/// Longest IP packet of any Ethernet. A driver that knows nothing of `VIRTIO_NET_F_MTU` sends such;
+/// they go to the gate, which tells the guest how much fits.
+const ETHERNET_MTU: u16 = 1500;
 /// `VIRTIO_NET_S_LINK_UP`.
 const LINK_UP: u16 = 1;
 
@@ -250,7 +253,7 @@ impl Device for Net {
 
         let rules = Rules {
             offloads: features::host_offloads(accepted),
-            mtu: self.settings.mtu,
+            mtu: self.settings.mtu.max(ETHERNET_MTU),
         };
         let counters = &mut self.counters;
         let link = self.link.as_mut();
