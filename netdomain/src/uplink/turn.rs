@@ -25,8 +25,10 @@ use super::{
     Endpoints, NetlinkError, UplinkError,
     dhcp::{Client, Socket, Step},
     gate_ended,
-    netlink::{HostRoute, LinkEvent, LinkEvents, Routing, RuleWatch, Sets},
+    meter::Meter,
+    netlink::{HostRoute, Link, LinkEvent, LinkEvents, Routing, RuleWatch, Sets, Wireless},
     ports::{Action, Bound, Event, Ports},
+    quota::Mark,
     sockets::{open_beacon, open_path},
     supervisor,
 };
@@ -46,6 +48,7 @@ const GATE: u64 = 1;
 const LINKS: u64 = 2;
 const SIGNAL: u64 = 3;
 const RULES: u64 = 4;
+const KEEPER: u64 = 5;
 /// From here on: the DHCP socket of the port with index `token - DHCP`.
 const DHCP: u64 = 16;
 
@@ -59,9 +62,14 @@ pub(super) struct Turn {
     routing: Routing,
     sets: Sets,
     links: LinkEvents,
+    wireless: Wireless,
     rules: RuleWatch,
+    /// Readable when the keeper of the supplicant has ended.
+    keeper: Option<OwnedFd>,
     terminate: UnixStream,
     clients: BTreeMap<u32, (Client, Socket)>,
+    /// Where the policy gives the SIM a quota.
+    meter: Option<Meter>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well.
     paths: BTreeMap<PathId, OwnedFd>,
     /// Ports over which the last connection to the beacon could not even be begun.
@@ -77,7 +85,7 @@ fn fault(what: &'static str) -> impl Fn(Errno) -> UplinkError {
 }
 
 /// Time that also passes while the laptop sleeps, so that leases end when they end.
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or(0),
@@ -100,6 +108,7 @@ impl Turn {
         ports: Ports,
         routing: Routing,
         control: Control,
+        meter: Option<Meter>,
     ) -> Result<Self, UplinkError> {
         let failed = |what| move |source| UplinkError::Loop { what, source };
         let epoll =
@@ -121,9 +130,12 @@ impl Turn {
             routing,
             sets: Sets::open()?,
             links,
+            wireless: Wireless::open()?,
             rules: RuleWatch::open()?,
+            keeper: None,
             terminate,
             clients: BTreeMap::new(),
+            meter,
             paths: BTreeMap::new(),
             beaconless: BTreeSet::new(),
             ending: false,
@@ -148,9 +160,20 @@ impl Turn {
         .map_err(fault("watch a descriptor"))
     }
 
+    /// Ends this process when the keeper ends.
+    pub(super) fn watch_keeper(&mut self, keeper: OwnedFd) -> Result<(), UplinkError> {
+        self.watch(&keeper, KEEPER)?;
+        self.keeper = Some(keeper);
+        Ok(())
+    }
+
     /// Tells the supervisor that the rules are loaded, and looks at the links that are there.
     pub(super) fn ready(&mut self) -> Result<(), UplinkError> {
         self.report(&Report::Ready)?;
+        // A spent quota is known before the first SIM is.
+        if let Some(allowance) = self.meter.as_ref().map(Meter::allowance) {
+            self.feed(Event::Allowance(allowance))?;
+        }
         self.list_links()
     }
 
@@ -166,6 +189,7 @@ impl Turn {
     /// down; the packet filter stays.
     pub(super) fn run(&mut self) -> Result<(), UplinkError> {
         let served = self.serve();
+        let counted = self.count(true);
         let closed = self.feed(Event::Suspend);
         if closed.is_err() {
             // Whatever went wrong on the way, no link stays up.
@@ -173,7 +197,7 @@ impl Turn {
                 let _ = self.routing.set_up(index, false);
             }
         }
-        served.and(closed)
+        served.and(counted).and(closed)
     }
 
     fn serve(&mut self) -> Result<(), UplinkError> {
@@ -193,6 +217,7 @@ impl Turn {
                     GATE => self.on_gate()?,
                     SIGNAL => self.ending = true,
                     RULES if self.rules.changed() => return Err(UplinkError::RulesChanged),
+                    KEEPER => return Err(UplinkError::KeeperEnded),
                     RULES | LINKS => {}
                     token => {
                         let index = u32::try_from(token.saturating_sub(DHCP)).unwrap_or(0);
@@ -201,17 +226,16 @@ impl Turn {
                 }
             }
             self.on_time()?;
+            self.count(false)?;
         }
         tracing::info!("ending: links go down, the packet filter stays");
         Ok(())
     }
 
     fn wait(&self) -> Option<Timespec> {
-        let due = self
-            .clients
-            .values()
-            .map(|(client, _)| client.due())
-            .min()?;
+        let clients = self.clients.values().map(|(client, _)| client.due());
+        let meter = self.meter.as_ref().filter(|_| self.ports.has_sim());
+        let due = clients.chain(meter.map(Meter::due)).min()?;
         let wait = due.saturating_sub(now());
         Some(Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
@@ -227,10 +251,10 @@ impl Turn {
                 continue;
             };
             for event in events {
-                self.feed(match event {
-                    LinkEvent::Changed(link) => Event::Link(link),
-                    LinkEvent::Gone(index) => Event::Gone(index),
-                })?;
+                match event {
+                    LinkEvent::Changed(link) => self.on_link(link)?,
+                    LinkEvent::Gone(index) => self.feed(Event::Gone(index))?,
+                }
             }
         }
         Ok(())
@@ -242,9 +266,12 @@ impl Turn {
         for index in gone {
             self.feed(Event::Gone(index))?;
         }
-        links
-            .into_iter()
-            .try_for_each(|link| self.feed(Event::Link(link)))
+        links.into_iter().try_for_each(|link| self.on_link(link))
+    }
+
+    fn on_link(&mut self, mut link: Link) -> Result<(), UplinkError> {
+        link.radio = self.wireless.has(link.index)?;
+        self.feed(Event::Link(link))
     }
 
     fn on_control(&mut self) -> Result<(), UplinkError> {
@@ -325,6 +352,35 @@ impl Turn {
         Ok(())
     }
 
+    /// Looks at what the SIM moved.
+    fn count(&mut self, last: bool) -> Result<(), UplinkError> {
+        let now = now();
+        let due = |meter: &Meter| last || meter.due() <= now;
+        if !self.ports.has_sim() || !self.meter.as_ref().is_some_and(due) {
+            return Ok(());
+        }
+        let links = self.routing.links()?;
+        let Some(meter) = &mut self.meter else {
+            return Ok(());
+        };
+        let sims = links.iter().filter(|link| self.ports.is_sim(link.index));
+        let marks = sims.map(|link| Mark {
+            index: link.index,
+            bytes: link.bytes,
+        });
+        let (allowance, news) = meter.look(marks, now, last);
+        let monthly = meter.monthly();
+        if let Some(news) = news {
+            self.report(&Report::Quota {
+                used: news.used,
+                monthly,
+                percent: news.percent,
+                state: news.state,
+            })?;
+        }
+        self.feed(Event::Allowance(allowance))
+    }
+
     /// Does what a DHCP client says.
     fn follow(&mut self, index: u32, steps: Vec<Step>) -> Result<(), UplinkError> {
         for step in steps {
@@ -336,6 +392,7 @@ impl Turn {
                 }
                 Step::Bound(lease) => self.feed(Event::Bound(index, lease))?,
                 Step::Lost => self.feed(Event::LeaseLost(index))?,
+                Step::Portal => self.feed(Event::Portal(index))?,
                 Step::Ignored(what) => self.report(&Report::Ignored { what })?,
             }
         }

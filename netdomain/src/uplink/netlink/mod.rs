@@ -4,9 +4,11 @@
 mod route;
 mod sets;
 mod wire;
+mod wireless;
 
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{PortSet, RuleWatch, Sets};
+pub(crate) use wireless::Wireless;
 
 use std::{os::fd::OwnedFd, time::Duration};
 
