@@ -21,6 +21,9 @@ enum Role {
     Gate(gate::Args),
     /// Holds the network cards and hands connected sockets to the gate.
     Uplink(uplink::Args),
+    /// Keeps wpa_supplicant running; started by the uplink.
+    #[command(hide = true)]
+    Supplicant(uplink::KeeperArgs),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().role {
         Role::Gate(args) => gate::run(&args).map_err(|error| error.to_string()),
         Role::Uplink(args) => uplink::run(&args).map_err(|error| error.to_string()),
+        Role::Supplicant(args) => uplink::keep(&args).map_err(|error| error.to_string()),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -31,6 +31,8 @@ mod check;
 mod draft;
 mod fault;
 mod floor;
+mod network;
+mod quantity;
 mod query;
 mod schema;
 mod source;
@@ -39,15 +41,17 @@ mod value;
 mod verify;
 
 pub use admission::{Admission, Decision, RuleId};
-pub use bandwidth::{Bandwidth, ClassId, MAX_CLASSES, Rate, Rates};
+pub use bandwidth::{Bandwidth, ClassId, MAX_CLASSES, Rates};
 pub use draft::{Draft, Explanation};
 pub use fault::{Fault, Lang, PolicyError, Problem};
 pub use floor::{FloorError, FloorFile};
+pub use network::{Apn, Plmn, SsidGlob};
+pub use quantity::Rate;
 pub use query::{Probe, ProbeError, Protocol, Query};
 pub use schema::{
-    Beacon, Direction, Flow, Forbidden, Gateway, GatewayKind, KillSwitch, Logging, Meta, Ncsi,
-    Onprem, Peers, Policy, Record, Retry, SCHEMA, Segment, Test, TestFrom, Uplink, Vpn,
-    WifiSecurity,
+    Beacon, CaptivePortal, Direction, Flow, Forbidden, Gateway, GatewayKind, KillSwitch, Logging,
+    Meta, Ncsi, Onprem, OverQuota, Peers, Policy, Quota, Record, Retry, SCHEMA, Segment, Test,
+    TestFrom, Uplink, Vpn, WifiSecurity,
 };
 pub use sekisho_control::{Place, UplinkKind};
 pub use source::MAX_POLICY;

@@ -13,6 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use crate::bandwidth::Bandwidth;
+use crate::network::{Apn, Plmn, SsidGlob};
+use crate::quantity::{self, Rate};
 use crate::query::Probe;
 use crate::value::{self, Pin, PortRange, PublicKey};
 use crate::{Place, UplinkKind};
@@ -161,6 +163,74 @@ pub struct Uplink {
     /// Which protection a Wi-Fi network must have (Wi-Fi only, then never empty).
     #[serde(default)]
     pub security: Vec<WifiSecurity>,
+    /// Networks that are never joined, whoever entered them (Wi-Fi only).
+    #[serde(default)]
+    pub deny_ssids: Vec<SsidGlob>,
+    /// What happens where a network wants a page filled in first. There is no other value.
+    #[serde(default)]
+    pub captive_portal: CaptivePortal,
+    /// Access point name (SIM only).
+    pub apn: Option<Apn>,
+    /// Mobile networks that may be used (SIM only); empty: whichever the modem is served by.
+    #[serde(default)]
+    pub plmn: Vec<Plmn>,
+    /// Bytes a month, both ways together (SIM only).
+    #[serde(default, deserialize_with = "quantity::optional_bytes")]
+    pub monthly_quota: Option<u64>,
+    /// Day of the month on which the quota begins anew, at midnight in Japan; in a month that has
+    /// no such day, its last.
+    pub quota_resets: Option<u8>,
+    /// Parts of the quota at which the person is told, in percent, rising.
+    #[serde(default)]
+    pub warn_percent: Vec<u8>,
+    /// What happens beyond the quota.
+    pub over_quota: Option<OverQuota>,
+}
+
+impl Uplink {
+    /// The quota, where there is one.
+    pub fn quota(&self) -> Option<Quota> {
+        Some(Quota {
+            monthly: self.monthly_quota?,
+            resets: self.quota_resets.unwrap_or(1),
+            warn_percent: self.warn_percent.clone(),
+            over: self.over_quota?,
+        })
+    }
+}
+
+/// The monthly quota of an uplink, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes a month.
+    pub monthly: u64,
+    /// Day of the month, from 1.
+    pub resets: u8,
+    /// Percents at which the person is told, rising.
+    pub warn_percent: Vec<u8>,
+    /// What happens beyond it.
+    pub over: OverQuota,
+}
+
+/// `over_quota = { action = "throttle", rate = "256kbit/s" }` or `{ action = "refuse" }`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverQuota {
+    /// The uplink stays, this slow in each direction.
+    Throttle {
+        /// How slow.
+        rate: Rate,
+    },
+    /// The uplink is not used until the quota begins anew.
+    Refuse,
+}
+
+/// Captive portals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaptivePortal {
+    /// Not filled in; the person is told.
+    #[default]
+    Refuse,
 }
 
 /// Protection of a Wi-Fi network. WEP, WPA, TKIP and open networks have no name here.
@@ -402,5 +472,36 @@ impl<'de> Deserialize<'de> for Flow {
             uplinks: table.uplinks,
             bandwidth: table.bandwidth,
         })
+    }
+}
+
+/// `over_quota` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OverQuotaTable {
+    action: OverQuotaAction,
+    rate: Option<Rate>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum OverQuotaAction {
+    Throttle,
+    Refuse,
+}
+
+impl<'de> Deserialize<'de> for OverQuota {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = OverQuotaTable::deserialize(deserializer)?;
+        match (table.action, table.rate) {
+            (OverQuotaAction::Throttle, Some(rate)) => Ok(Self::Throttle { rate }),
+            (OverQuotaAction::Refuse, None) => Ok(Self::Refuse),
+            (OverQuotaAction::Throttle, None) => Err(serde::de::Error::custom(
+                "\"throttle\" needs a `rate` such as \"256kbit/s\"",
+            )),
+            (OverQuotaAction::Refuse, Some(_)) => {
+                Err(serde::de::Error::custom("\"refuse\" has no `rate`"))
+            }
+        }
     }
 }

@@ -91,8 +91,20 @@ pub enum Report {
         /// What kind of uplink it is.
         kind: UplinkKind,
         /// What happened, in a few plain words (`carrier`, `no-carrier`, `leased`, `lease-lost`,
-        /// `router` when the router of the lease answers ARP, `router-silent` when it does not).
+        /// `router` when the router of the lease answers ARP, `router-silent` when it does not,
+        /// `captive-portal`).
         event: String,
+    },
+    /// The SIM's monthly quota: another whole percent of it is used, or something follows (uplink).
+    Quota {
+        /// Bytes used this month, both ways together.
+        used: u64,
+        /// The quota in bytes.
+        monthly: u64,
+        /// Whole percent used, at most 100.
+        percent: u8,
+        /// What follows.
+        state: QuotaState,
     },
     /// Something on the network was ignored on purpose (a DHCP route option, a spoofed answer).
     Ignored {
@@ -111,6 +123,20 @@ pub enum Report {
         /// `shutdown`, `reset` or `crash`.
         cause: String,
     },
+}
+
+/// What follows from the use of a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuotaState {
+    /// Nothing.
+    Within,
+    /// A part at which the person is to be told was reached.
+    Warned,
+    /// It is spent: the uplink is slow until it begins anew.
+    Throttled,
+    /// It is spent: the uplink is not used until it begins anew.
+    Refused,
 }
 
 /// The gate's situation, as it is told to others.

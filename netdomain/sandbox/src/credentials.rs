@@ -3,10 +3,10 @@
 use rustix::{
     io::Errno,
     thread::{
-        CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid,
-        clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-        set_capabilities_secure_bits, set_keep_capabilities, set_thread_groups, set_thread_res_gid,
-        set_thread_res_uid,
+        CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid, capabilities,
+        clear_ambient_capability_set, configure_capability_in_ambient_set,
+        remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
+        set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
     },
 };
 
@@ -29,14 +29,32 @@ pub(crate) struct User {
     pub(crate) gid: u32,
 }
 
-/// Becomes `user` and keeps exactly `keep`, so that nothing can be gained again: the bounding and
-/// ambient sets are empty, and uid 0 means nothing any more.
-pub(crate) fn drop_to(user: Option<User>, keep: Capabilities) -> Result<(), SandboxError> {
+/// Becomes `user` and keeps exactly `keep`, so that nothing can be gained again: the bounding set is
+/// empty, and uid 0 means nothing any more. A program that is started later has no capability, or
+/// exactly `keep` where `pass_on` says so.
+pub(crate) fn drop_to(
+    user: Option<User>,
+    keep: Capabilities,
+    pass_on: bool,
+) -> Result<(), SandboxError> {
     let keep = keep.0;
     step(
         "clearing ambient capabilities",
         clear_ambient_capability_set(),
     )?;
+    let inheritable = if pass_on {
+        keep
+    } else {
+        CapabilitySet::empty()
+    };
+    if pass_on {
+        // While the bounding set still lets it.
+        let now = step("reading the capabilities", capabilities(None))?;
+        step(
+            "making capabilities inheritable",
+            set_capabilities(None, CapabilitySets { inheritable, ..now }),
+        )?;
+    }
     for bit in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         match remove_capability_from_bounding_set(one) {
@@ -46,9 +64,10 @@ pub(crate) fn drop_to(user: Option<User>, keep: Capabilities) -> Result<(), Sand
             refused => step("shrinking the bounding set", refused)?,
         }
     }
-    let locked = CapabilitiesSecureBits::NO_ROOT
-        | CapabilitiesSecureBits::NO_ROOT_LOCKED
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE;
+    let mut locked = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
+    if !pass_on {
+        locked |= CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE;
+    }
     step(
         "locking the secure bits",
         set_capabilities_secure_bits(locked),
@@ -65,7 +84,16 @@ pub(crate) fn drop_to(user: Option<User>, keep: Capabilities) -> Result<(), Sand
     let sets = CapabilitySets {
         effective: keep,
         permitted: keep,
-        inheritable: CapabilitySet::empty(),
+        inheritable,
     };
-    step("dropping capabilities", set_capabilities(None, sets))
+    step("dropping capabilities", set_capabilities(None, sets))?;
+    if pass_on {
+        for one in keep.iter() {
+            step(
+                "passing a capability on",
+                configure_capability_in_ambient_set(one, true),
+            )?;
+        }
+    }
+    Ok(())
 }

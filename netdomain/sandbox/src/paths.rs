@@ -32,6 +32,8 @@ pub enum Demand {
 pub enum Access {
     /// Read files and list directories.
     Read,
+    /// Also start programs: for [`Sandbox::for_programs`](crate::Sandbox::for_programs).
+    Execute,
     /// Also write, create, rename and remove; not execute.
     ReadWrite,
 }
@@ -91,9 +93,10 @@ pub(crate) fn prepare(
 fn rights(access: Access, is_directory: bool) -> BitFlags<AccessFs> {
     let executable: BitFlags<AccessFs> = AccessFs::Execute.into();
     let all = match access {
-        Access::Read => AccessFs::from_read(WANTED),
-        Access::ReadWrite => AccessFs::from_all(WANTED),
-    } & !executable;
+        Access::Read => AccessFs::from_read(WANTED) & !executable,
+        Access::Execute => AccessFs::from_read(WANTED),
+        Access::ReadWrite => AccessFs::from_all(WANTED) & !executable,
+    };
     if is_directory {
         all
     } else {

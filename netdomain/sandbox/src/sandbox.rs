@@ -62,6 +62,7 @@ impl Default for Limits {
 pub struct Sandbox {
     network: Network,
     keep_root: bool,
+    for_programs: bool,
     user: Option<User>,
     capabilities: Capabilities,
     limits: Limits,
@@ -119,6 +120,7 @@ impl Sandbox {
         Self {
             network: Network::Empty,
             keep_root: false,
+            for_programs: false,
             user: None,
             capabilities: Capabilities::NONE,
             limits: Limits::default(),
@@ -155,6 +157,13 @@ impl Sandbox {
     /// Keeps the root directory, so that paths mean something; Landlock decides which.
     pub fn keep_root(mut self) -> Self {
         self.keep_root = true;
+        self
+    }
+
+    /// Programs that are started later are closed in alike, and keep the same capabilities; without
+    /// this they keep none.
+    pub fn for_programs(mut self) -> Self {
+        self.for_programs = true;
         self
     }
 
@@ -198,7 +207,7 @@ impl Sandbox {
             root::replace()?
         };
         self.limit()?;
-        credentials::drop_to(self.user, self.capabilities)?;
+        credentials::drop_to(self.user, self.capabilities, self.for_programs)?;
         step(
             "turning off memory dumps",
             set_dumpable_behavior(DumpableBehavior::NotDumpable),

@@ -55,11 +55,15 @@ fn main() {
     if let Ok(case) = std::env::var(CASE) {
         return the_child(&case);
     }
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 7] = [
         ("nothing_is_left", nothing_is_left),
         (
             "uplink_keeps_its_network_and_two_capabilities",
             uplink_keeps_its_network_and_two_capabilities,
+        ),
+        (
+            "a_program_that_is_started_later_is_closed_in_alike",
+            a_program_that_is_started_later_is_closed_in_alike,
         ),
         (
             "a_network_namespace_can_be_joined",
@@ -93,6 +97,8 @@ fn the_child(case: &str) {
         "network-kept" => network_kept(),
         "network-joined" => network_joined(),
         "paths" => paths(),
+        "programs" => programs(true),
+        "no-programs" => programs(false),
         "threads" => threads_first(),
         filter => filtered(filter),
     }
@@ -247,6 +253,59 @@ fn uplink_keeps_its_network_and_two_capabilities() {
             );
         }
     });
+}
+
+/// Starts `cat` and looks at what it has; with and without leave to pass capabilities on.
+fn programs(pass_on: bool) {
+    let ourselves = std::env::current_exe().unwrap();
+    let mut sandbox = Sandbox::closed()
+        .network(Network::Keep)
+        .keep(Capabilities::NETWORK)
+        .keep_root()
+        .path("/usr", Access::Execute)
+        .path("/proc", Access::Read)
+        .path("/etc", Access::Read)
+        .landlock(Demand::BestEffort);
+    if pass_on {
+        sandbox = sandbox.for_programs();
+    }
+    let enforced = sandbox.enter().unwrap();
+    if enforced.landlock == Landlock::Absent {
+        std::process::exit(NO_LANDLOCK);
+    }
+    let cat = |file: &str| {
+        Command::new("/usr/bin/cat")
+            .arg(file)
+            .stdin(Stdio::inherit())
+            .output()
+            .unwrap()
+    };
+    let status = String::from_utf8(cat("/proc/self/status").stdout).unwrap();
+    let kept = if pass_on { "3000" } else { "0000" };
+    for set in ["CapPrm", "CapEff", "CapAmb"] {
+        let line = format!("{set}:\t000000000000{kept}");
+        assert!(status.contains(&line), "{line}: {status}");
+    }
+    for line in ["CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let secret = cat("/var/lib/dpkg/status");
+    assert!(secret.stdout.is_empty() && !secret.status.success());
+    let elsewhere = Command::new(ourselves).status();
+    assert_eq!(elsewhere.unwrap_err().kind(), ErrorKind::PermissionDenied);
+}
+
+fn a_program_that_is_started_later_is_closed_in_alike() {
+    if cannot_run() {
+        return;
+    }
+    for case in ["programs", "no-programs"] {
+        let code = run(case);
+        if sekisho_skip::skip_unless(code != NO_LANDLOCK, "this kernel has no Landlock") {
+            return;
+        }
+        assert_eq!(code, 0, "{case}");
+    }
 }
 
 fn network_joined() {

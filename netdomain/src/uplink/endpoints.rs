@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use sekisho_control::UplinkKind;
-use sekisho_policy::{Policy, Verified};
+use sekisho_policy::{OverQuota, Policy, Quota, Rate, SsidGlob, Verified, WifiSecurity};
 
 /// Every address that the uplink may ever talk to, and over what.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +16,19 @@ pub struct Endpoints {
     pub beacon: Option<Beacon>,
     /// Kinds of uplink that may be used at all.
     pub uplinks: Vec<Uplink>,
+    /// Which Wi-Fi networks may be joined, where the policy knows Wi-Fi.
+    pub wifi: Option<Wifi>,
+}
+
+/// What a Wi-Fi network must and must not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wifi {
+    /// Protection; never empty.
+    pub security: Vec<WifiSecurity>,
+    /// Names that are never joined.
+    pub denied: Vec<SsidGlob>,
+    /// Names of radios; empty: any.
+    pub interfaces: Vec<String>,
 }
 
 /// One VPN gateway.
@@ -49,6 +62,8 @@ pub struct Uplink {
     pub rank: u32,
     /// Interface names that this entry is about; empty: all of the kind.
     pub interfaces: Vec<String>,
+    /// How much may pass in a month.
+    pub quota: Option<Quota>,
 }
 
 /// The rank of a path tells the policy's order first and the order of the ports' names second:
@@ -81,13 +96,51 @@ impl From<&Verified<Policy>> for Endpoints {
                     kind: uplink.kind,
                     rank: uplink.rank,
                     interfaces: uplink.interfaces.clone(),
+                    quota: uplink.quota(),
                 })
                 .collect(),
+            wifi: policy
+                .uplink
+                .iter()
+                .find(|uplink| uplink.kind == UplinkKind::Wifi)
+                .map(|uplink| Wifi {
+                    security: uplink.security.clone(),
+                    denied: uplink.deny_ssids.clone(),
+                    interfaces: uplink.interfaces.clone(),
+                }),
         }
     }
 }
 
 impl Endpoints {
+    /// The kind of a port. A radio is Wi-Fi, whatever the policy calls it: over a cable the office
+    /// can be proven. Else an entry that names the port decides.
+    pub fn kind(&self, name: &str, radio: bool) -> UplinkKind {
+        if radio {
+            return UplinkKind::Wifi;
+        }
+        self.uplinks
+            .iter()
+            .find(|uplink| uplink.interfaces.iter().any(|i| i == name))
+            .map_or(UplinkKind::Wired, |uplink| uplink.kind)
+    }
+
+    /// The monthly quota of the SIM.
+    pub fn quota(&self) -> Option<&Quota> {
+        self.uplinks
+            .iter()
+            .filter(|uplink| uplink.kind == UplinkKind::Sim)
+            .find_map(|uplink| uplink.quota.as_ref())
+    }
+
+    /// How fast the SIM is once its quota is spent.
+    pub fn slow(&self) -> Option<Rate> {
+        match self.quota()?.over {
+            OverQuota::Throttle { rate } => Some(rate),
+            OverQuota::Refuse => None,
+        }
+    }
+
     /// The rank of a port, or `None` where the policy allows no such uplink. `order` is the place
     /// of the port's name among the names of all ports.
     pub fn rank(&self, name: &str, kind: UplinkKind, order: usize) -> Option<u32> {
@@ -158,7 +211,27 @@ pub(crate) fn sample() -> Endpoints {
             kind: UplinkKind::Wired,
             rank: 1,
             interfaces: Vec::new(),
+            quota: None,
         }],
+        wifi: None,
+    }
+}
+
+/// A SIM with a quota, as the policy's example has it.
+#[cfg(test)]
+pub(crate) fn sample_sim() -> Uplink {
+    Uplink {
+        kind: UplinkKind::Sim,
+        rank: 3,
+        interfaces: vec!["wwan9".into()],
+        quota: Some(Quota {
+            monthly: 5 << 30,
+            resets: 1,
+            warn_percent: vec![80, 95],
+            over: OverQuota::Throttle {
+                rate: "256kbit/s".parse().expect("a rate"),
+            },
+        }),
     }
 }
 
@@ -173,6 +246,7 @@ mod tests {
             kind: UplinkKind::Wifi,
             rank: 2,
             interfaces: vec!["wlan0".into()],
+            quota: None,
         });
         let wired = |order| endpoints.rank("eth0", UplinkKind::Wired, order).unwrap();
         assert!(wired(0) < wired(1));

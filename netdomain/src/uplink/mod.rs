@@ -14,6 +14,8 @@
 //! | `endpoints` | what of the policy is needed |
 //! | `setup`, `rules` | namespace, sysctls, packet filter: before any link is up |
 //! | `ports` | the pure machine of carriers, leases, paths and proofs |
+//! | `quota`, `meter` | what the SIM may move in a month, and what it moved |
+//! | `wifi` | the supplicant, and the process that keeps it |
 //! | `dhcp` | the DHCP client of one port |
 //! | `routers` | whether the routers answer ARP: told, not used |
 //! | `netlink`, `sockets` | the kernel's tables, and the sockets for the gate |
@@ -21,13 +23,16 @@
 
 mod dhcp;
 mod endpoints;
+mod meter;
 mod netlink;
 mod ports;
+mod quota;
 mod routers;
 mod rules;
 mod setup;
 mod sockets;
 mod turn;
+mod wifi;
 
 use std::{io, path::PathBuf};
 
@@ -36,9 +41,10 @@ use sekisho_control::{Channel, ChannelError, inherited};
 use crate::papers::{Papers, PapersError};
 
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
-pub use endpoints::{Beacon, Endpoints, Gateway, Uplink};
+pub use endpoints::{Beacon, Endpoints, Gateway, Uplink, Wifi};
 pub use netlink::NetlinkError;
 pub use rules::{RulesError, load, ruleset};
+pub use wifi::{KeeperArgs, KeeperError, WifiError, keep};
 
 /// Arguments of `sekisho-netdomain uplink`.
 #[derive(Debug, clap::Args)]
@@ -66,6 +72,12 @@ pub struct Args {
     /// Interfaces to use, separated by commas. Without it, each Ethernet interface of the namespace.
     #[arg(long, value_delimiter = ',')]
     pub ports: Vec<String>,
+    /// The uplink's own folder: it remembers what the SIM moved this month.
+    #[arg(long, value_name = "DIR")]
+    pub usage: Option<PathBuf>,
+    /// The Wi-Fi networks of the person and of IT.
+    #[arg(long)]
+    pub wifi: Option<PathBuf>,
     /// Run as this user (and group of the same number) once everything is open.
     #[arg(long)]
     pub user: Option<u32>,
@@ -107,6 +119,9 @@ pub enum UplinkError {
     /// The packet filter is not the one that was loaded.
     #[error("somebody changed the packet filter; the uplink ends and loads it at its next start")]
     RulesChanged,
+    /// The process that keeps the supplicant.
+    #[error("the keeper of wpa_supplicant ended; the uplink ends and starts it with itself")]
+    KeeperEnded,
     /// The process could not be closed in.
     #[error(transparent)]
     Sandbox(#[from] sekisho_sandbox::SandboxError),
@@ -145,7 +160,20 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
     setup::harden(&present)?;
 
     let ports = ports::Ports::new(endpoints.clone(), args.ports.clone());
-    let mut turn = turn::Turn::open(endpoints, ports, routing, control)?;
+    let meter = endpoints
+        .quota()
+        .map(|quota| meter::Meter::open(quota, args.usage.as_deref(), turn::now()));
+    let keeper = args.wifi.as_deref().and_then(|file| {
+        // Without Wi-Fi there still is a cable.
+        wifi::start(&endpoints, file)
+            .inspect_err(|error| tracing::error!(%error, "no Wi-Fi"))
+            .ok()
+            .flatten()
+    });
+    let mut turn = turn::Turn::open(endpoints, ports, routing, control, meter)?;
+    if let Some(keeper) = keeper {
+        turn.watch_keeper(keeper)?;
+    }
     setup::close_in(args.user)?;
     turn.ready()?;
     if let Some(gate) = gate {

@@ -16,6 +16,7 @@ use super::{
     Endpoints,
     dhcp::Lease,
     netlink::{AddressSet, Link, PortSet},
+    quota::Allowance,
 };
 
 /// More network cards than this are no laptop's; the rest stays down.
@@ -32,12 +33,16 @@ pub(crate) enum Event {
     Bound(u32, Lease),
     /// It lost it.
     LeaseLost(u32),
+    /// The network of the lease says that it has a captive portal.
+    Portal(u32),
     /// A gate is there, afresh.
     GateAttached,
     /// The gate's channel ended.
     GateLost,
     /// The gate wants something.
     Gate(GateToUplink),
+    /// What may pass over the SIM.
+    Allowance(Allowance),
     /// Shut everything until [`Event::Resume`].
     Suspend,
     /// Start over.
@@ -118,6 +123,8 @@ struct Port {
     mac: [u8; 6],
     kind: UplinkKind,
     losses: u32,
+    /// The link has a carrier, used or not.
+    carrier: bool,
     state: State,
 }
 
@@ -150,6 +157,8 @@ pub(crate) struct Ports {
     by_index: BTreeMap<u32, Port>,
     gate: bool,
     asleep: bool,
+    /// Of the ports of kind SIM.
+    allowance: Allowance,
     next_path: u32,
 }
 
@@ -162,6 +171,7 @@ impl Ports {
             by_index: BTreeMap::new(),
             gate: false,
             asleep: false,
+            allowance: Allowance::Full,
             next_path: 0,
         }
     }
@@ -177,6 +187,14 @@ impl Ports {
             }
             Event::Bound(index, lease) => self.on_lease(index, lease, &mut actions),
             Event::LeaseLost(index) => self.on_lease_lost(index, &mut actions),
+            Event::Portal(index) => {
+                // It is not filled in: the person is told that another network is needed.
+                actions.extend(
+                    self.by_index
+                        .get(&index)
+                        .map(|p| p.report("captive-portal")),
+                );
+            }
             Event::GateAttached => {
                 self.forget_gate(&mut actions);
                 self.gate = true;
@@ -198,6 +216,7 @@ impl Ports {
                     self.on_premises(index, proven, &mut actions);
                 }
             }
+            Event::Allowance(allowance) => self.on_allowance(allowance, &mut actions),
             Event::Suspend => {
                 self.asleep = true;
                 for index in self.indices() {
@@ -232,6 +251,20 @@ impl Ports {
         self.by_index.keys().copied().collect()
     }
 
+    /// Whether there is a port of the SIM's.
+    pub(crate) fn has_sim(&self) -> bool {
+        self.by_index
+            .values()
+            .any(|port| port.kind == UplinkKind::Sim)
+    }
+
+    /// Whether a port is one of the SIM's.
+    pub(crate) fn is_sim(&self, index: u32) -> bool {
+        self.by_index
+            .get(&index)
+            .is_some_and(|port| port.kind == UplinkKind::Sim)
+    }
+
     fn index_of(&self, name: &str) -> Option<u32> {
         self.by_index
             .iter()
@@ -250,7 +283,8 @@ impl Ports {
             self.by_index.remove(&link.index);
         }
         if !self.by_index.contains_key(&link.index) {
-            if !self.wanted(&link.name) {
+            let kind = self.endpoints.kind(&link.name, link.radio);
+            if !self.wanted(&link.name, kind) {
                 return;
             }
             self.by_index.insert(
@@ -258,8 +292,9 @@ impl Ports {
                 Port {
                     name: link.name.clone(),
                     mac: link.mac,
-                    kind: UplinkKind::Wired,
+                    kind,
                     losses: link.losses,
+                    carrier: false,
                     state: State::Dark,
                 },
             );
@@ -274,19 +309,21 @@ impl Ports {
             .by_index
             .get_mut(&link.index)
             .expect("it is there by now");
+        let carrier = link.carrier && (link.operational || port.kind != UplinkKind::Wifi);
+        port.carrier = carrier;
         let lost = std::mem::replace(&mut port.losses, link.losses) != link.losses;
-        if !link.carrier || lost {
+        if !carrier || lost {
             self.darken(link.index, actions);
         }
-        if link.carrier && !self.asleep {
+        if carrier && !self.asleep {
             self.light(link.index, actions);
         }
     }
 
-    fn wanted(&self, name: &str) -> bool {
+    fn wanted(&self, name: &str, kind: UplinkKind) -> bool {
         (self.only.is_empty() || self.only.iter().any(|only| only == name))
             && self.by_index.len() < MAX_PORTS
-            && self.endpoints.rank(name, UplinkKind::Wired, 0).is_some()
+            && self.endpoints.rank(name, kind, 0).is_some()
     }
 
     /// The carrier is there.
@@ -294,6 +331,9 @@ impl Ports {
         let Some(port) = self.by_index.get_mut(&index) else {
             return;
         };
+        if port.kind == UplinkKind::Sim && self.allowance == Allowance::Nothing {
+            return;
+        }
         if matches!(port.state, State::Dark) {
             port.state = State::Lit;
             actions.push(port.report("carrier"));
@@ -344,6 +384,10 @@ impl Ports {
             destinations: self.endpoints.destinations(port.kind),
             lease,
         });
+        if port.kind == UplinkKind::Sim && self.allowance == Allowance::Slow {
+            // Before any door of it opens.
+            actions.push(Action::Allow(port.name.clone(), PortSet::Slow));
+        }
         actions.push(Action::Allow(port.name.clone(), PortSet::Open));
         if self.endpoints.beacon_for(port.kind).is_some() {
             actions.push(Action::Allow(port.name.clone(), PortSet::Premises));
@@ -477,6 +521,37 @@ impl Ports {
                 .collect();
             lose(gate, lan, actions);
             actions.push(Action::Forbid(port.name.clone(), PortSet::Proven));
+        }
+    }
+
+    /// The quota of the SIM is spent, or begins anew.
+    fn on_allowance(&mut self, allowance: Allowance, actions: &mut Vec<Action>) {
+        if std::mem::replace(&mut self.allowance, allowance) == allowance {
+            return;
+        }
+        let sims: Vec<(u32, bool)> = self
+            .by_index
+            .iter()
+            .filter(|(_, port)| port.kind == UplinkKind::Sim)
+            .map(|(index, port)| (*index, port.carrier))
+            .collect();
+        for (index, carrier) in sims {
+            if allowance == Allowance::Nothing {
+                self.darken(index, actions);
+                continue;
+            }
+            if let Some(port) = self.by_index.get(&index)
+                && matches!(port.state, State::Leased { .. })
+            {
+                let name = port.name.clone();
+                actions.push(match allowance {
+                    Allowance::Slow => Action::Allow(name, PortSet::Slow),
+                    Allowance::Full | Allowance::Nothing => Action::Forbid(name, PortSet::Slow),
+                });
+            }
+            if carrier && !self.asleep {
+                self.light(index, actions);
+            }
         }
     }
 

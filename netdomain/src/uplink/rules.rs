@@ -17,6 +17,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use sekisho_policy::Rate;
+
 use super::Endpoints;
 
 /// Name of the table, in the families `inet` and `arp`.
@@ -54,6 +56,11 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     let mut outward = String::from("    oifname . ip saddr != @own drop\n");
     for door in doors {
         door.write(&mut text, &mut inward, &mut outward);
+    }
+    text.push_str("  set slow { type ifname; }\n");
+    if let Some(rate) = endpoints.slow() {
+        inward.insert_str(0, &brake("iifname", rate));
+        outward.insert_str(0, &brake("oifname", rate));
     }
     for (chain, rules) in [("input", &*inward), ("output", &*outward), ("forward", "")] {
         let _ = write!(
@@ -121,6 +128,19 @@ impl Door {
             "    oifname @{ports} ip daddr . {protocol} dport @{peers} accept"
         );
     }
+}
+
+/// What a brake lets through at once, in bytes: the largest packet that the kernel carries whole
+/// (`UDP_SEGMENT` and receive offload stay under 64 KiB), which must be able to pass at all.
+const BURST: u32 = 65_536;
+
+/// Drops what a slow port moves beyond a rate, before any door. Dropped and not queued: what waits
+/// in a queue of seconds comes too late for whoever waits for it, and the work OS's TCP slows down
+/// by loss as it does on any narrow line. The kernel counts, so that no process of ours can look
+/// away, and the gate's sockets need not know.
+fn brake(direction: &str, rate: Rate) -> String {
+    let bytes = rate.bytes_per_second();
+    format!("    {direction} @slow limit rate over {bytes} bytes/second burst {BURST} bytes drop\n")
 }
 
 fn elements(addresses: impl Iterator<Item = SocketAddrV4>) -> String {
@@ -197,6 +217,7 @@ table inet sekisho {
   set lan { type ipv4_addr . inet_service; elements = { 10.12.0.2 . 51820 } }
   set premises { type ifname; }
   set beacon { type ipv4_addr . inet_service; elements = { 10.12.0.200 . 8443 } }
+  set slow { type ifname; }
   chain input {
     type filter hook input priority filter; policy drop;
     iifname . ip daddr != @own drop
@@ -228,6 +249,25 @@ table arp sekisho {
 }
 "
         );
+    }
+
+    #[test]
+    fn a_slow_port_is_braked_before_any_door() {
+        let mut endpoints = sample();
+        endpoints
+            .uplinks
+            .push(super::super::endpoints::sample_sim());
+        let text = ruleset(&endpoints);
+        for (chain, direction) in [("input", "iifname"), ("output", "oifname")] {
+            let rules = text.split(&format!("hook {chain} ")).nth(1).unwrap();
+            let first = rules.lines().nth(1).unwrap();
+            assert_eq!(
+                first,
+                format!(
+                    "    {direction} @slow limit rate over 32000 bytes/second burst 65536 bytes drop"
+                )
+            );
+        }
     }
 
     #[test]

@@ -89,13 +89,16 @@ const fn socket(family: i32) -> Rule {
 }
 
 /// What the running uplink does besides moving messages: it opens sockets for DHCP, for paths and
-/// to the beacon. No file, no program, no netlink socket but those that are open.
+/// to the beacon, and writes to a file that is open. No other file, no program, no netlink socket but those that are open.
 const SOCKETS: &[Rule] = &[
     socket(libc::AF_INET),
     socket(libc::AF_PACKET),
     Rule::allow(libc::SYS_bind),
     Rule::allow(libc::SYS_connect),
     Rule::allow(libc::SYS_setsockopt),
+    // The SIM's usage, in the one file that is open.
+    Rule::allow(libc::SYS_pwrite64),
+    Rule::allow(libc::SYS_fdatasync),
 ];
 
 /// Closes the process in, with what it needs of its namespace: interfaces, addresses, routes and

@@ -25,10 +25,13 @@ use super::{
     Endpoints, NetlinkError, UplinkError,
     dhcp::{Client, Socket, Step},
     gate_ended,
+    meter::Meter,
     netlink::{
-        AddressSet, HostRoute, LinkEvent, LinkEvents, NeighbourWatch, Routing, RuleWatch, Sets,
+        AddressSet, HostRoute, Link, LinkEvent, LinkEvents, NeighbourWatch, Routing, RuleWatch,
+        Sets, Wireless,
     },
     ports::{Action, Bound, Event, Ports},
+    quota::Mark,
     routers::Routers,
     sockets::{open_beacon, open_path},
     supervisor,
@@ -50,6 +53,7 @@ const LINKS: u64 = 2;
 const SIGNAL: u64 = 3;
 const RULES: u64 = 4;
 const NEIGHBOURS: u64 = 5;
+const KEEPER: u64 = 6;
 /// From here on: the DHCP socket of the port with index `token - DHCP`.
 const DHCP: u64 = 16;
 
@@ -63,11 +67,16 @@ pub(super) struct Turn {
     routing: Routing,
     sets: Sets,
     links: LinkEvents,
+    wireless: Wireless,
     rules: RuleWatch,
     neighbours: NeighbourWatch,
     routers: Routers,
+    /// Readable when the keeper of the supplicant has ended.
+    keeper: Option<OwnedFd>,
     terminate: UnixStream,
     clients: BTreeMap<u32, (Client, Socket)>,
+    /// Where the policy gives the SIM a quota.
+    meter: Option<Meter>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well.
     paths: BTreeMap<PathId, OwnedFd>,
     /// Ports over which the last connection to the beacon could not even be begun.
@@ -83,7 +92,7 @@ fn fault(what: &'static str) -> impl Fn(Errno) -> UplinkError {
 }
 
 /// Time that also passes while the laptop sleeps, so that leases end when they end.
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or(0),
@@ -106,6 +115,7 @@ impl Turn {
         ports: Ports,
         routing: Routing,
         control: Control,
+        meter: Option<Meter>,
     ) -> Result<Self, UplinkError> {
         let failed = |what| move |source| UplinkError::Loop { what, source };
         let epoll =
@@ -127,11 +137,14 @@ impl Turn {
             routing,
             sets: Sets::open()?,
             links,
+            wireless: Wireless::open()?,
             rules: RuleWatch::open()?,
             neighbours: NeighbourWatch::open()?,
             routers: Routers::default(),
+            keeper: None,
             terminate,
             clients: BTreeMap::new(),
+            meter,
             paths: BTreeMap::new(),
             beaconless: BTreeSet::new(),
             ending: false,
@@ -157,9 +170,20 @@ impl Turn {
         .map_err(fault("watch a descriptor"))
     }
 
+    /// Ends this process when the keeper ends.
+    pub(super) fn watch_keeper(&mut self, keeper: OwnedFd) -> Result<(), UplinkError> {
+        self.watch(&keeper, KEEPER)?;
+        self.keeper = Some(keeper);
+        Ok(())
+    }
+
     /// Tells the supervisor that the rules are loaded, and looks at the links that are there.
     pub(super) fn ready(&mut self) -> Result<(), UplinkError> {
         self.report(&Report::Ready)?;
+        // A spent quota is known before the first SIM is.
+        if let Some(allowance) = self.meter.as_ref().map(Meter::allowance) {
+            self.feed(Event::Allowance(allowance))?;
+        }
         self.list_links()
     }
 
@@ -175,6 +199,7 @@ impl Turn {
     /// down; the packet filter stays.
     pub(super) fn run(&mut self) -> Result<(), UplinkError> {
         let served = self.serve();
+        let counted = self.count(true);
         let closed = self.feed(Event::Suspend);
         if closed.is_err() {
             // Whatever went wrong on the way, no link stays up.
@@ -182,7 +207,7 @@ impl Turn {
                 let _ = self.routing.set_up(index, false);
             }
         }
-        served.and(closed)
+        served.and(counted).and(closed)
     }
 
     fn serve(&mut self) -> Result<(), UplinkError> {
@@ -202,6 +227,7 @@ impl Turn {
                     GATE => self.on_gate()?,
                     SIGNAL => self.ending = true,
                     RULES if self.rules.changed() => return Err(UplinkError::RulesChanged),
+                    KEEPER => return Err(UplinkError::KeeperEnded),
                     RULES | LINKS => {}
                     NEIGHBOURS => self.on_neighbours()?,
                     token => {
@@ -211,17 +237,16 @@ impl Turn {
                 }
             }
             self.on_time()?;
+            self.count(false)?;
         }
         tracing::info!("ending: links go down, the packet filter stays");
         Ok(())
     }
 
     fn wait(&self) -> Option<Timespec> {
-        let due = self
-            .clients
-            .values()
-            .map(|(client, _)| client.due())
-            .min()?;
+        let clients = self.clients.values().map(|(client, _)| client.due());
+        let meter = self.meter.as_ref().filter(|_| self.ports.has_sim());
+        let due = clients.chain(meter.map(Meter::due)).min()?;
         let wait = due.saturating_sub(now());
         Some(Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
@@ -237,10 +262,10 @@ impl Turn {
                 continue;
             };
             for event in events {
-                self.feed(match event {
-                    LinkEvent::Changed(link) => Event::Link(link),
-                    LinkEvent::Gone(index) => Event::Gone(index),
-                })?;
+                match event {
+                    LinkEvent::Changed(link) => self.on_link(link)?,
+                    LinkEvent::Gone(index) => self.feed(Event::Gone(index))?,
+                }
             }
         }
         Ok(())
@@ -252,9 +277,12 @@ impl Turn {
         for index in gone {
             self.feed(Event::Gone(index))?;
         }
-        links
-            .into_iter()
-            .try_for_each(|link| self.feed(Event::Link(link)))
+        links.into_iter().try_for_each(|link| self.on_link(link))
+    }
+
+    fn on_link(&mut self, mut link: Link) -> Result<(), UplinkError> {
+        link.radio = self.wireless.has(link.index)?;
+        self.feed(Event::Link(link))
     }
 
     /// News of one datagram a turn: whether a router answers is told to people, who have time.
@@ -349,6 +377,35 @@ impl Turn {
         Ok(())
     }
 
+    /// Looks at what the SIM moved.
+    fn count(&mut self, last: bool) -> Result<(), UplinkError> {
+        let now = now();
+        let due = |meter: &Meter| last || meter.due() <= now;
+        if !self.ports.has_sim() || !self.meter.as_ref().is_some_and(due) {
+            return Ok(());
+        }
+        let links = self.routing.links()?;
+        let Some(meter) = &mut self.meter else {
+            return Ok(());
+        };
+        let sims = links.iter().filter(|link| self.ports.is_sim(link.index));
+        let marks = sims.map(|link| Mark {
+            index: link.index,
+            bytes: link.bytes,
+        });
+        let (allowance, news) = meter.look(marks, now, last);
+        let monthly = meter.monthly();
+        if let Some(news) = news {
+            self.report(&Report::Quota {
+                used: news.used,
+                monthly,
+                percent: news.percent,
+                state: news.state,
+            })?;
+        }
+        self.feed(Event::Allowance(allowance))
+    }
+
     /// Does what a DHCP client says.
     fn follow(&mut self, index: u32, steps: Vec<Step>) -> Result<(), UplinkError> {
         for step in steps {
@@ -360,6 +417,7 @@ impl Turn {
                 }
                 Step::Bound(lease) => self.feed(Event::Bound(index, lease))?,
                 Step::Lost => self.feed(Event::LeaseLost(index))?,
+                Step::Portal => self.feed(Event::Portal(index))?,
                 Step::Ignored(what) => self.report(&Report::Ignored { what })?,
             }
         }

@@ -8,7 +8,7 @@ use sekisho_control::{
 
 use crate::{
     status::{
-        Agent, Answers, Gateway, Ignored, Policy, Process, ProcessState, Refusal, Situation,
+        Agent, Answers, Gateway, Ignored, Policy, Process, ProcessState, Quota, Refusal, Situation,
         Standing, Status, Uplink, UplinkState, Work,
     },
     text::clean,
@@ -28,6 +28,7 @@ struct UplinkRow {
     port: String,
     kind: Option<UplinkKind>,
     state: UplinkState,
+    portal: bool,
     since: Duration,
 }
 
@@ -74,6 +75,7 @@ pub struct Ledger {
     situation: Situation,
     since: Duration,
     uplinks: Vec<UplinkRow>,
+    quota: Option<Quota>,
     gateways: Vec<GatewayRow>,
     work: WorkRow,
     refusals: Vec<RefusalRow>,
@@ -92,6 +94,7 @@ impl Ledger {
             situation: Situation::Unknown,
             since: now,
             uplinks: Vec::new(),
+            quota: None,
             gateways: Vec::new(),
             work: WorkRow::default(),
             refusals: Vec::new(),
@@ -173,9 +176,23 @@ impl Ledger {
             Report::Refused(refused) => self.refused(refused, now),
             Report::Link { up } => self.work.link = Some(*up),
             Report::Uplink { port, kind, event } => {
-                if let Some(state) = state(event) {
+                if event == "captive-portal" {
+                    self.portal(port);
+                } else if let Some(state) = state(event) {
                     self.uplink(port, Some(*kind), state, now);
                 }
+            }
+            Report::Quota {
+                used,
+                monthly,
+                state,
+                ..
+            } => {
+                self.quota = Some(Quota {
+                    used: *used,
+                    monthly: *monthly,
+                    state: *state,
+                });
             }
             Report::Ignored { what } => {
                 self.ignored.count += 1;
@@ -195,6 +212,7 @@ impl Ledger {
             port: row.port.clone(),
             kind: row.kind,
             state: row.state,
+            portal: row.portal,
             age_ms: age(row.since),
         });
         let gateways = self.gateways.iter().map(|row| Gateway {
@@ -225,6 +243,7 @@ impl Ledger {
                 age_ms: age(self.since),
             },
             uplinks: uplinks.collect(),
+            quota: self.quota,
             gateways: gateways.collect(),
             work: Work {
                 link: self.work.link,
@@ -325,15 +344,25 @@ impl Ledger {
         }
         if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
             row.kind = kind.or(row.kind);
+            row.portal &= !matches!(state, UplinkState::NoCarrier | UplinkState::Carrier);
             row.enter(state, now);
         } else if self.uplinks.len() < MAX_UPLINKS {
             self.uplinks.push(UplinkRow {
                 port,
                 kind,
                 state,
+                portal: false,
                 since: now,
             });
             self.uplinks.sort_by(|a, b| a.port.cmp(&b.port));
+        }
+    }
+
+    /// The network of a card says that it has a captive portal.
+    fn portal(&mut self, port: &str) {
+        let port = clean(port);
+        if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
+            row.portal = true;
         }
     }
 

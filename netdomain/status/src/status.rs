@@ -3,7 +3,7 @@
 //! Times are ages in milliseconds at the moment of the answer, so that nobody needs to know which
 //! clock the laptop counts by.
 
-use sekisho_control::{GatewayFound, Place, Side, UplinkKind};
+use sekisho_control::{GatewayFound, Place, QuotaState, Side, UplinkKind};
 use serde::{Deserialize, Serialize};
 
 /// Everything.
@@ -17,6 +17,8 @@ pub struct Status {
     pub situation: Standing,
     /// Every network card that is the uplink's, by name.
     pub uplinks: Vec<Uplink>,
+    /// The SIM's monthly quota, where the policy gives one.
+    pub quota: Option<Quota>,
     /// What was found at the gateways.
     pub gateways: Vec<Gateway>,
     /// The work OS.
@@ -83,6 +85,8 @@ pub struct Uplink {
     pub kind: Option<UplinkKind>,
     /// How far it has come.
     pub state: UplinkState,
+    /// Whether its network says that it lets nobody through without a page of its own.
+    pub portal: bool,
     /// Since when.
     pub age_ms: u64,
 }
@@ -101,6 +105,17 @@ pub enum UplinkState {
     Leased,
     /// Its router answers.
     Reached,
+}
+
+/// How much of the SIM's month is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Bytes used this month, both ways together.
+    pub used: u64,
+    /// The quota in bytes.
+    pub monthly: u64,
+    /// What follows.
+    pub state: QuotaState,
 }
 
 /// What was found at one address of one gateway over one card.

@@ -2,7 +2,7 @@
 
 mod refusals;
 
-use sekisho_control::{GatewayFound, Place, Side, UplinkKind};
+use sekisho_control::{GatewayFound, Place, QuotaState, Side, UplinkKind};
 
 pub use refusals::{knows as knows_rule, refusal};
 
@@ -88,6 +88,29 @@ pub fn reason(reason: &str, lang: Lang) -> &str {
 /// Whether a reason of the gate's has words here.
 pub fn knows_reason(reason: &str) -> bool {
     REASONS.iter().any(|(known, ..)| *known == reason)
+}
+
+/// That the network of a card wants people to visit a page first.
+pub const fn portal(lang: Lang) -> &'static str {
+    lang.of(
+        "認証ページのある回線です。この端末では使えません",
+        "a network with a sign-in page, which this laptop does not use",
+    )
+}
+
+/// What follows from how much of the SIM's month is used.
+pub const fn quota(state: QuotaState, lang: Lang) -> &'static str {
+    match state {
+        QuotaState::Within => lang.of("範囲内", "within"),
+        QuotaState::Warned => lang.of("上限に近づいています", "near its end"),
+        QuotaState::Throttled => {
+            lang.of("上限に達し、低速です", "spent: slow until it begins anew")
+        }
+        QuotaState::Refused => lang.of(
+            "上限に達し、使えません",
+            "spent: not used until it begins anew",
+        ),
+    }
 }
 
 /// A kind of uplink.

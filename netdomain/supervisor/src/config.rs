@@ -7,7 +7,9 @@
 //! trust = "trust.pem"
 //! device = "device.toml"
 //! state = "/var/lib/sekisho/gate"
-//! ports = ["eth0", "eth1"]            # moved into the uplink's own namespace
+//! usage = "/var/lib/sekisho/uplink"   # what the SIM moved this month
+//! wifi = "wifi.toml"                  # the Wi-Fi networks of the person and of IT
+//! ports = ["eth0", "eth1", "wlan0"]   # moved into the uplink's own namespace
 //! power_button = "auto"
 //!
 //! [status]                            # without it: nobody is told
@@ -48,6 +50,10 @@ pub struct Config {
     pub device: PathBuf,
     /// The gate's own folder, made if it is not there; the uplink reads there at its start.
     pub state: PathBuf,
+    /// The uplink's own folder, made if it is not there; without it, `uplink` beside `state`.
+    pub usage: Option<PathBuf>,
+    /// The Wi-Fi networks of the person and of IT.
+    pub wifi: Option<PathBuf>,
     /// Interfaces to move into the uplink's namespace, once its packet filter is loaded. With
     /// `netns`: interfaces of it to use, none for all.
     #[serde(default)]
@@ -238,6 +244,13 @@ impl Config {
         if let Some(status) = &mut config.status {
             status.socket = folder.join(&status.socket);
         }
+        if let Some(wifi) = &mut config.wifi {
+            *wifi = folder.join(&*wifi);
+        }
+        config.usage = Some(match &config.usage {
+            Some(own) => folder.join(own),
+            None => config.state.with_file_name("uplink"),
+        });
         Ok(config)
     }
 
@@ -312,6 +325,12 @@ impl Config {
             ("--gate", PATH),
             ("--control", CONTROL),
         ]));
+        if let Some(usage) = &self.usage {
+            words.extend(["--usage".into(), text(usage)]);
+        }
+        if let Some(wifi) = &self.wifi {
+            words.extend(["--wifi".into(), text(wifi)]);
+        }
         if !self.ports.is_empty() {
             words.extend(["--ports".into(), self.ports.join(",")]);
         }
@@ -415,7 +434,8 @@ mtu = 1420
             format!(
                 "/usr/lib/sekisho/sekisho-netdomain uplink --policy {0}/policy.toml \
                  --signature {0}/policy.toml.sig --trust {0}/trust.pem \
-                 --state /var/lib/sekisho --netns {{netns}} --gate {{path}} --control {{control}} --ports eth0,eth1 --user 64018",
+                 --state /var/lib/sekisho --netns {{netns}} --gate {{path}} --control {{control}} \
+                 --usage /var/lib/uplink --ports eth0,eth1 --user 64018",
                 folder.display()
             )
         );

@@ -150,6 +150,10 @@ pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> 
         std::os::unix::fs::chown(&config.state, Some(user), Some(user))
             .map_err(failed("give the gate its state folder"))?;
     }
+    if let Some(usage) = &config.usage {
+        // The uplink opens its file there before it gives up its rights.
+        fs::create_dir_all(usage).map_err(failed("make the uplink's folder"))?;
+    }
     let recipes = config.recipes()?;
     let roles: Vec<(Role, bool)> = recipes
         .iter()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Check, is_name, repeated};
 use crate::UplinkKind;
+use crate::schema::Uplink;
 use crate::source::Step::{self, Index, Key};
 
 /// Longest name of a Linux interface (`IFNAMSIZ` less its NUL).
@@ -14,6 +15,12 @@ const MIN_TIMER: Duration = Duration::from_millis(100);
 /// Bounds of the beacon's answer: below 1 ms no LAN answers, above 1 s a relay across the country
 /// fits in.
 const ROUND_TRIP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
+
+/// Patterns of denied SSIDs. Each is held against each network of the person; nobody keeps a longer
+/// list.
+const MAX_DENIED: usize = 64;
+/// Mobile networks. Japan has some ten; more is a slip of the pen.
+const MAX_PLMN: usize = 16;
 
 impl Check<'_> {
     pub(super) fn uplinks(&mut self) {
@@ -43,14 +50,110 @@ impl Check<'_> {
                     );
                 }
             }
-            let wifi = uplink.kind == UplinkKind::Wifi;
-            if wifi == uplink.security.is_empty() {
+            self.wifi(index, uplink);
+            self.sim(index, uplink);
+        }
+        for kind in [UplinkKind::Wifi, UplinkKind::Sim] {
+            let mut of_kind = uplinks.iter().enumerate().filter(|(_, u)| u.kind == kind);
+            if let (Some(_), Some((index, _))) = (of_kind.next(), of_kind.next()) {
+                // One radio, one SIM, one quota.
                 self.refuse(
-                    &[Key("uplink"), Index(index), Key("security")],
-                    "`security` belongs to Wi-Fi uplinks, and each of these needs it",
-                    "`security` は Wi-Fi の uplink だけに、必ず書いてください",
+                    &[Key("uplink"), Index(index), Key("kind")],
+                    "one `[[uplink]]` for Wi-Fi and one for the SIM",
+                    "Wi-Fi と SIM の `[[uplink]]` はそれぞれ一つだけです",
                 );
             }
+        }
+    }
+
+    fn wifi(&mut self, index: usize, uplink: &Uplink) {
+        let at = |key| [Key("uplink"), Index(index), Key(key)];
+        let wifi = uplink.kind == UplinkKind::Wifi;
+        if wifi == uplink.security.is_empty() {
+            self.refuse(
+                &at("security"),
+                "`security` belongs to Wi-Fi uplinks, and each of these needs it",
+                "`security` は Wi-Fi の uplink だけに、必ず書いてください",
+            );
+        }
+        if !wifi && !uplink.deny_ssids.is_empty() {
+            self.refuse(
+                &at("deny_ssids"),
+                "`deny_ssids` belongs to Wi-Fi uplinks",
+                "`deny_ssids` は Wi-Fi の uplink だけに書けます",
+            );
+        }
+        if uplink.deny_ssids.len() > MAX_DENIED {
+            self.refuse(
+                &at("deny_ssids"),
+                format!("more than {MAX_DENIED} patterns"),
+                format!("パターンは {MAX_DENIED} 個までです"),
+            );
+        }
+    }
+
+    fn sim(&mut self, index: usize, uplink: &Uplink) {
+        let at = |key| [Key("uplink"), Index(index), Key(key)];
+        let keys = [
+            ("apn", uplink.apn.is_some()),
+            ("plmn", !uplink.plmn.is_empty()),
+            ("monthly_quota", uplink.monthly_quota.is_some()),
+        ];
+        for (key, written) in keys {
+            if written && uplink.kind != UplinkKind::Sim {
+                self.refuse(
+                    &at(key),
+                    format!("`{key}` belongs to SIM uplinks"),
+                    format!("`{key}` は SIM の uplink だけに書けます"),
+                );
+            }
+        }
+        if uplink.plmn.len() > MAX_PLMN {
+            self.refuse(
+                &at("plmn"),
+                format!("more than {MAX_PLMN} mobile networks"),
+                format!("事業者は {MAX_PLMN} 個までです"),
+            );
+        }
+        let beside = [
+            ("quota_resets", uplink.quota_resets.is_some()),
+            ("warn_percent", !uplink.warn_percent.is_empty()),
+            ("over_quota", uplink.over_quota.is_some()),
+        ];
+        for (key, written) in beside {
+            if written && uplink.monthly_quota.is_none() {
+                self.refuse(
+                    &at(key),
+                    format!("`{key}` needs `monthly_quota`"),
+                    format!("`{key}` には `monthly_quota` が必要です"),
+                );
+            }
+        }
+        if uplink.monthly_quota.is_some() && uplink.over_quota.is_none() {
+            self.refuse(
+                &at("monthly_quota"),
+                "say what happens beyond the quota: `over_quota = { action = \"throttle\", rate = \"256kbit/s\" }` or `{ action = \"refuse\" }`",
+                "上限を超えたときの扱いを `over_quota` に書いてください（\"throttle\" か \"refuse\"）",
+            );
+        }
+        if uplink
+            .quota_resets
+            .is_some_and(|day| !(1..=31).contains(&day))
+        {
+            self.refuse(
+                &at("quota_resets"),
+                "`quota_resets` is a day of the month, 1 to 31",
+                "`quota_resets` は 1〜31 の日付です",
+            );
+        }
+        let warn = &uplink.warn_percent;
+        let rising = warn.windows(2).all(|pair| pair[0] < pair[1]);
+        if !rising || warn.iter().any(|percent| !(1..=99).contains(percent)) {
+            self.refuse(
+                &at("warn_percent"),
+                "`warn_percent` rises, from 1 to 99",
+                "`warn_percent` は 1〜99 を小さい順に書いてください",
+            );
         }
     }
 

@@ -44,6 +44,8 @@ pub(crate) enum Step {
     Bound(Lease),
     /// The lease is no longer ours.
     Lost,
+    /// The network of the lease says that it has a captive portal.
+    Portal,
     /// Something was ignored, in the field's own words.
     Ignored(String),
 }
@@ -272,6 +274,10 @@ impl Client {
         }
         if held != Some(&granted) {
             steps.push(Step::Bound(granted));
+            // Told with each new lease, and not with each renewal.
+            if reply.portal {
+                steps.push(Step::Portal);
+            }
         }
         steps
     }
@@ -380,7 +386,6 @@ fn option_name(code: u8) -> &'static str {
         43 => "vendor information",
         66 | 67 | 150 => "boot server",
         108 => "IPv6-only",
-        114 => "captive portal",
         119 => "search domains",
         121 | 249 => "classless static routes",
         252 => "proxy configuration",

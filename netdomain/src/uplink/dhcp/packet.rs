@@ -11,14 +11,17 @@ use smoltcp::{
     },
 };
 
-/// Options that we ask for: subnet mask and router. Servers send lease time and server identifier
-/// unasked.
-const WANTED: [u8; 2] = [OPTION_MASK, OPTION_ROUTER];
+/// Options that we ask for: subnet mask, router, and whether there is a captive portal (RFC 8910:
+/// most servers tell only who asks). Servers send lease time and server identifier unasked.
+const WANTED: [u8; 3] = [OPTION_MASK, OPTION_ROUTER, OPTION_PORTAL];
 const OPTION_MASK: u8 = 1;
 const OPTION_ROUTER: u8 = 3;
 const OPTION_LEASE_TIME: u8 = 51;
 const OPTION_MESSAGE_TYPE: u8 = 53;
 const OPTION_SERVER: u8 = 54;
+const OPTION_PORTAL: u8 = 114;
+/// What a network without a portal says in its place (RFC 8910, section 2).
+const NO_PORTAL: &[u8] = b"urn:ietf:params:capport:unrestricted";
 /// Options that are part of the protocol itself and no news: requested address, overload, message,
 /// T1, T2, client identifier, relay information.
 const HARMLESS: [u8; 8] = [28, 50, 52, 56, 58, 59, 61, 82];
@@ -79,6 +82,8 @@ pub(super) struct Reply {
     pub(super) lease: Option<u32>,
     /// Where the frame came from.
     pub(super) mac: [u8; 6],
+    /// The network says that it has a captive portal. Where it is, is not looked at.
+    pub(super) portal: bool,
     /// Codes of the options that were not asked for and are not taken, in order, each once.
     pub(super) ignored: Vec<u8>,
 }
@@ -146,6 +151,7 @@ pub(super) fn read(frame: &[u8], mac: [u8; 6]) -> Option<Reply> {
         router: None,
         lease: None,
         mac: from.0,
+        portal: false,
         ignored: Vec::new(),
     };
     for option in dhcp.options().take(MAX_OPTIONS) {
@@ -156,6 +162,7 @@ pub(super) fn read(frame: &[u8], mac: [u8; 6]) -> Option<Reply> {
                 let seconds = option.data.try_into().ok().map(u32::from_be_bytes);
                 reply.lease = reply.lease.or(seconds);
             }
+            OPTION_PORTAL => reply.portal |= option.data != NO_PORTAL,
             OPTION_MESSAGE_TYPE | OPTION_SERVER => {}
             other if HARMLESS.contains(&other) || reply.ignored.contains(&other) => {}
             other => reply.ignored.push(other),
@@ -349,6 +356,7 @@ mod tests {
             router: Some(Ipv4Addr::new(192, 168, 43, 1)),
             lease: Some(3600),
             mac: [2, 0, 0, 0, 0, 9],
+            portal: false,
             ignored: Vec::new(),
         }
     }

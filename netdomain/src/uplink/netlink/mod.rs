@@ -5,10 +5,12 @@ mod neighbour;
 mod route;
 mod sets;
 mod wire;
+mod wireless;
 
 pub(crate) use neighbour::{Neighbour, NeighbourWatch};
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};
+pub(crate) use wireless::Wireless;
 
 use std::{os::fd::OwnedFd, time::Duration};
 

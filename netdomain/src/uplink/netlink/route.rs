@@ -33,6 +33,8 @@ const NEW_ROUTE: u16 = 24;
 /// `IFLA_*`.
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
+const LINK_OPERATIONAL: u16 = 16;
+const LINK_STATISTICS: u16 = 23;
 const LINK_CARRIER_DOWN_COUNT: u16 = 48;
 /// `IFA_*`.
 const ADDRESS_ADDRESS: u16 = 1;
@@ -48,6 +50,8 @@ const IFF_UP: u32 = 0x1;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
+/// `IF_OPER_UP` (RFC 2863).
+const OPERATIONAL_UP: u8 = 6;
 const AF_INET: u8 = 2;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
@@ -76,9 +80,16 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// There is somebody at the other end of the cable.
     pub(crate) carrier: bool,
+    /// It passes traffic: a radio has a carrier from association on, and does so only once its
+    /// keys are agreed.
+    pub(crate) operational: bool,
+    /// It is a radio's; rtnetlink does not tell, see [`Wireless`](super::Wireless).
+    pub(crate) radio: bool,
     /// How often the carrier was lost. The kernel may fold a loss and a return into one event;
     /// this number tells.
     pub(crate) losses: u32,
+    /// Bytes received and sent since the interface exists.
+    pub(crate) bytes: u64,
 }
 
 /// A change among the links.
@@ -291,6 +302,15 @@ pub(crate) struct HostRoute {
     pub(crate) via: Option<Ipv4Addr>,
 }
 
+/// `rx_bytes` and `tx_bytes` of `struct rtnl_link_stats64`, after the two counts of packets.
+fn moved(statistics: &[u8]) -> Option<u64> {
+    let number = |at: usize| {
+        let field = statistics.get(at..at + 8)?;
+        Some(u64::from_ne_bytes(field.try_into().ok()?))
+    };
+    Some(number(16)?.saturating_add(number(24)?))
+}
+
 fn write_address(message: &mut Writer, index: u32, address: Ipv4Addr, prefix: u8) {
     message.raw(&[AF_INET, prefix, 0, SCOPE_UNIVERSE]);
     message.raw(&index.to_ne_bytes());
@@ -311,7 +331,10 @@ fn event(message: &Message<'_>) -> Option<LinkEvent> {
                 mac: [0; 6],
                 up: flags & IFF_UP != 0,
                 carrier: flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
+                operational: false,
+                radio: false,
                 losses: 0,
+                bytes: 0,
             };
             for (kind, value) in attributes(body.get(LINK_HEADER..)?) {
                 match kind {
@@ -320,6 +343,8 @@ fn event(message: &Message<'_>) -> Option<LinkEvent> {
                         let name = std::str::from_utf8(value).ok()?;
                         name.trim_end_matches('\0').clone_into(&mut link.name);
                     }
+                    LINK_OPERATIONAL => link.operational = value == [OPERATIONAL_UP],
+                    LINK_STATISTICS => link.bytes = moved(value)?,
                     LINK_CARRIER_DOWN_COUNT => link.losses = read_u32(value, 0)?,
                     _ => {}
                 }

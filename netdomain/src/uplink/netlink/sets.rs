@@ -33,16 +33,19 @@ pub(crate) enum PortSet {
     Premises,
     /// May talk to the LAN side of the gateways.
     Proven,
+    /// May do what it may slowly: its quota is spent.
+    Slow,
 }
 
 impl PortSet {
-    pub(crate) const ALL: [Self; 3] = [Self::Open, Self::Premises, Self::Proven];
+    pub(crate) const ALL: [Self; 4] = [Self::Open, Self::Premises, Self::Proven, Self::Slow];
 
     fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Premises => "premises",
             Self::Proven => "proven",
+            Self::Slow => "slow",
         }
     }
 }

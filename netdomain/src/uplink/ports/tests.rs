@@ -4,7 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{super::endpoints::sample, *};
+use super::{
+    super::{
+        Uplink,
+        endpoints::{sample, sample_sim},
+    },
+    *,
+};
 
 fn link(index: u32, carrier: bool, losses: u32) -> Link {
     Link {
@@ -13,7 +19,10 @@ fn link(index: u32, carrier: bool, losses: u32) -> Link {
         mac: [2, 0, 0, 0, 0, 1],
         up: true,
         carrier,
+        operational: carrier,
+        radio: false,
         losses,
+        bytes: 0,
     }
 }
 
@@ -44,6 +53,7 @@ fn set_name(set: PortSet) -> &'static str {
         PortSet::Open => "open",
         PortSet::Premises => "premises",
         PortSet::Proven => "proven",
+        PortSet::Slow => "slow",
     }
 }
 
@@ -149,6 +159,87 @@ fn a_proof_does_not_outlive_its_gate() {
     assert_eq!(world.sockets.len(), 1, "the outside alone");
 }
 
+/// T17: a radio that is associated and has no keys yet is no network, and a radio is never a cable.
+#[test]
+fn t17_a_radio_is_used_once_its_keys_are_agreed_and_never_as_a_cable() {
+    let radio = |operational| {
+        Event::Link(Link {
+            radio: true,
+            operational,
+            ..link(0, true, 0)
+        })
+    };
+    let mut wired = Ports::new(sample(), Vec::new());
+    assert_eq!(wired.on(radio(true)), [], "the policy knows no Wi-Fi");
+
+    let mut endpoints = sample();
+    endpoints.uplinks.push(Uplink {
+        kind: UplinkKind::Wifi,
+        rank: 2,
+        interfaces: Vec::new(),
+        quota: None,
+    });
+    let mut ports = Ports::new(endpoints, Vec::new());
+    let mut world = World::default();
+    world.does(&ports.on(Event::GateAttached));
+    world.does(&ports.on(radio(false)));
+    assert!(world.dhcp.is_empty());
+    world.does(&ports.on(radio(true)));
+    world.does(&ports.on(Event::Bound(0, lease(50))));
+    assert_eq!(world.sockets.len(), 1);
+    assert_eq!(
+        world.sets,
+        [("eth0".into(), "open")].into(),
+        "no beacon over the air"
+    );
+    world.does(&ports.on(radio(false)));
+    assert!(world.sockets.is_empty() && world.dhcp.is_empty());
+}
+
+/// The SIM alone is held to its quota: the cable beside it is not touched.
+#[test]
+fn a_spent_quota_slows_or_shuts_the_sim_and_nothing_else() {
+    let mut endpoints = sample();
+    endpoints.uplinks.push(Uplink {
+        interfaces: vec!["eth2".into()],
+        ..sample_sim()
+    });
+    endpoints.gateways[0].kinds.push(UplinkKind::Sim);
+    let mut ports = Ports::new(endpoints, Vec::new());
+    let mut world = World::default();
+    world.does(&ports.on(Event::GateAttached));
+    world.does(&ports.on(Event::Allowance(Allowance::Slow)));
+    for index in [0, 2] {
+        world.does(&ports.on(Event::Link(link(index, true, 0))));
+    }
+    assert!(ports.is_sim(2) && !ports.is_sim(0));
+    world.does(&ports.on(Event::Bound(0, lease(50))));
+    let actions = ports.on(Event::Bound(2, lease(51)));
+    let place = |set| {
+        let wanted = Action::Allow("eth2".into(), set);
+        actions.iter().position(|action| *action == wanted)
+    };
+    assert!(place(PortSet::Slow).unwrap() < place(PortSet::Open).unwrap());
+    world.does(&actions);
+    assert_eq!(world.sockets.len(), 2);
+
+    world.does(&ports.on(Event::Allowance(Allowance::Nothing)));
+    let on: Vec<&str> = world.sockets.values().map(|(port, _)| &**port).collect();
+    assert_eq!(on, ["eth0"]);
+    assert_eq!(world.dhcp, [0].into());
+    world.does(&ports.on(Event::Link(link(2, true, 0))));
+    assert_eq!(
+        world.dhcp,
+        [0].into(),
+        "its carrier alone does not bring it back"
+    );
+
+    world.does(&ports.on(Event::Allowance(Allowance::Full)));
+    world.does(&ports.on(Event::Bound(2, lease(51))));
+    assert_eq!(world.sockets.len(), 2);
+    assert!(!world.sets.contains(&("eth2".into(), "slow")));
+}
+
 /// T22 without a lost carrier: a small switch is carried home with the laptop on it. What was
 /// proven on the old network is not proven on the one that the new lease is from; and a gate that
 /// still believed in its proof would never ask for the LAN side again.
@@ -209,6 +300,9 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (port.clone(), any::<bool>())
             .prop_map(|(port, proven)| Event::Gate(GateToUplink::Premises { port, proven })),
         1 => port.prop_map(|port| Event::Gate(GateToUplink::ProbeBeacon { port })),
+        2 => prop_oneof![
+            Just(Allowance::Full), Just(Allowance::Slow), Just(Allowance::Nothing)
+        ].prop_map(Event::Allowance),
         1 => Just(Event::Suspend),
         1 => Just(Event::Resume),
     ]
@@ -220,7 +314,13 @@ proptest! {
     /// is not there.
     #[test]
     fn nothing_is_open_without_its_grounds(events in prop::collection::vec(event(), 0..80)) {
-        let mut ports = Ports::new(sample(), Vec::new());
+        let mut endpoints = sample();
+        endpoints.uplinks.push(Uplink {
+            interfaces: vec!["eth2".into()],
+            ..sample_sim()
+        });
+        endpoints.gateways[0].kinds.push(UplinkKind::Sim);
+        let mut ports = Ports::new(endpoints, Vec::new());
         let mut world = World::default();
         for event in events {
             if matches!(event, Event::GateAttached | Event::GateLost) {
@@ -242,10 +342,23 @@ proptest! {
                 prop_assert!(leased.contains_key(&**port));
                 prop_assert!(*side == Side::Outside || leased[&**port]);
             }
+            // The last port is the SIM's: slow before it is open, and shut where nothing may pass.
+            let sim = leased.contains_key("eth2");
+            prop_assert!(!sim || ports.allowance != Allowance::Nothing);
+            prop_assert_eq!(
+                world.sets.contains(&("eth2".to_owned(), "slow")),
+                sim && ports.allowance == Allowance::Slow
+            );
+            for name in ["eth0", "eth1"] {
+                prop_assert!(!world.sets.contains(&(name.to_owned(), "slow")));
+            }
             for name in ["eth0", "eth1", "eth2"] {
                 let is_in = |set| world.sets.contains(&(name.to_owned(), set));
                 prop_assert_eq!(is_in("open"), leased.contains_key(name));
-                prop_assert_eq!(is_in("premises"), leased.contains_key(name));
+                prop_assert_eq!(
+                    is_in("premises"),
+                    name != "eth2" && leased.contains_key(name)
+                );
                 prop_assert_eq!(is_in("proven"), leased.get(name) == Some(&true));
             }
             prop_assert_eq!(world.configured.len(), leased.len());

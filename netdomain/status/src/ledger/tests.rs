@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use sekisho_control::Place;
+use sekisho_control::{Place, QuotaState};
 
 use super::*;
 
@@ -79,6 +79,31 @@ fn a_dead_process_takes_its_words_along() {
         ledger.status(at(8)).uplinks[0].state,
         UplinkState::NoCarrier
     );
+}
+
+#[test]
+fn a_portal_is_told_while_its_lease_lasts_and_the_quota_as_it_was_last() {
+    let mut ledger = Ledger::new("0", at(0));
+    for event in ["leased", "captive-portal", "router"] {
+        ledger.reported("uplink", &uplink(event), at(1));
+    }
+    assert!(ledger.status(at(1)).uplinks[0].portal);
+    ledger.reported("uplink", &uplink("lease-lost"), at(2));
+    ledger.reported("uplink", &uplink("leased"), at(3));
+    assert!(!ledger.status(at(3)).uplinks[0].portal);
+
+    assert_eq!(ledger.status(at(3)).quota, None);
+    for (used, state) in [(10, QuotaState::Within), (99, QuotaState::Warned)] {
+        let report = Report::Quota {
+            used,
+            monthly: 100,
+            percent: 0,
+            state,
+        };
+        ledger.reported("uplink", &report, at(4));
+        let quota = ledger.status(at(4)).quota.unwrap();
+        assert_eq!((quota.used, quota.monthly, quota.state), (used, 100, state));
+    }
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The attack catalogue, one module an attack. Needs root and the built programs:
 //! `cargo build -p sekisho-netdomain -p sekisho-supervisor -p sekisho-lab`.
 
+mod sim_quota;
 mod t01_dhcp_routes;
 mod t03_wide_prefix;
 mod t04_false_gateway;
 mod t08_arp_spoof;
 mod t09_arp_for_inner_address;
 mod t12_public_resolvers;
+mod t13_captive_portal;
 mod t22_cable_to_home_hub;
 mod t28_kill_gate_and_uplink;
 mod t29_kill_gate_and_joint;

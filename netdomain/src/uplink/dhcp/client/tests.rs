@@ -1,7 +1,7 @@
 //! The client against a server that is written here, honest or not. Time is a number.
 
 use proptest::prelude::*;
-use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr};
+use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr};
 
 use super::{
     super::packet::{Reply, ReplyKind, server::write_reply},
@@ -38,6 +38,7 @@ fn reply(kind: ReplyKind, server: Ipv4Addr) -> Reply {
         router: Some(SERVER),
         lease: Some(3600),
         mac: SERVER_MAC,
+        portal: false,
         ignored: Vec::new(),
     }
 }
@@ -80,6 +81,45 @@ fn bound(now: Duration) -> Client {
         })]
     );
     client
+}
+
+/// T13: the laptop asks whether there is a portal, and is told once a lease.
+#[test]
+fn t13_a_captive_portal_is_told_with_the_lease() {
+    for (says, portal) in [
+        (&b"https://192.168.43.1/accept"[..], true),
+        (&b"\xff\x00 no address at all"[..], true),
+        (&b"urn:ietf:params:capport:unrestricted"[..], false),
+    ] {
+        let option = [DhcpOption {
+            kind: 114,
+            data: says,
+        }];
+        let mut client = client();
+        let asked = client.on_time(START);
+        let Some(Step::Send(frame)) = asked.first() else {
+            panic!("nothing sent");
+        };
+        let packet = DhcpPacket::new_checked(&frame[14 + 20 + 8..]).unwrap();
+        let wanted = packet.options().find(|option| option.kind == 55).unwrap();
+        assert!(wanted.data.contains(&114));
+        let mut told = Vec::new();
+        for (kind, now) in [
+            (ReplyKind::Offer, START),
+            (ReplyKind::Ack, START),
+            (ReplyKind::Ack, START + Duration::from_mins(31)),
+        ] {
+            client.on_time(now);
+            let frame = write_reply(&reply(kind, SERVER), MAC, &option);
+            told.extend(client.on_frame(now, &frame, &claimed));
+        }
+        let count = told.iter().filter(|step| **step == Step::Portal).count();
+        assert_eq!(count, usize::from(portal), "{told:?}");
+        assert!(
+            !told.iter().any(|step| matches!(step, Step::Ignored(_))),
+            "{told:?}"
+        );
+    }
 }
 
 #[test]
@@ -319,7 +359,7 @@ proptest! {
                         prop_assert!(held, "nothing is lost that was not held");
                         held = false;
                     }
-                    Step::Ignored(_) => {}
+                    Step::Ignored(_) | Step::Portal => {}
                 }
             }
             prop_assert!(client.due() > now);

@@ -49,6 +49,10 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
     for uplink in &status.uplinks {
         let kind = uplink.kind.map_or("", |kind| words::kind(kind, lang));
         let state = words::uplink(uplink.state, lang);
+        let state = match uplink.portal {
+            true => format!("{state}, {}", words::portal(lang)),
+            false => state.to_owned(),
+        };
         let name = format!("{} {kind}", uplink.port);
         page.row(
             "回線",
@@ -57,6 +61,19 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
                 "{} {state} ({})",
                 padded(&name, 16),
                 ago(uplink.age_ms, lang)
+            ),
+        );
+    }
+    if let Some(quota) = status.quota {
+        let mib = |bytes: u64| bytes >> 20;
+        page.row(
+            "SIM 通信量",
+            "SIM quota",
+            &format!(
+                "{} / {} MiB {}",
+                mib(quota.used),
+                mib(quota.monthly),
+                words::quota(quota.state, lang)
             ),
         );
     }
