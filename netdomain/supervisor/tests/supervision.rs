@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -307,10 +307,10 @@ fn work_without_a_channel_is_started_anew() {
 }
 
 /// The next message on a status connection.
-fn message(client: &UnixStream) -> Value {
-    // Not a byte of the one after it.
-    let bytes = client.bytes().map_while(Result::ok);
-    let text: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+fn message(client: &mut BufReader<UnixStream>) -> Value {
+    let mut text = Vec::new();
+    client.read_until(0, &mut text).unwrap();
+    text.pop();
     serde_json::from_slice(&text).unwrap()
 }
 
@@ -400,12 +400,13 @@ fn a_change_that_lasts_is_told_to_the_person() {
     client
         .write_all(b"{\"method\":\"jp.sekisho.Laptop.GetStatus\",\"more\":true}\0")
         .unwrap();
+    let mut client = BufReader::new(client);
     let situation = |message: &Value| message["parameters"]["status"]["situation"].clone();
-    assert_eq!(situation(&message(&client))["state"], "unknown");
+    assert_eq!(situation(&message(&mut client))["state"], "unknown");
     for place in ["remote", "onprem"] {
         stage.kill("gate", Signal::USR2);
         let deadline = Instant::now() + SOON;
-        while situation(&message(&client))["place"] != place {
+        while situation(&message(&mut client))["place"] != place {
             assert!(Instant::now() < deadline, "{place} is not told");
         }
     }

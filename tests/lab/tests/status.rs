@@ -97,36 +97,7 @@ fn what_is_broken_is_named_and_what_is_whole_is_not() {
     let laptop = must(NetLaptop::start_up(&lab, &Setup::default()));
     must(laptop.page(Duration::from_secs(10)));
 
-    // Whole.
-    let whole = status(&laptop);
-    let Situation::Tunnelled { gateway, port, .. } = &whole.situation.situation else {
-        panic!("{whole:#?}");
-    };
-    assert_eq!((gateway.as_str(), port.as_str()), ("honcho-1", at::ETH0));
-    assert!(
-        whole
-            .policy
-            .as_ref()
-            .is_some_and(|policy| policy.version > 0)
-    );
-    assert!(whole.work.address && whole.work.link == Some(true));
-    assert_eq!(whole.work.names, Answers::Answered);
-    assert_eq!(whole.work.servers, Answers::Answered);
-    let card = |status: &Status, name: &str| {
-        let found = status.uplinks.iter().find(|uplink| uplink.port == name);
-        found.unwrap().state
-    };
-    assert_eq!(card(&whole, at::ETH0), UplinkState::Reached);
-    assert_eq!(card(&whole, at::ETH1), UplinkState::NoCarrier);
-    for check in doctor(&laptop) {
-        assert_eq!(check.outcome, Outcome::Passed, "{check:?}");
-    }
-    let text = must(must(laptop.sekisho(&["status", "--lang", "ja"])).ok()).stdout;
-    assert!(
-        text.contains("庁内ネットワークにつながっています"),
-        "{text}"
-    );
-    eprintln!("{text}");
+    all_is_well(&laptop);
     other_people_s_client(&laptop.status_socket());
 
     // A refusal is counted, with its last packet.
@@ -151,12 +122,16 @@ fn what_is_broken_is_named_and_what_is_whole_is_not() {
     let watch = must(laptop.sekisho_spawn("watch", &["status", "--watch", "--json"]));
     must(watch.wait_line("\"state\":\"tunnelled\"", Duration::from_secs(5)));
     // In a terminal the picture is drawn over the last one, and begins at the top.
-    let line = format!(
+    let command = format!(
         "{} --socket {} status --watch --lang en",
         must(programs()).join("sekisho").display(),
         laptop.status_socket().display()
     );
-    let live = must(lab.spawn("laptop", "live", &["script", "-qfec", &line, "/dev/null"]));
+    let live = must(lab.spawn(
+        "laptop",
+        "live",
+        &["script", "-qfec", &command, "/dev/null"],
+    ));
     let top = "\u{1b}[H\u{1b}[Jsituation";
     let first = must(live.wait_line(top, Duration::from_secs(5)));
     assert!(first.contains("connected to the closed network"), "{first}");
@@ -211,6 +186,39 @@ fn what_is_broken_is_named_and_what_is_whole_is_not() {
         .unwrap();
     assert_eq!((gate.restarts, gate.state), (1, ProcessState::Serving));
     assert!(gate.last_end.is_some_and(|how| how.contains("SIGKILL")));
+}
+
+/// A laptop that is connected and has been used says so.
+fn all_is_well(laptop: &NetLaptop<'_>) {
+    let whole = status(laptop);
+    let Situation::Tunnelled { gateway, port, .. } = &whole.situation.situation else {
+        panic!("{whole:#?}");
+    };
+    assert_eq!((gateway.as_str(), port.as_str()), ("honcho-1", at::ETH0));
+    assert!(
+        whole
+            .policy
+            .as_ref()
+            .is_some_and(|policy| policy.version > 0)
+    );
+    assert!(whole.work.address && whole.work.link == Some(true));
+    assert_eq!(whole.work.names, Answers::Answered);
+    assert_eq!(whole.work.servers, Answers::Answered);
+    let card = |status: &Status, name: &str| {
+        let found = status.uplinks.iter().find(|uplink| uplink.port == name);
+        found.unwrap().state
+    };
+    assert_eq!(card(&whole, at::ETH0), UplinkState::Reached);
+    assert_eq!(card(&whole, at::ETH1), UplinkState::NoCarrier);
+    for check in doctor(laptop) {
+        assert_eq!(check.outcome, Outcome::Passed, "{check:?}");
+    }
+    let text = must(must(laptop.sekisho(&["status", "--lang", "ja"])).ok()).stdout;
+    assert!(
+        text.contains("庁内ネットワークにつながっています"),
+        "{text}"
+    );
+    eprintln!("{text}");
 }
 
 /// The interface as somebody else's program sees it: the Python client of varlink.org parses the
