@@ -119,7 +119,7 @@ fn radios_that_cannot_be_meant_are_refused() {
             "not an access point name",
         ),
         ("\"5GiB\"", "\"5 GiB\"", "not an amount"),
-        ("\"256kbit/s\"", "\"256k\"", "not a speed"),
+        ("\"256kbit/s\"", "\"256k\"", "not a rate"),
         (
             "\"throttle\", rate = \"256kbit/s\"",
             "\"throttle\"",

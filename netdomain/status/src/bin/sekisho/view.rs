@@ -269,12 +269,12 @@ mod tests {
         let now = ledger.status(Duration::from_secs(61));
         let english = status(&now, Lang::En);
         assert!(
-            english.contains("forbidden      3, the last tcp 10.99.0.1:443 (1 min 0 s ago): a destination that the city forbids"),
+            english.contains("forbidden      3, the last tcp 10.99.0.1:443 (1 min 0 s ago): This network may not be reached from this PC"),
             "{english}"
         );
         let japanese = status(&aged(&now, Duration::from_mins(1)), Lang::Ja);
         assert!(
-            japanese.contains("最後は tcp 10.99.0.1:443 (2 分 0 秒前)。市が禁じている宛先です"),
+            japanese.contains("最後は tcp 10.99.0.1:443 (2 分 0 秒前)。このネットワークには、この端末からは誰も接続できません"),
             "{japanese}"
         );
         assert!(japanese.contains("つながっていません"), "{japanese}");
