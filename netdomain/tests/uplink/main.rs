@@ -3,6 +3,7 @@
 
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod quota;
 mod wire;
 
 use std::{

@@ -75,17 +75,28 @@ impl Wire {
         for name in [&wire.host, &wire.lan] {
             ip(&format!("netns add {name}"));
         }
-        ip(&format!(
-            "link add eth0 netns {} type veth peer name lan0 netns {}",
-            wire.host, wire.lan
-        ));
         wire.ip_lan("link set lo up");
-        wire.ip_lan("link set lan0 up");
-        wire.ip_lan("addr add 192.168.43.1/24 dev lan0");
+        wire.cable();
         for address in ["203.0.113.10", "10.12.0.2", "10.12.0.200", "198.51.100.53"] {
             wire.ip_lan(&format!("addr add {address}/32 dev lo"));
         }
         wire
+    }
+
+    /// Puts the cable there.
+    fn cable(&self) {
+        ip(&format!(
+            "link add eth0 netns {} type veth peer name lan0 netns {}",
+            self.host, self.lan
+        ));
+        self.ip_lan("link set lan0 up");
+        self.ip_lan("addr add 192.168.43.1/24 dev lan0");
+    }
+
+    /// Replaces the cable by another one: other interfaces, which have moved nothing yet.
+    pub(crate) fn recable(&self) {
+        self.ip_lan("link del lan0");
+        self.cable();
     }
 
     /// Starts dnsmasq with these options besides those that every LAN has.
@@ -168,6 +179,11 @@ impl Wire {
 
     /// Starts the uplink with the papers that are there.
     pub(crate) fn start_with_papers(&self) -> Uplink {
+        self.start_with(&[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(&self, arguments: &[&str]) -> Uplink {
         let (control, theirs) = sekisho_control::pair().unwrap();
         let netns = OwnedFd::from(File::open(format!("/run/netns/{}", self.host)).unwrap());
         let mut process = Process::new(env!("CARGO_BIN_EXE_sekisho-netdomain"));
@@ -182,6 +198,7 @@ impl Wire {
                 "--user",
                 "64018",
             ])
+            .args(arguments)
             .env("SEKISHO_LOG", "debug")
             .stderr(Stdio::piped());
         inherit(&mut process, vec![(netns, 200), (theirs, 201)]);
