@@ -87,6 +87,8 @@ impl<'l> NetLaptop<'l> {
         }
         let guest = Netns::create().map_err(LabError::io("make the guest's namespace"))?;
         let pipe = dir.join("events");
+        // An earlier laptop's, which was switched off.
+        let _ = std::fs::remove_file(&pipe);
         let events = Events::follow(&pipe, &lab.dir().join("logs/events.jsonl"))
             .map_err(LabError::io("follow the supervisor's events"))?;
         write_guest_files(&dir)?;

@@ -97,7 +97,7 @@ pub struct LaptopFiles {
 
 impl Papers {
     /// Fresh keys and certificates; those of the lab's servers are written to `dir`.
-    pub(crate) fn generate(dir: &Path) -> Result<Self, LabError> {
+    pub fn generate(dir: &Path) -> Result<Self, LabError> {
         let mut signer = [0; 32];
         getrandom::fill(&mut signer).map_err(|error| LabError::Papers {
             what: error.to_string(),

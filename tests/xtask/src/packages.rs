@@ -39,11 +39,13 @@ impl Need {
             ],
             Self::Laptop => &[
                 "busybox-static",
+                "hostapd",
                 "iproute2",
                 "kmod",
                 "lz4",
                 "python3",
                 "qemu-system-x86",
+                "wpasupplicant",
                 "xz-utils",
             ],
             Self::Judges => &["acpica-tools"],

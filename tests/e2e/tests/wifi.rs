@@ -1,0 +1,279 @@
+//! Wi-Fi in the QEMU laptop: radios of `mac80211_hwsim`, access points of `hostapd`, the real
+//! supervisor, uplink and supplicant. What may be joined is, and what must not be is not (T17).
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use sekisho_lab::{Papers, programs};
+use sekisho_laptop::{Laptop, Options, exec::Running};
+use sekisho_skip::skip_unless;
+
+/// The passphrase that person and attacker both know.
+const PASSPHRASE: &str = "correct horse battery";
+/// How long a join may take under emulation: two rounds of scanning, DHCP, a handshake.
+const JOIN: Duration = Duration::from_secs(90);
+/// How long a network must stay alone before it counts as refused: several rounds of scanning.
+const PATIENCE: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(20);
+/// What an access point says of a station that is in.
+const JOINED: &str = "AP-STA-CONNECTED";
+/// Logs of the product.
+const EVENTS: &str = "events.jsonl";
+const PRODUCT: &str = "supervisor.log";
+
+/// An access point: a radio, its protection as `hostapd.conf` says it, and its name.
+struct Point {
+    radio: u8,
+    ssid: &'static str,
+    protection: &'static str,
+}
+
+const WPA2: Point = Point {
+    radio: 1,
+    ssid: "mihon-home",
+    protection: "wpa=2\nwpa_key_mgmt=WPA-PSK\nrsn_pairwise=CCMP\nwpa_passphrase=correct horse battery\n",
+};
+const WPA3: Point = Point {
+    radio: 1,
+    ssid: "mihon-office",
+    protection: "wpa=2\nwpa_key_mgmt=SAE\nrsn_pairwise=CCMP\nieee80211w=2\nsae_password=correct horse battery\n",
+};
+/// Those that must not be joined. The person entered both names, with the right passphrase.
+const REFUSED: [Point; 4] = [
+    Point {
+        radio: 2,
+        ssid: "mihon-home",
+        protection: "auth_algs=1\n",
+    },
+    Point {
+        radio: 3,
+        ssid: "mihon-home",
+        protection: "auth_algs=1\nwep_default_key=0\nwep_key0=\"abcdefghijklm\"\n",
+    },
+    Point {
+        radio: 4,
+        ssid: "mihon-home",
+        protection: "wpa=1\nwpa_key_mgmt=WPA-PSK\nwpa_pairwise=TKIP\nwpa_passphrase=correct horse battery\n",
+    },
+    Point {
+        radio: 5,
+        ssid: "Shop-Free-WiFi",
+        protection: WPA2.protection,
+    },
+];
+
+/// The laptop, with access points in its own namespace and its radio in the uplink's.
+struct Air {
+    laptop: Laptop,
+    folder: PathBuf,
+}
+
+impl Air {
+    fn new() -> Self {
+        let laptop = Laptop::start(Options::default()).expect("laptop");
+        let folder = laptop.folder().to_owned();
+        let air = Self { laptop, folder };
+        air.sh("modprobe mac80211_hwsim radios=7 && ip link set lo up");
+        air
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let output = self.laptop.run(&["sh", "-c", script]).expect("run");
+        assert!(output.status.success(), "{script}: {}", output.said());
+        output.text()
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.folder.join(name);
+        fs::write(&path, text).expect("written");
+        path.to_string_lossy().into_owned()
+    }
+
+    /// What a program wrote to a file of its own, from a byte on.
+    fn log(&self, name: &str, from: usize) -> String {
+        let bytes = fs::read(self.folder.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).into_owned()
+    }
+
+    /// Length of a log, for [`Air::wait`].
+    fn mark(&self, name: &str) -> usize {
+        self.log(name, 0).len()
+    }
+
+    /// Waits until a program has written this since `from`.
+    fn wait(&self, name: &str, from: usize, needle: &str, limit: Duration) -> Duration {
+        let began = Instant::now();
+        while !self.log(name, from).contains(needle) {
+            assert!(
+                began.elapsed() < limit,
+                "{name} did not say {needle:?} in {limit:?}:\n{}\n{}",
+                self.log(name, from),
+                self.log(PRODUCT, 0)
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        began.elapsed()
+    }
+
+    /// Starts a program with its words going to a file.
+    fn spawn(&self, log: &str, words: &str) -> Running {
+        let log = self.write(log, "");
+        let script = format!("exec {words} >>{log} 2>&1");
+        self.laptop.spawn(&["sh", "-c", &script]).expect("spawn")
+    }
+
+    /// Puts an access point on the air; gives its log's name too.
+    fn point(&self, point: &Point) -> (Running, String) {
+        let Point {
+            radio,
+            ssid,
+            protection,
+        } = point;
+        let config = self.write(
+            &format!("hostapd-{radio}.conf"),
+            &format!(
+                "interface=wlan{radio}\ndriver=nl80211\nssid={ssid}\nhw_mode=g\nchannel={}\n{protection}",
+                [1, 6, 11][usize::from(*radio) % 3]
+            ),
+        );
+        let log = format!("hostapd-{radio}.log");
+        let hostapd = self.spawn(&log, &format!("hostapd -t {config}"));
+        self.wait(&log, 0, "AP-ENABLED", SOON);
+        (hostapd, log)
+    }
+
+    /// What is behind an access point: DHCP, and the gateway.
+    fn network(&self, radio: u8) -> Running {
+        self.sh(&format!("ip addr replace 192.168.43.1/24 dev wlan{radio}"));
+        let words = format!(
+            "dnsmasq -k -u root -p 0 -C /dev/null -i wlan{radio} --bind-interfaces --log-facility=- \
+             -F 192.168.43.50,192.168.43.60,1h -l /tmp/leases"
+        );
+        self.spawn("dnsmasq.log", &words)
+    }
+
+    fn gateway(&self, papers: &Papers) {
+        let key = self.write("gateway.key", &papers.gateway.private);
+        self.sh(&format!(
+            "ip addr add 203.0.113.10/32 dev lo && ip link add wg0 type wireguard && \
+             wg set wg0 private-key {key} listen-port 51820 peer {} allowed-ips 10.250.7.23/32 && \
+             ip addr add 10.250.7.254/24 dev wg0 && ip link set wg0 up",
+            papers.laptop.public
+        ));
+    }
+
+    /// Switches the product on.
+    fn product(&self, papers: &Papers) -> Running {
+        let policy = papers
+            .policy()
+            .replacen(
+                "[vpn]\n",
+                "[[uplink]]\nkind = \"wifi\"\nrank = 2\nsecurity = [\"wpa3-sae\", \"wpa2-personal\"]\n\
+                 deny_ssids = [\"*-free-*\"]\n\n[vpn]\n",
+                1,
+            )
+            .replacen("uplinks = [\"wired\"]", "uplinks = [\"wired\", \"wifi\"]", 1);
+        papers.issue_policy(&self.folder, &policy).expect("papers");
+        let networks: String = ["mihon-home", "mihon-office", "Shop-Free-WiFi"]
+            .map(|ssid| format!("[[network]]\nssid = \"{ssid}\"\npassphrase = \"{PASSPHRASE}\"\n"))
+            .concat();
+        self.write("wifi.toml", &networks);
+        let programs = programs().expect("programs");
+        let config = self.write(
+            "supervisor.toml",
+            &format!(
+                "programs = '{}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
+                 trust = 'trust.pem'\ndevice = 'device.toml'\nstate = '/tmp/state'\n\
+                 wifi = 'wifi.toml'\nports = ['wlan0']\n[work]\nguest_channel = false\n\
+                 command = ['sh', '-c', 'exec sleep 1000 # {{link}}']\n",
+                programs.display()
+            ),
+        );
+        let events = self.write(EVENTS, "");
+        let words = format!(
+            "{}/sekisho-supervisor --config {config} --events {events}",
+            programs.display()
+        );
+        self.spawn(PRODUCT, &words)
+    }
+}
+
+/// Ends an access point in an orderly way: one that is killed leaves its beacon on the air.
+fn off(hostapd: Running) {
+    hostapd.signal(15).expect("signal");
+    hostapd.output(SOON).expect("ended");
+}
+
+#[test]
+fn t17_wifi_joins_what_the_policy_lets_it_and_nothing_else() {
+    if skip_unless(
+        PathBuf::from("/usr/sbin/hostapd").exists()
+            && PathBuf::from("/usr/sbin/wpa_supplicant").exists(),
+        "hostapd and wpasupplicant are not installed",
+    ) {
+        return;
+    }
+    let air = Air::new();
+    let papers = Papers::generate(&air.folder).expect("papers");
+    air.gateway(&papers);
+    let refused: Vec<(Running, String)> = REFUSED.iter().map(|point| air.point(point)).collect();
+    let product = air.product(&papers);
+
+    // Only networks that must not be joined are on the air, and the radio looks for networks.
+    air.wait(EVENTS, 0, "wlan0", SOON);
+    std::thread::sleep(PATIENCE);
+    let joined = |log: &str| air.log(log, 0).contains(JOINED);
+    for (point, (_, log)) in REFUSED.iter().zip(&refused) {
+        assert!(!joined(log), "{}: {}", point.ssid, air.log(log, 0));
+    }
+    let events = air.log(EVENTS, 0);
+    assert!(!events.contains("\"carrier\""), "{events}");
+
+    // The control: another station without our rules joins the open twin, and the same words show
+    // it.
+    let naive = air.write(
+        "naive.conf",
+        "network={\n ssid=\"mihon-home\"\n key_mgmt=NONE\n}\n",
+    );
+    let station = air.spawn(
+        "naive.log",
+        &format!("wpa_supplicant -D nl80211 -i wlan6 -c {naive}"),
+    );
+    air.wait(&refused[0].1, 0, JOINED, JOIN);
+    drop(station);
+
+    for point in [WPA2, WPA3] {
+        let mark = air.mark(EVENTS);
+        let (hostapd, log) = air.point(&point);
+        let dhcp = air.network(point.radio);
+        let join = air.wait(&log, 0, JOINED, JOIN);
+        let tunnel = air.wait(EVENTS, mark, "tunnelled", JOIN);
+        assert!(air.log(EVENTS, mark).contains("\"wifi\""));
+        println!(
+            "{}: joined after {join:?}, tunnel {tunnel:?} later",
+            point.ssid
+        );
+        // Off the air again: the carrier is lost, and the tunnel with it.
+        let mark = air.mark(EVENTS);
+        off(hostapd);
+        drop(dhcp);
+        air.wait(EVENTS, mark, "no-carrier", JOIN);
+        air.wait(EVENTS, mark, "\"closed\"", JOIN);
+    }
+
+    // A killed supplicant is there again by itself, and so is the network.
+    let (_hostapd, log) = air.point(&WPA2);
+    let _dhcp = air.network(WPA2.radio);
+    air.wait(&log, 0, JOINED, JOIN);
+    let before = air.sh("pgrep -f '^/usr/sbin/wpa_supplicant'");
+    let mark = air.mark(&log);
+    air.sh(&format!("kill -KILL {before}"));
+    let back = air.wait(&log, mark, JOINED, JOIN);
+    println!("joined again {back:?} after the supplicant was killed");
+    let after = air.sh("pgrep -f '^/usr/sbin/wpa_supplicant'");
+    assert_ne!(before, after);
+    drop(product);
+}
