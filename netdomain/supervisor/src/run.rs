@@ -33,6 +33,9 @@ use crate::{
 
 /// How often a network card that is not there yet is looked for.
 const LOOK_FOR_PORTS: Duration = Duration::from_millis(250);
+/// A process that closed its channel has something left to say, most often why it ends. It is given
+/// so long before it is killed.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Reports taken from one process in one turn; a flood of one must not hide the end of another.
 const REPORTS_PER_TURN: usize = 64;
 
@@ -101,6 +104,8 @@ impl Source {
 struct Member {
     running: Running,
     control: Option<Channel<Command, Report>>,
+    /// It closed its channel and is to have ended by then.
+    ends_by: Option<Duration>,
 }
 
 struct Supervisor {
@@ -195,11 +200,23 @@ impl Supervisor {
                     self.on(source)?;
                 }
             }
+            self.kill_overdue();
             self.move_ports();
             self.feed(Event::Time)?;
         }
         self.events.own(now(), &Own::Ended);
         Ok(())
+    }
+
+    /// Ends those that live on without their channel.
+    fn kill_overdue(&mut self) {
+        let now = now();
+        for member in self.members.values_mut() {
+            if member.ends_by.is_some_and(|by| by <= now) {
+                member.ends_by = None;
+                member.running.signal(Signal::KILL);
+            }
+        }
     }
 
     fn watch(&self, fd: impl AsFd, source: Source) -> Result<(), SuperviseError> {
@@ -208,7 +225,9 @@ impl Supervisor {
     }
 
     fn wait(&self) -> Option<Timespec> {
-        let mut wait = self.plan.due().map(|due| due.saturating_sub(now()));
+        let ends = self.members.values().filter_map(|member| member.ends_by);
+        let due = ends.chain(self.plan.due()).min();
+        let mut wait = due.map(|due| due.saturating_sub(now()));
         if self.may_move && !self.ports.is_empty() {
             wait = Some(wait.map_or(LOOK_FOR_PORTS, |wait| wait.min(LOOK_FOR_PORTS)));
         }
@@ -264,11 +283,11 @@ impl Supervisor {
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     // Mostly its end, which its pidfd tells. One that lives on without its channel
-                    // can be neither told anything nor given a socket.
+                    // can be neither told anything nor given a socket, and is killed in a moment.
                     tracing::debug!(%error, "{} closed its channel", role.name());
                     let _ = epoll::delete(&self.epoll, control);
                     member.control = None;
-                    member.running.signal(Signal::KILL);
+                    member.ends_by = Some(now() + LAST_WORDS);
                     return Ok(());
                 }
             };
@@ -418,7 +437,12 @@ impl Supervisor {
                 if let Some(control) = &control {
                     self.watch(control, Source::Report(role))?;
                 }
-                self.members.insert(role, Member { running, control });
+                let member = Member {
+                    running,
+                    control,
+                    ends_by: None,
+                };
+                self.members.insert(role, member);
                 self.events.own(now(), &Own::Started { process, pid });
                 Ok(None)
             }
