@@ -65,7 +65,7 @@ fn failed<E: Into<io::Error>>(what: &str) -> impl FnOnce(E) -> SuperviseError + 
 /// What became readable: the kind in the upper half of the token, who in the lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    Signal,
+    Signal(u32),
     Button(u32),
     Ended(Role),
     Report(Role),
@@ -74,7 +74,7 @@ enum Source {
 impl Source {
     fn token(self) -> epoll::EventData {
         let (kind, who) = match self {
-            Self::Signal => (0, 0),
+            Self::Signal(number) => (0, number),
             Self::Button(number) => (1, number),
             Self::Ended(role) => (2, role as u32),
             Self::Report(role) => (3, role as u32),
@@ -90,7 +90,7 @@ impl Source {
                 .find(|role| *role as u32 == who)
         };
         match token >> 32 {
-            0 => Some(Self::Signal),
+            0 => Some(Self::Signal(who)),
             1 => Some(Self::Button(who)),
             2 => role().map(Self::Ended),
             3 => role().map(Self::Report),
@@ -113,7 +113,7 @@ struct Supervisor {
     plan: Plan,
     events: Events,
     epoll: OwnedFd,
-    signals: UnixStream,
+    signals: Vec<(UnixStream, Event)>,
     buttons: Vec<File>,
     namespace: OwnedFd,
     /// Cards that are not the uplink's yet.
@@ -136,6 +136,32 @@ fn now() -> Duration {
     )
 }
 
+/// What each signal says. Sleep and waking are told by the host's sleep hook, so that everything is
+/// shut before the laptop sleeps; where it is not told, the gate notices by its clocks when it wakes.
+/// Of both at once the waking counts, as the laptop would not run else.
+const SIGNALS: [(&[i32], Event); 3] = [
+    (
+        &[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT],
+        Event::Terminate,
+    ),
+    (&[signal_hook::consts::SIGUSR1], Event::Sleep),
+    (&[signal_hook::consts::SIGUSR2], Event::Wake),
+];
+
+/// A socket that becomes readable with any of these signals.
+fn listen(numbers: &[i32]) -> Result<UnixStream, SuperviseError> {
+    let (signals, wake) = UnixStream::pair().map_err(failed("make a pipe for signals"))?;
+    signals
+        .set_nonblocking(true)
+        .map_err(failed("make a pipe for signals"))?;
+    for number in numbers {
+        let end = wake.try_clone().map_err(failed("copy the signals' pipe"))?;
+        signal_hook::low_level::pipe::register(*number, end)
+            .map_err(failed("register a signal handler"))?;
+    }
+    Ok(signals)
+}
+
 /// Runs until everything has ended: the work OS was shut down, or a signal asked for it. Events are
 /// also written to `events`.
 pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> {
@@ -153,12 +179,10 @@ pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> 
         Some(name) => (netns::named(name), Vec::new()),
         None => (netns::make(), config.ports.clone()),
     };
-    let (signals, wake) = UnixStream::pair().map_err(failed("make a pipe for signals"))?;
-    for number in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        let end = wake.try_clone().map_err(failed("copy the signals' pipe"))?;
-        signal_hook::low_level::pipe::register(number, end)
-            .map_err(failed("register a signal handler"))?;
-    }
+    let signals = SIGNALS
+        .iter()
+        .map(|(numbers, event)| listen(numbers).map(|signals| (signals, *event)))
+        .collect::<Result<_, _>>()?;
     let mut supervisor = Supervisor {
         recipes: recipes.into_iter().map(|r| (r.role, r)).collect(),
         plan: Plan::new(&roles, config.pace()),
@@ -182,7 +206,9 @@ pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> 
 
 impl Supervisor {
     fn run(&mut self) -> Result<(), SuperviseError> {
-        self.watch(&self.signals, Source::Signal)?;
+        for (number, (signals, _)) in (0..).zip(&self.signals) {
+            self.watch(signals, Source::Signal(number))?;
+        }
         for (number, button) in (0..).zip(&self.buttons) {
             self.watch(button, Source::Button(number))?;
         }
@@ -239,17 +265,27 @@ impl Supervisor {
 
     fn on(&mut self, source: Source) -> Result<(), SuperviseError> {
         match source {
-            Source::Signal => {
-                // Level-triggered: what is not read wakes again.
-                let mut byte = [0; 64];
-                let _ = io::Read::read(&mut self.signals, &mut byte);
-                tracing::info!("asked to end");
-                self.feed(Event::Terminate)
-            }
+            Source::Signal(number) => self.on_signal(number),
             Source::Button(number) => self.on_button(number),
             Source::Report(role) => self.on_reports(role),
             Source::Ended(role) => self.on_end(role),
         }
+    }
+
+    fn on_signal(&mut self, number: u32) -> Result<(), SuperviseError> {
+        let Some((signals, event)) = self.signals.get_mut(number as usize) else {
+            return Ok(());
+        };
+        // Level-triggered: what is not read wakes again.
+        let mut bytes = [0; 64];
+        let _ = io::Read::read(signals, &mut bytes);
+        let event = *event;
+        match event {
+            Event::Sleep => tracing::info!("the laptop is about to sleep"),
+            Event::Wake => tracing::info!("the laptop woke up"),
+            _ => tracing::info!("asked to end"),
+        }
+        self.feed(event)
     }
 
     fn on_button(&mut self, number: u32) -> Result<(), SuperviseError> {
