@@ -4,9 +4,12 @@
 mod t01_dhcp_routes;
 mod t03_wide_prefix;
 mod t04_false_gateway;
+mod t05_rogue_advertisements;
 mod t08_arp_spoof;
 mod t09_arp_for_inner_address;
 mod t12_public_resolvers;
+mod t13_captive_portal;
+mod t18_udp_dropped;
 mod t22_cable_to_home_hub;
 mod t28_kill_gate_and_uplink;
 mod t29_kill_gate_and_joint;
