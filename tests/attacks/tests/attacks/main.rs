@@ -23,3 +23,5 @@ mod t31_sleep;
 mod t32_clock;
 mod t34_no_policy;
 mod t35_forged_sources;
+mod t44_syn_flood;
+mod t45_dns_tunnelling;
