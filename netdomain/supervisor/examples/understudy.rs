@@ -1,7 +1,8 @@
 //! Stands in for a process of the laptop in the supervisor's tests: takes the same descriptors, says
 //! over each socket who it is, and reports who is at the other end.
 //!
-//! `SIGUSR1` makes it report the shutdown of the work OS and end.
+//! `SIGUSR1` makes it report the shutdown of the work OS and end; `SIGUSR2` close its channel and end
+//! with status [`LAST_WORD`] a moment later; `SIGHUP` close its channel and live on.
 
 use std::{
     os::{
@@ -9,6 +10,8 @@ use std::{
         unix::net::UnixStream,
     },
     process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 use rustix::{
@@ -18,6 +21,9 @@ use rustix::{
 use sekisho_control::{Channel, Command, Report, inherited};
 
 type Control = Channel<Report, Command>;
+
+/// What is said at the end, in a test.
+const LAST_WORD: u8 = 42;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
@@ -48,12 +54,25 @@ fn main() -> ExitCode {
         }
     };
     let control = Control::from_fd(control).expect("a channel");
-    let (signals, end) = UnixStream::pair().expect("a pipe");
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR1, end).expect("a handler");
+    let [signals, leave, hang] = [
+        signal_hook::consts::SIGUSR1,
+        signal_hook::consts::SIGUSR2,
+        signal_hook::consts::SIGHUP,
+    ]
+    .map(|number| {
+        let (signals, end) = UnixStream::pair().expect("a pipe");
+        signal_hook::low_level::pipe::register(number, end).expect("a handler");
+        signals
+    });
     report(&control, &Report::Ready);
 
     loop {
-        let mut waiting = vec![control.as_fd(), signals.as_fd()];
+        let mut waiting = vec![
+            control.as_fd(),
+            signals.as_fd(),
+            leave.as_fd(),
+            hang.as_fd(),
+        ];
         waiting.extend(sockets.iter().map(|(_, socket)| socket.as_fd()));
         let ready = wait(&waiting);
         if ready[1] {
@@ -61,7 +80,18 @@ fn main() -> ExitCode {
             report(&control, &Report::WorkEnded { cause });
             return ExitCode::SUCCESS;
         }
-        let mut position = 2;
+        if ready[2] {
+            drop(control);
+            thread::sleep(Duration::from_millis(100));
+            return ExitCode::from(LAST_WORD);
+        }
+        if ready[3] {
+            drop(control);
+            loop {
+                thread::park();
+            }
+        }
+        let mut position = 4;
         sockets.retain(|(name, socket)| {
             let readable = ready[position];
             position += 1;
