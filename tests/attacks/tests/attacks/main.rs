@@ -5,6 +5,7 @@ mod t01_dhcp_routes;
 mod t03_wide_prefix;
 mod t04_false_gateway;
 mod t05_rogue_advertisements;
+mod t06_ipv6_past_an_ipv4_tunnel;
 mod t08_arp_spoof;
 mod t09_arp_for_inner_address;
 mod t12_public_resolvers;
