@@ -1,5 +1,5 @@
-//! T06 (RFC 7359): the LAN offers IPv6 by SLAAC and DHCPv6 beside an IPv4 tunnel, and the guest tries
-//! to use it.
+//! T06 (RFC 7359): the LAN offers IPv6 by SLAAC and `DHCPv6` beside an IPv4 tunnel, and the guest
+//! tries to use it.
 
 use std::time::{Duration, Instant};
 

@@ -176,9 +176,11 @@ fn flap(
         thread::sleep(Duration::from_millis(u64::from(random[0]) / 4));
         let plugged = Instant::now();
         must(lab.plug(&port, Wall::Cafe));
-        if !prober.wait(plugged) {
-            panic!("flap {flap} of {port}: {}", laptop.events().tail());
-        }
+        assert!(
+            prober.wait(plugged),
+            "flap {flap} of {port}: {}",
+            laptop.events().tail()
+        );
         // One in four times the next cable is pulled before this one has its lease again.
         ready = random[1] >= 64;
         if ready {
@@ -187,12 +189,11 @@ fn flap(
                     && event.text("port") == port
                     && event.text("event") == "leased"
             });
-            if leased.is_none() {
-                panic!(
-                    "flap {flap}: no lease on {port}: {}",
-                    laptop.events().tail()
-                );
-            }
+            assert!(
+                leased.is_some(),
+                "flap {flap}: no lease on {port}: {}",
+                laptop.events().tail()
+            );
         }
         thread::sleep(Duration::from_millis(u64::from(random[2])));
     }
