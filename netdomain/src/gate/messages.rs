@@ -71,21 +71,27 @@ impl Gate {
     }
 
     /// Hears the uplink.
-    pub(super) fn read_uplink(&mut self, now: Moment) {
+    ///
+    /// # Errors
+    /// A message that cannot be taken: no room for its descriptor, or none of ours. The uplink lives
+    /// on and would wait for a new gate for ever, so the gate ends: the supervisor joins both afresh.
+    pub(super) fn read_uplink(&mut self, now: Moment) -> Result<(), ChannelError> {
         for _ in 0..MESSAGES {
             let Some(uplink) = &self.uplink else {
-                return;
+                return Ok(());
             };
             match uplink.recv() {
                 Ok(Some(received)) => self.uplink_says(received, now),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!("the uplink is gone: {error}");
+                Ok(None) => return Ok(()),
+                Err(ChannelError::Closed) => {
+                    tracing::warn!("the uplink is gone");
                     self.lose_uplink();
                     self.happen(Event::Tick, now);
                 }
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     fn uplink_says(&mut self, received: Received<UplinkToGate>, now: Moment) {

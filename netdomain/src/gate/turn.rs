@@ -127,7 +127,7 @@ impl Gate {
             self.read_control(now);
         }
         if !awake.flags(Source::Uplink).is_empty() {
-            self.read_uplink(now);
+            self.read_uplink(now)?;
         }
         self.timers(now);
         self.advance_probes(now);

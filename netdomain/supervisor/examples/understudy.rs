@@ -1,8 +1,9 @@
 //! Stands in for a process of the laptop in the supervisor's tests: takes the same descriptors, says
 //! over each socket who it is, and reports who is at the other end.
 //!
-//! `SIGUSR1` makes it report the shutdown of the work OS and end, `SIGUSR2` a way out: the first time
-//! outside the office, the second time in it.
+//! `SIGUSR1` makes it report the shutdown of the work OS and end; `SIGUSR2` a way out, the first time
+//! outside the office, the second time in it; `SIGALRM` close its channel and end with status
+//! [`LAST_WORD`] a moment later; `SIGHUP` close its channel and live on.
 
 use std::{
     io::Read as _,
@@ -11,6 +12,8 @@ use std::{
         unix::net::UnixStream,
     },
     process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 use rustix::{
@@ -20,6 +23,9 @@ use rustix::{
 use sekisho_control::{Channel, Command, Place, Report, Side, SituationReport, inherited};
 
 type Control = Channel<Report, Command>;
+
+/// What is said at the end, in a test.
+const LAST_WORD: u8 = 42;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
@@ -52,15 +58,28 @@ fn main() -> ExitCode {
         }
     };
     let control = Control::from_fd(control).expect("a channel");
-    let (signals, end) = UnixStream::pair().expect("a pipe");
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR1, end).expect("a handler");
-    let (mut moves, end) = UnixStream::pair().expect("a pipe");
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR2, end).expect("a handler");
+    let [signals, mut moves, leave, hang] = [
+        signal_hook::consts::SIGUSR1,
+        signal_hook::consts::SIGUSR2,
+        signal_hook::consts::SIGALRM,
+        signal_hook::consts::SIGHUP,
+    ]
+    .map(|number| {
+        let (signals, end) = UnixStream::pair().expect("a pipe");
+        signal_hook::low_level::pipe::register(number, end).expect("a handler");
+        signals
+    });
     let mut places = [Place::Remote, Place::Office].into_iter();
     report(&control, &Report::Ready);
 
     loop {
-        let mut waiting = vec![control.as_fd(), signals.as_fd(), moves.as_fd()];
+        let mut waiting = vec![
+            control.as_fd(),
+            signals.as_fd(),
+            moves.as_fd(),
+            leave.as_fd(),
+            hang.as_fd(),
+        ];
         waiting.extend(sockets.iter().map(|(_, socket)| socket.as_fd()));
         let ready = wait(&waiting);
         if ready[1] {
@@ -74,7 +93,18 @@ fn main() -> ExitCode {
                 report(&control, &Report::Situation(tunnelled(place)));
             }
         }
-        let mut position = 3;
+        if ready[3] {
+            drop(control);
+            thread::sleep(Duration::from_millis(100));
+            return ExitCode::from(LAST_WORD);
+        }
+        if ready[4] {
+            drop(control);
+            loop {
+                thread::park();
+            }
+        }
+        let mut position = 5;
         sockets.retain(|(name, socket)| {
             let readable = ready[position];
             position += 1;

@@ -8,6 +8,9 @@ use sekisho_supervisor::{Config, run};
 use tracing_subscriber::EnvFilter;
 
 /// Starts the domains of a Sekisho laptop, restarts what dies, passes fresh sockets.
+///
+/// SIGTERM ends everything in order. The host's sleep hook sends SIGUSR1 before the laptop sleeps and
+/// SIGUSR2 when it woke up.
 #[derive(Parser)]
 #[command(name = "sekisho-supervisor", version)]
 struct Cli {

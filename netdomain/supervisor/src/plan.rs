@@ -104,6 +104,10 @@ pub enum Event {
     PowerButton,
     /// Somebody asked the supervisor to end.
     Terminate,
+    /// The laptop is about to sleep.
+    Sleep,
+    /// The laptop woke up.
+    Wake,
     /// Nothing but time.
     Time,
 }
@@ -202,7 +206,12 @@ pub struct Plan {
     kept: BTreeMap<Wire, Role>,
     phase: Phase,
     reset: bool,
+    asleep: bool,
 }
+
+/// Who holds a way out, and shuts it for the time of a sleep. The gate comes first: it is told that
+/// the laptop woke before the uplink hands it a path.
+const SLEEPERS: [Role; 2] = [Role::Gate, Role::Uplink];
 
 impl Plan {
     /// A plan for these processes; `true` for those that have a control channel. All of them are
@@ -224,6 +233,7 @@ impl Plan {
             kept: BTreeMap::new(),
             phase: Phase::Up,
             reset: false,
+            asleep: false,
         }
     }
 
@@ -248,12 +258,14 @@ impl Plan {
         let mut actions = Vec::new();
         match event {
             Event::Died(role, death) => self.on_death(now, role, death, &mut actions),
-            Event::Ready(Role::Uplink) => actions.push(Action::MovePorts),
-            Event::Ready(_) | Event::Time => {}
+            Event::Ready(role) => self.on_ready(role, &mut actions),
+            Event::Time => {}
             Event::WorkShutDown => self.end_work(now, &mut actions),
             Event::WorkReset => self.reset = true,
             Event::PowerButton => self.press(now, &mut actions),
             Event::Terminate => self.terminate(now, &mut actions),
+            Event::Sleep => self.slumber(true, &mut actions),
+            Event::Wake => self.slumber(false, &mut actions),
         }
         self.on_time(now, &mut actions);
         actions
@@ -395,6 +407,30 @@ impl Plan {
         } else {
             self.end_rest(now, actions);
             self.finish(actions);
+        }
+    }
+
+    fn on_ready(&self, role: Role, actions: &mut Vec<Action>) {
+        // Before the cards go to it: what starts while the laptop sleeps, sleeps as well.
+        if self.asleep && SLEEPERS.contains(&role) && self.runs(role) {
+            actions.push(Action::Tell(role, Command::Suspend));
+        }
+        if role == Role::Uplink {
+            actions.push(Action::MovePorts);
+        }
+    }
+
+    fn slumber(&mut self, asleep: bool, actions: &mut Vec<Action>) {
+        self.asleep = asleep;
+        let command = if asleep {
+            Command::Suspend
+        } else {
+            Command::Resume
+        };
+        for role in SLEEPERS {
+            if self.runs(role) && self.told(role) {
+                actions.push(Action::Tell(role, command.clone()));
+            }
         }
     }
 

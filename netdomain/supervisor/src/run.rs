@@ -38,6 +38,9 @@ use crate::{
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How often a network card that is not there yet is looked for.
 const LOOK_FOR_PORTS: Duration = Duration::from_millis(250);
+/// A process that closed its channel has something left to say, most often why it ends. It is given
+/// so long before it is killed.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Reports taken from one process in one turn; a flood of one must not hide the end of another.
 const REPORTS_PER_TURN: usize = 64;
 
@@ -67,7 +70,7 @@ fn failed<E: Into<io::Error>>(what: &str) -> impl FnOnce(E) -> SuperviseError + 
 /// What became readable: the kind in the upper half of the token, who in the lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    Signal,
+    Signal(u32),
     Button(u32),
     Ended(Role),
     Report(Role),
@@ -77,7 +80,7 @@ enum Source {
 impl Source {
     fn token(self) -> epoll::EventData {
         let (kind, who) = match self {
-            Self::Signal => (0, 0),
+            Self::Signal(number) => (0, number),
             Self::Button(number) => (1, number),
             Self::Ended(role) => (2, role as u32),
             Self::Report(role) => (3, role as u32),
@@ -94,7 +97,7 @@ impl Source {
                 .find(|role| *role as u32 == who)
         };
         match token >> 32 {
-            0 => Some(Self::Signal),
+            0 => Some(Self::Signal(who)),
             1 => Some(Self::Button(who)),
             2 => role().map(Self::Ended),
             3 => role().map(Self::Report),
@@ -109,6 +112,8 @@ impl Source {
 struct Member {
     running: Running,
     control: Option<Channel<Command, Report>>,
+    /// It closed its channel and is to have ended by then.
+    ends_by: Option<Duration>,
 }
 
 struct Supervisor {
@@ -119,7 +124,7 @@ struct Supervisor {
     notices: Notices,
     serving: Option<Serving>,
     epoll: OwnedFd,
-    signals: UnixStream,
+    signals: Vec<(UnixStream, Event)>,
     buttons: Vec<File>,
     namespace: OwnedFd,
     /// Cards that are not the uplink's yet.
@@ -140,6 +145,32 @@ fn now() -> Duration {
         u64::try_from(time.tv_sec).unwrap_or(0),
         u32::try_from(time.tv_nsec).unwrap_or(0),
     )
+}
+
+/// What each signal says. Sleep and waking are told by the host's sleep hook, so that everything is
+/// shut before the laptop sleeps; where it is not told, the gate notices by its clocks when it wakes.
+/// Of both at once the waking counts, as the laptop would not run else.
+const SIGNALS: [(&[i32], Event); 3] = [
+    (
+        &[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT],
+        Event::Terminate,
+    ),
+    (&[signal_hook::consts::SIGUSR1], Event::Sleep),
+    (&[signal_hook::consts::SIGUSR2], Event::Wake),
+];
+
+/// A socket that becomes readable with any of these signals.
+fn listen(numbers: &[i32]) -> Result<UnixStream, SuperviseError> {
+    let (signals, wake) = UnixStream::pair().map_err(failed("make a pipe for signals"))?;
+    signals
+        .set_nonblocking(true)
+        .map_err(failed("make a pipe for signals"))?;
+    for number in numbers {
+        let end = wake.try_clone().map_err(failed("copy the signals' pipe"))?;
+        signal_hook::low_level::pipe::register(*number, end)
+            .map_err(failed("register a signal handler"))?;
+    }
+    Ok(signals)
 }
 
 /// Runs until everything has ended: the work OS was shut down, or a signal asked for it. Events are
@@ -163,12 +194,10 @@ pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> 
         Some(name) => (netns::named(name), Vec::new()),
         None => (netns::make(), config.ports.clone()),
     };
-    let (signals, wake) = UnixStream::pair().map_err(failed("make a pipe for signals"))?;
-    for number in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        let end = wake.try_clone().map_err(failed("copy the signals' pipe"))?;
-        signal_hook::low_level::pipe::register(number, end)
-            .map_err(failed("register a signal handler"))?;
-    }
+    let signals = SIGNALS
+        .iter()
+        .map(|(numbers, event)| listen(numbers).map(|signals| (signals, *event)))
+        .collect::<Result<_, _>>()?;
     let mut supervisor = Supervisor {
         recipes: recipes.into_iter().map(|r| (r.role, r)).collect(),
         plan: Plan::new(&roles, config.pace()),
@@ -206,7 +235,9 @@ fn serving(config: &Config) -> Option<Serving> {
 
 impl Supervisor {
     fn run(&mut self) -> Result<(), SuperviseError> {
-        self.watch(&self.signals, Source::Signal)?;
+        for (number, (signals, _)) in (0..).zip(&self.signals) {
+            self.watch(signals, Source::Signal(number))?;
+        }
         if let Some(serving) = &self.serving {
             self.watch(serving, Source::Status)?;
         }
@@ -227,12 +258,24 @@ impl Supervisor {
                     self.on(source)?;
                 }
             }
+            self.kill_overdue();
             self.move_ports();
             self.feed(Event::Time)?;
             self.tell_people();
         }
         self.events.own(now(), &Own::Ended);
         Ok(())
+    }
+
+    /// Ends those that live on without their channel.
+    fn kill_overdue(&mut self) {
+        let now = now();
+        for member in self.members.values_mut() {
+            if member.ends_by.is_some_and(|by| by <= now) {
+                member.ends_by = None;
+                member.running.signal(Signal::KILL);
+            }
+        }
     }
 
     fn watch(&self, fd: impl AsFd, source: Source) -> Result<(), SuperviseError> {
@@ -244,8 +287,9 @@ impl Supervisor {
         let now = now();
         let (situation, since) = self.ledger.situation();
         let serving = self.serving.as_ref();
+        let ends = self.members.values().filter_map(|member| member.ends_by);
         let due = [
-            self.plan.due(),
+            ends.chain(self.plan.due()).min(),
             self.notices.due(situation, since),
             serving.and_then(|serving| serving.due(&self.ledger, now)),
         ];
@@ -262,13 +306,7 @@ impl Supervisor {
 
     fn on(&mut self, source: Source) -> Result<(), SuperviseError> {
         match source {
-            Source::Signal => {
-                // Level-triggered: what is not read wakes again.
-                let mut byte = [0; 64];
-                let _ = io::Read::read(&mut self.signals, &mut byte);
-                tracing::info!("asked to end");
-                self.feed(Event::Terminate)
-            }
+            Source::Signal(number) => self.on_signal(number),
             Source::Button(number) => self.on_button(number),
             Source::Report(role) => self.on_reports(role),
             Source::Ended(role) => self.on_end(role),
@@ -286,6 +324,22 @@ impl Supervisor {
         if let Some(serving) = &mut self.serving {
             serving.turn(&self.ledger, now());
         }
+    }
+
+    fn on_signal(&mut self, number: u32) -> Result<(), SuperviseError> {
+        let Some((signals, event)) = self.signals.get_mut(number as usize) else {
+            return Ok(());
+        };
+        // Level-triggered: what is not read wakes again.
+        let mut bytes = [0; 64];
+        let _ = io::Read::read(signals, &mut bytes);
+        let event = *event;
+        match event {
+            Event::Sleep => tracing::info!("the laptop is about to sleep"),
+            Event::Wake => tracing::info!("the laptop woke up"),
+            _ => tracing::info!("asked to end"),
+        }
+        self.feed(event)
     }
 
     fn on_button(&mut self, number: u32) -> Result<(), SuperviseError> {
@@ -319,11 +373,11 @@ impl Supervisor {
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     // Mostly its end, which its pidfd tells. One that lives on without its channel
-                    // can be neither told anything nor given a socket.
+                    // can be neither told anything nor given a socket, and is killed in a moment.
                     tracing::debug!(%error, "{} closed its channel", role.name());
                     let _ = epoll::delete(&self.epoll, control);
                     member.control = None;
-                    member.running.signal(Signal::KILL);
+                    member.ends_by = Some(now() + LAST_WORDS);
                     return Ok(());
                 }
             };
@@ -475,7 +529,12 @@ impl Supervisor {
                 if let Some(control) = &control {
                     self.watch(control, Source::Report(role))?;
                 }
-                self.members.insert(role, Member { running, control });
+                let member = Member {
+                    running,
+                    control,
+                    ends_by: None,
+                };
+                self.members.insert(role, member);
                 self.ledger.started(process, now());
                 self.events.own(now(), &Own::Started { process, pid });
                 Ok(None)

@@ -267,6 +267,30 @@ fn a_signal_ends_all_in_order() {
     assert!(stage.ended().success());
 }
 
+/// Why a process ends is said after its channel is closed; who only closes the channel is killed.
+#[test]
+fn who_closes_its_channel_has_a_moment_for_its_last_words() {
+    if cannot_run() {
+        return;
+    }
+    let mut stage = Stage::new("words", WORK).start();
+    stage.until_joined(&ALL_JOINED);
+    for (signal, end) in [
+        (Signal::ALARM, "exit status: 42"),
+        (Signal::HUP, "signal: 9"),
+    ] {
+        stage.kill("gate", signal);
+        let died = stage.until("the gate's end", |_, event| {
+            event["report"] == "died" && event["process"] == "gate"
+        });
+        let status = died["status"].as_str().unwrap();
+        assert!(status.starts_with(end), "{status}");
+        stage.until("the gate is back", |_, event| {
+            event["from"] == "gate" && event["report"] == "ready"
+        });
+    }
+}
+
 /// The supervisor's own end takes everything along, also when nobody asks.
 #[test]
 fn nothing_outlives_a_killed_supervisor() {

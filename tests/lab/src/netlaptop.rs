@@ -33,6 +33,8 @@ pub struct Setup {
     pub policy: Option<String>,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
+    /// Another folder of programs for the supervisor to start, with the same names.
+    pub programs: Option<PathBuf>,
 }
 
 /// The folder of the programs under test: beside the running test, where Cargo put them.
@@ -93,7 +95,8 @@ impl<'l> NetLaptop<'l> {
             .map_err(LabError::io("follow the supervisor's events"))?;
         write_guest_files(&dir)?;
         let config = dir.join("supervisor.toml");
-        std::fs::write(&config, supervisor_config(&programs, &guest))
+        let started = setup.programs.as_ref().unwrap_or(&programs);
+        std::fs::write(&config, supervisor_config(started, &guest))
             .map_err(LabError::io("write the supervisor's configuration"))?;
         let mut command = lab
             .space("laptop")?

@@ -3,11 +3,19 @@
 use std::{
     ffi::CString,
     io,
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use smoltcp::{
+    phy::ChecksumCapabilities,
+    wire::{
+        IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
+        UdpRepr,
+    },
+};
 
 use crate::Netns;
 
@@ -124,8 +132,8 @@ fn own_mac(socket: &OwnedFd, interface: &str) -> io::Result<[u8; 6]> {
 /// An ARP packet in an Ethernet frame (RFC 826): operation 1 asks, 2 answers.
 pub fn arp_frame(
     operation: u16,
-    sender: ([u8; 6], std::net::Ipv4Addr),
-    target: ([u8; 6], std::net::Ipv4Addr),
+    sender: ([u8; 6], Ipv4Addr),
+    target: ([u8; 6], Ipv4Addr),
 ) -> Vec<u8> {
     let ethernet = if operation == 1 { [0xff; 6] } else { target.0 };
     let mut frame = [&ethernet[..], &sender.0, &[8, 6, 0, 1, 8, 0, 6, 4]].concat();
@@ -140,36 +148,86 @@ pub fn arp_frame(
 /// A UDP datagram in IPv4 in Ethernet, with correct checksums.
 pub fn udp_frame(
     macs: ([u8; 6], [u8; 6]),
-    from: std::net::SocketAddrV4,
-    to: std::net::SocketAddrV4,
+    from: SocketAddrV4,
+    to: SocketAddrV4,
     payload: &[u8],
 ) -> Vec<u8> {
-    use smoltcp::{
-        phy::ChecksumCapabilities,
-        wire::{IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr},
-    };
     let udp = UdpRepr {
         src_port: from.port(),
         dst_port: to.port(),
     };
+    let length = udp.header_len() + payload.len();
+    ipv4_frame(
+        macs,
+        (*from.ip(), *to.ip()),
+        (IpProtocol::Udp, length),
+        |body| {
+            udp.emit(
+                &mut UdpPacket::new_unchecked(body),
+                &(*from.ip()).into(),
+                &(*to.ip()).into(),
+                payload.len(),
+                |to| to.copy_from_slice(payload),
+                &ChecksumCapabilities::default(),
+            );
+        },
+    )
+}
+
+/// The first segment of a TCP connection in IPv4 in Ethernet, with correct checksums.
+pub fn tcp_syn_frame(
+    macs: ([u8; 6], [u8; 6]),
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    payload: &[u8],
+) -> Vec<u8> {
+    let tcp = TcpRepr {
+        src_port: from.port(),
+        dst_port: to.port(),
+        control: TcpControl::Syn,
+        seq_number: TcpSeqNumber(1),
+        ack_number: None,
+        window_len: 64_240,
+        window_scale: None,
+        max_seg_size: Some(1380),
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload,
+    };
+    let length = tcp.buffer_len();
+    ipv4_frame(
+        macs,
+        (*from.ip(), *to.ip()),
+        (IpProtocol::Tcp, length),
+        |body| {
+            tcp.emit(
+                &mut TcpPacket::new_unchecked(body),
+                &(*from.ip()).into(),
+                &(*to.ip()).into(),
+                &ChecksumCapabilities::default(),
+            );
+        },
+    )
+}
+
+/// An IPv4 packet in Ethernet with so long a body of this protocol, which `body` writes.
+fn ipv4_frame(
+    macs: ([u8; 6], [u8; 6]),
+    (from, to): (Ipv4Addr, Ipv4Addr),
+    (protocol, length): (IpProtocol, usize),
+    body: impl FnOnce(&mut [u8]),
+) -> Vec<u8> {
     let ip = Ipv4Repr {
-        src_addr: *from.ip(),
-        dst_addr: *to.ip(),
-        next_header: IpProtocol::Udp,
-        payload_len: udp.header_len() + payload.len(),
+        src_addr: from,
+        dst_addr: to,
+        next_header: protocol,
+        payload_len: length,
         hop_limit: 64,
     };
-    let caps = ChecksumCapabilities::default();
-    let mut bytes = vec![0; ip.buffer_len() + ip.payload_len];
+    let mut bytes = vec![0; ip.buffer_len() + length];
     let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
-    ip.emit(&mut packet, &caps);
-    udp.emit(
-        &mut UdpPacket::new_unchecked(packet.payload_mut()),
-        &(*from.ip()).into(),
-        &(*to.ip()).into(),
-        payload.len(),
-        |to| to.copy_from_slice(payload),
-        &caps,
-    );
+    ip.emit(&mut packet, &ChecksumCapabilities::default());
+    body(packet.payload_mut());
     [&macs.1[..], &macs.0, &[8, 0], &bytes].concat()
 }

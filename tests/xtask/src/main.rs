@@ -4,6 +4,7 @@
 //! door itself opens in seconds on a fresh machine.
 #![forbid(unsafe_code)]
 
+mod attacks;
 mod fuzz;
 mod lint;
 mod packages;
@@ -40,7 +41,8 @@ enum Task {
     },
     /// Run every test: unit, property, device, attack and end-to-end.
     Test {
-        /// Only tests whose name contains this text.
+        /// Only tests whose name contains this text; `attacks` stands for the attack tests of all
+        /// crates, of which a table is written to the book.
         filter: Option<String>,
     },
     /// Boot the QEMU laptop and run a command in it, or get a shell.
@@ -95,6 +97,7 @@ fn perform(task: Task) -> Result<ExitCode, Failure> {
             demo.flag("--leak", leak).flag("--json", json);
             run(&mut demo)
         }
+        Task::Test { filter } if filter.as_deref() == Some(attacks::ALL) => attacks::all(),
         Task::Test { filter } => test::all(filter.as_deref()),
         Task::Laptop { command } => {
             packages::install(&[Need::Build, Need::Laptop])?;

@@ -1,5 +1,6 @@
 //! Every test there is, and a summary in the test runner's own words.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ExitCode, Stdio};
 
@@ -11,54 +12,120 @@ const SKIPS: &str = "SEKISHO_SKIP_LOG";
 
 /// Runs all tests, or those whose name contains `filter`.
 pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode, Failure> {
-    packages::install(&[Need::Build, Need::Lab, Need::Laptop, Need::Judges])?;
-    build(&["--workspace", "--bins"])?;
+    let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
+    arguments.extend(filter);
+    Ok(Run::of(&arguments)?.conclude())
+}
 
-    let skips = workspace().join("target").join("skipped-tests");
-    let _ = std::fs::remove_file(&skips);
-    let started = say("testing");
-    let mut command = cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]);
-    command.args(filter);
-    command.env(SKIPS, &skips).stdout(Stdio::piped());
-    let mut tests = command
-        .spawn()
-        .map_err(|error| Failure::Start("cargo test".to_owned(), error))?;
-    let mut totals = Totals::default();
-    if let Some(output) = tests.stdout.take() {
-        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line);
-            totals.count(&line);
-            let _ = writeln!(std::io::stdout(), "{line}");
+/// How a test ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Passed,
+    Failed,
+    /// It said that it cannot run on this machine.
+    Skipped,
+}
+
+/// A run of tests.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// By the name of the test's function.
+    pub(crate) ended: BTreeMap<String, Ended>,
+    totals: Totals,
+    skipped: Vec<String>,
+    success: bool,
+}
+
+impl Run {
+    /// Installs and builds what tests need and runs cargo with these arguments.
+    pub(crate) fn of(arguments: &[&str]) -> Result<Self, Failure> {
+        packages::install(&[Need::Build, Need::Lab, Need::Laptop, Need::Judges])?;
+        build(&["--workspace", "--bins"])?;
+
+        let skips = workspace().join("target").join("skipped-tests");
+        let _ = std::fs::remove_file(&skips);
+        let started = say("testing");
+        let mut command = cargo();
+        command.args(arguments);
+        command.env(SKIPS, &skips).stdout(Stdio::piped());
+        let failed = |error| Failure::Start("cargo test".to_owned(), error);
+        let mut tests = command.spawn().map_err(failed)?;
+        let mut totals = Totals::default();
+        let mut ended = BTreeMap::new();
+        if let Some(output) = tests.stdout.take() {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                totals.count(&line);
+                if let Some((name, how)) = result(&line) {
+                    ended.insert(function(name).to_owned(), how);
+                }
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
+        }
+        let status = tests.wait().map_err(failed)?;
+        done(started);
+
+        let log = std::fs::read_to_string(&skips).unwrap_or_default();
+        let skipped: Vec<String> = log.lines().map(str::to_owned).collect();
+        for line in &skipped {
+            let name = line.split(": ").next().unwrap_or_default();
+            // A test that failed after it had been skipped in part has failed.
+            let how = ended
+                .entry(function(name).to_owned())
+                .or_insert(Ended::Skipped);
+            if *how == Ended::Passed {
+                *how = Ended::Skipped;
+            }
+        }
+        Ok(Self {
+            ended,
+            totals,
+            skipped,
+            success: status.success(),
+        })
+    }
+
+    /// Says how it went, and what the exit status is to be.
+    pub(crate) fn conclude(self) -> ExitCode {
+        for line in &self.skipped {
+            println!("skipped: {line}");
+        }
+        for name in &self.totals.failures {
+            println!("failed: {name}");
+        }
+        let Totals {
+            passed,
+            failed,
+            ignored,
+            ..
+        } = self.totals;
+        println!(
+            "{passed} passed, {failed} failed, {} skipped",
+            ignored + self.skipped.len()
+        );
+        if self.success && failed == 0 && passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
         }
     }
-    let status = tests
-        .wait()
-        .map_err(|error| Failure::Start("cargo test".to_owned(), error))?;
-    done(started);
+}
 
-    let skipped = std::fs::read_to_string(&skips).unwrap_or_default();
-    for line in skipped.lines() {
-        println!("skipped: {line}");
-    }
-    for name in &totals.failures {
-        println!("failed: {name}");
-    }
-    let Totals {
-        passed,
-        failed,
-        ignored,
-        ..
-    } = totals;
-    println!(
-        "{passed} passed, {failed} failed, {} skipped",
-        ignored + skipped.lines().count()
-    );
-    if status.success() && failed == 0 && passed > 0 {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Ok(ExitCode::FAILURE)
-    }
+/// A runner's line about one test: `test t28_kill::t28_kills ... ok`.
+fn result(line: &str) -> Option<(&str, Ended)> {
+    let (name, how) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let how = match how {
+        "ok" => Ended::Passed,
+        "FAILED" => Ended::Failed,
+        _ if how.starts_with("ignored") => Ended::Skipped,
+        _ => return None,
+    };
+    Some((name, how))
+}
+
+/// The function of a test's path.
+fn function(path: &str) -> &str {
+    path.rsplit("::").next().unwrap_or(path)
 }
 
 /// What the runners' closing lines add up to.
@@ -101,6 +168,24 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_names_a_test_and_its_end() {
+        assert_eq!(
+            result("test t28_kill::t28_kills ... ok"),
+            Some(("t28_kill::t28_kills", Ended::Passed))
+        );
+        assert_eq!(
+            result("test a::b ... FAILED"),
+            Some(("a::b", Ended::Failed))
+        );
+        assert_eq!(
+            result("test a::b ... ignored, slow"),
+            Some(("a::b", Ended::Skipped))
+        );
+        assert_eq!(result("test result: ok. 4 passed; 0 failed"), None);
+        assert_eq!(function("t28_kill::t28_kills"), "t28_kills");
+    }
 
     #[test]
     fn closing_lines_add_up() {

@@ -232,6 +232,32 @@ fn work_without_a_control_channel_is_started_anew_for_a_new_gate() {
     assert!(world.runs(Role::Work) && world.joined());
 }
 
+#[test]
+fn t31_gate_and_uplink_are_told_of_sleep_and_of_waking() {
+    let (mut plan, mut world) = started(&ALL);
+    world.does(plan.on(SECOND, Event::Sleep));
+    let suspended = SLEEPERS.map(|role| (role, Command::Suspend));
+    assert_eq!(world.told, suspended);
+    world.told.clear();
+    world.does(plan.on(SECOND, Event::Wake));
+    assert_eq!(world.told, SLEEPERS.map(|role| (role, Command::Resume)));
+}
+
+#[test]
+fn t31_what_starts_while_the_laptop_sleeps_sleeps_before_it_has_a_card() {
+    let (mut plan, mut world) = started(&ALL);
+    world.does(plan.on(SECOND, Event::Sleep));
+    world.dies(Role::Uplink);
+    world.does(plan.on(SECOND, Event::Died(Role::Uplink, Death::Crash)));
+    assert_eq!(
+        plan.on(SECOND, Event::Ready(Role::Uplink)),
+        [
+            Action::Tell(Role::Uplink, Command::Suspend),
+            Action::MovePorts
+        ]
+    );
+}
+
 fn role() -> impl Strategy<Value = Role> {
     prop::sample::select(vec![Role::Work, Role::Gate, Role::Uplink, Role::Guest])
 }
@@ -244,6 +270,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => role().prop_map(Event::Ready),
         4 => Just(Event::Time),
         1 => Just(Event::WorkReset),
+        1 => Just(Event::Sleep),
+        1 => Just(Event::Wake),
     ]
 }
 
@@ -269,6 +297,42 @@ proptest! {
         world.does(plan.on(now, Event::Time));
         prop_assert!(ALL.iter().all(|(role, _)| world.runs(*role)));
         prop_assert!(world.joined());
+    }
+
+    /// Whatever dies whenever: who serves sleeps exactly while the laptop does.
+    #[test]
+    fn t31_nobody_is_awake_while_the_laptop_sleeps(
+        steps in prop::collection::vec((0u64..3000, event()), 0..60),
+    ) {
+        let (mut plan, mut world) = started(&ALL);
+        let (mut now, mut asleep) = (Duration::ZERO, false);
+        let mut serves = BTreeMap::new();
+        let mut sleeps = BTreeMap::new();
+        for (later, event) in steps {
+            now += Duration::from_millis(later);
+            match event {
+                Event::Died(role, _) if !world.runs(role) => continue,
+                Event::Died(role, _) => {
+                    world.dies(role);
+                    serves.insert(role, false);
+                    sleeps.insert(role, false);
+                }
+                Event::Ready(role) if !world.runs(role) => continue,
+                Event::Ready(role) => {
+                    serves.insert(role, true);
+                }
+                Event::Sleep | Event::Wake => asleep = event == Event::Sleep,
+                _ => {}
+            }
+            let before = world.told.len();
+            world.does(plan.on(now, event));
+            for (role, command) in &world.told[before..] {
+                sleeps.insert(*role, *command == Command::Suspend);
+            }
+            for role in SLEEPERS.iter().filter(|role| serves.get(role) == Some(&true)) {
+                prop_assert_eq!(sleeps.get(role).copied().unwrap_or(false), asleep);
+            }
+        }
     }
 
     /// Once told to end it ends, whoever dies or does not, and starts nobody again after the work.

@@ -28,7 +28,7 @@ fn start(scene: &Scene, over: &str) -> Setup {
     must(scene.lab.plug(at::ETH1, Wall::Cafe));
     Setup {
         policy: Some(policy(scene, over)),
-        tamper: None,
+        ..Setup::default()
     }
 }
 

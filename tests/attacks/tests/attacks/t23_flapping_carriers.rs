@@ -1,0 +1,201 @@
+//! T23: two cables are pulled and plugged in again and again under load, always the one that carries
+//! the tunnel. The catalogue says a thousand times; here it is as often as `SEKISHO_FLAPS` says.
+
+use std::{
+    net::{SocketAddrV4, UdpSocket},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use sekisho_attacks::{Expects, Scene, must};
+use sekisho_lab::{NetLaptop, Wall, address as at};
+
+/// Some three minutes.
+const FLAPS: usize = 100;
+
+/// What the catalogue grants to the median, here to each.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A question to the time server each five milliseconds; when each answer came.
+struct Prober {
+    socket: UdpSocket,
+    answers: Mutex<Vec<Instant>>,
+    stop: AtomicBool,
+}
+
+impl Prober {
+    fn open(laptop: &NetLaptop<'_>) -> Self {
+        let socket = must(must(
+            laptop
+                .guest_space()
+                .enter(|| UdpSocket::bind(SocketAddrV4::new(at::GUEST, 0))),
+        ));
+        must(socket.connect(SocketAddrV4::new(at::LGWAN_NTP, 123)));
+        must(socket.set_read_timeout(Some(Duration::from_millis(5))));
+        Self {
+            socket,
+            answers: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    fn run(&self, canary: [u8; 16]) {
+        let mut question = [0; 64];
+        question[0] = 0x23;
+        question[48..].copy_from_slice(&canary);
+        let mut answer = [0; 512];
+        while !self.stop.load(Ordering::Relaxed) {
+            let next = Instant::now() + Duration::from_millis(5);
+            let _ = self.socket.send(&question);
+            while self.socket.recv(&mut answer).is_ok() {
+                self.answers().push(Instant::now());
+                if Instant::now() >= next {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn answers(&self) -> std::sync::MutexGuard<'_, Vec<Instant>> {
+        must(self.answers.lock())
+    }
+
+    /// Waits for an answer after `since`.
+    fn wait(&self, since: Instant) -> bool {
+        while since.elapsed() < BACK_WITHIN {
+            if self.answers().last().is_some_and(|last| *last > since) {
+                return true;
+            }
+            // The pace of the questions; there is no news of answers to wait for.
+            thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    /// The longest time without an answer that ended between the two.
+    fn outage(&self, from: Instant, to: Instant) -> Duration {
+        self.answers()
+            .windows(2)
+            .filter(|pair| pair[1] > from && pair[1] <= to)
+            .map(|pair| pair[1] - pair[0])
+            .max()
+            .unwrap_or(to - from)
+    }
+}
+
+/// Stops the prober, also where the test fails.
+struct StopAtEnd<'p>(&'p AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The interface that carries the tunnel, as the gate last said.
+fn port_in_use(laptop: &NetLaptop<'_>) -> String {
+    let all = laptop.events().all();
+    let last = all
+        .iter()
+        .rfind(|event| event.is("gate", "situation") && event.text("situation") == "tunnelled");
+    last.map_or_else(
+        || at::ETH0.to_owned(),
+        |event| event.text("port").to_owned(),
+    )
+}
+
+fn figures(what: &str, outages: &mut [Duration]) {
+    outages.sort_unstable();
+    if let (Some(median), Some(longest)) = (outages.get(outages.len() / 2), outages.last()) {
+        eprintln!(
+            "{} flaps {what}: without an answer for {median:?} (median), {longest:?} (longest)",
+            outages.len()
+        );
+    }
+}
+
+#[test]
+fn t23_flapping_carriers_leak_nothing_and_the_tunnel_is_back_each_time() {
+    let Some(scene) = Scene::cafe() else { return };
+    let lab = &scene.lab;
+    must(lab.plug(at::ETH1, Wall::Cafe));
+    let laptop = scene.laptop();
+    let flaps = std::env::var("SEKISHO_FLAPS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(FLAPS);
+    let canary = laptop.canary().hex();
+    let script = format!(
+        "while :; do curl -s -m 5 -o /dev/null 'http://10.12.10.5/download?rate=1000000&canary={canary}'; \
+         yes {canary} | head -c 300000 | curl -s -m 5 -o /dev/null -T - http://10.12.10.6/; done"
+    );
+    let mut streams = must(laptop.guest_spawn("streams", &["sh", "-c", &script]));
+    let prober = Prober::open(&laptop);
+    let bytes = laptop.canary().bytes();
+    let marks = thread::scope(|threads| {
+        threads.spawn(|| prober.run(bytes));
+        let _stop = StopAtEnd(&prober.stop);
+        flap(&scene, &laptop, &prober, flaps)
+    });
+    let end = Instant::now();
+    let (mut moved, mut alone) = (Vec::new(), Vec::new());
+    for (at, (pulled, other)) in marks.iter().enumerate() {
+        let until = marks.get(at + 1).map_or(end, |next| next.0);
+        let outages = if *other { &mut moved } else { &mut alone };
+        outages.push(prober.outage(*pulled, until));
+    }
+    figures("with another cable ready", &mut moved);
+    figures("without", &mut alone);
+    let ended = must(streams.wait(Duration::ZERO));
+    assert!(ended.is_none(), "not all flaps were under load");
+    must(laptop.wait_page(BACK_WITHIN));
+    scene.holds(&laptop, Expects::Tunnelled);
+}
+
+/// Does it; when each cable was pulled, and whether the other one was ready.
+fn flap(
+    scene: &Scene,
+    laptop: &NetLaptop<'_>,
+    prober: &Prober,
+    flaps: usize,
+) -> Vec<(Instant, bool)> {
+    let lab = &scene.lab;
+    let mut marks = Vec::new();
+    let mut ready = true;
+    for flap in 0..flaps {
+        let mut random = [0; 3];
+        must(getrandom::fill(&mut random));
+        let port = port_in_use(laptop);
+        let mark = laptop.events().mark();
+        marks.push((Instant::now(), ready));
+        must(lab.unplug(&port));
+        thread::sleep(Duration::from_millis(u64::from(random[0]) / 4));
+        let plugged = Instant::now();
+        must(lab.plug(&port, Wall::Cafe));
+        assert!(
+            prober.wait(plugged),
+            "flap {flap} of {port}: {}",
+            laptop.events().tail()
+        );
+        // One in four times the next cable is pulled before this one has its lease again.
+        ready = random[1] >= 64;
+        if ready {
+            let leased = laptop.events().wait_after(mark, BACK_WITHIN, |event| {
+                event.is("uplink", "uplink")
+                    && event.text("port") == port
+                    && event.text("event") == "leased"
+            });
+            assert!(
+                leased.is_some(),
+                "flap {flap}: no lease on {port}: {}",
+                laptop.events().tail()
+            );
+        }
+        thread::sleep(Duration::from_millis(u64::from(random[2])));
+    }
+    marks
+}
