@@ -34,6 +34,8 @@ pub enum Access {
     Read,
     /// Also write, create, rename and remove; not execute.
     ReadWrite,
+    /// Read files, list directories and run programs.
+    Execute,
 }
 
 /// Whether Landlock holds.
@@ -91,9 +93,10 @@ pub(crate) fn prepare(
 fn rights(access: Access, is_directory: bool) -> BitFlags<AccessFs> {
     let executable: BitFlags<AccessFs> = AccessFs::Execute.into();
     let all = match access {
-        Access::Read => AccessFs::from_read(WANTED),
-        Access::ReadWrite => AccessFs::from_all(WANTED),
-    } & !executable;
+        Access::Read => AccessFs::from_read(WANTED) & !executable,
+        Access::ReadWrite => AccessFs::from_all(WANTED) & !executable,
+        Access::Execute => AccessFs::from_read(WANTED),
+    };
     if is_directory {
         all
     } else {

@@ -16,6 +16,7 @@ use crate::{
     Access, Capabilities, Demand, Landlock, Root,
     credentials::{self, User},
     paths, root,
+    root::Shown,
 };
 
 /// What the process calls the machine: the host's own name is nobody's business.
@@ -62,6 +63,7 @@ impl Default for Limits {
 pub struct Sandbox {
     network: Network,
     keep_root: bool,
+    shown: Vec<Shown>,
     user: Option<User>,
     capabilities: Capabilities,
     limits: Limits,
@@ -119,6 +121,7 @@ impl Sandbox {
         Self {
             network: Network::Empty,
             keep_root: false,
+            shown: Vec::new(),
             user: None,
             capabilities: Capabilities::NONE,
             limits: Limits::default(),
@@ -155,6 +158,32 @@ impl Sandbox {
     /// Keeps the root directory, so that paths mean something; Landlock decides which.
     pub fn keep_root(mut self) -> Self {
         self.keep_root = true;
+        self
+    }
+
+    /// Shows this file, folder or symbolic link in the new root too, read-only, at `at` (from the
+    /// new root, without a leading slash). For a process that starts programs of others; programs
+    /// may be run from there.
+    pub fn show(mut self, from: impl Into<PathBuf>, at: impl Into<PathBuf>) -> Self {
+        let (from, at) = (from.into(), at.into());
+        self.paths.push((from.clone(), Access::Execute));
+        self.shown.push(Shown {
+            from,
+            at,
+            writable: false,
+        });
+        self
+    }
+
+    /// Shows `/dev/null`, which programs of others open to write to.
+    pub fn show_null(mut self) -> Self {
+        let null = PathBuf::from("/dev/null");
+        self.paths.push((null.clone(), Access::ReadWrite));
+        self.shown.push(Shown {
+            from: null,
+            at: "dev/null".into(),
+            writable: true,
+        });
         self
     }
 
@@ -195,7 +224,7 @@ impl Sandbox {
         let root = if self.keep_root {
             Root::Kept
         } else {
-            root::replace()?
+            root::replace(&self.shown)?
         };
         self.limit()?;
         credentials::drop_to(self.user, self.capabilities)?;
