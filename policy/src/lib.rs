@@ -43,8 +43,9 @@ pub use fault::{Fault, Lang, PolicyError, Problem};
 pub use floor::{FloorError, FloorFile};
 pub use query::{Probe, ProbeError, Protocol, Query};
 pub use schema::{
-    Beacon, Direction, Flow, Forbidden, Gateway, GatewayKind, KillSwitch, Logging, Meta, Onprem,
-    Peers, Policy, Record, Retry, SCHEMA, Segment, Test, TestFrom, Uplink, Vpn, WifiSecurity,
+    Beacon, Direction, Flow, Forbidden, Gateway, GatewayProtocol, KillSwitch, Logging, Meta,
+    Onprem, Peers, Policy, Record, Retry, SCHEMA, Segment, Test, TestFrom, Uplink, Vpn,
+    WifiSecurity,
 };
 pub use sekisho_control::{Place, UplinkKind};
 pub use source::MAX_POLICY;

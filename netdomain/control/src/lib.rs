@@ -28,6 +28,6 @@ mod message;
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
-    Carries, Command, GateToUplink, PathId, Place, Port, Refused, Report, Side, SituationReport,
-    UplinkKind, UplinkToGate,
+    Carries, Command, EngineToGate, GateToEngine, GateToUplink, PathId, Place, Port, Refused,
+    Report, Side, SituationReport, UplinkKind, UplinkToGate,
 };

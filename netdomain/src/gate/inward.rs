@@ -10,8 +10,9 @@ use super::engine::Gate;
 use super::packet::{Offload, Packet};
 use super::path::{Coalescer, Inbox};
 use super::situation::Event;
+use super::sockets::Far;
 use crate::moment::Moment;
-use crate::tunnel::{Opened, Tunnel};
+use crate::tunnel::{AnyTunnel, Form, Opened, Roaming as _};
 
 /// System calls for datagrams in one turn and path: eight receive-offloaded datagrams each.
 const READS: usize = 2;
@@ -36,7 +37,8 @@ impl Gate {
                 break;
             };
             // An error is an ICMP message about something sent earlier, which anybody can forge.
-            let Ok(1..) = inbox.receive(socket.as_fd()) else {
+            let offload = socket.form() == Form::Sealed;
+            let Ok(1..) = inbox.receive(socket.as_fd(), offload) else {
                 break;
             };
             any = true;
@@ -51,11 +53,15 @@ impl Gate {
 
     /// Closes a socket that somebody else has shut down. A path that was in use is lost.
     pub(super) fn cut(&mut self, index: usize, id: PathId, now: Moment) {
-        if self.sockets.reader(index, id).is_none() {
+        let Some(far) = self.sockets.reader(index, id).map(|socket| socket.far) else {
             return;
-        }
+        };
         if self.sockets.close_at(index) {
-            self.happen(Event::PathLost(id), now);
+            let lost = match far {
+                Far::Gateway(_) => Event::PathLost(id),
+                Far::Engine => Event::EngineDown(id),
+            };
+            self.happen(lost, now);
         }
     }
 
@@ -83,9 +89,18 @@ impl Gate {
         let Some(socket) = self.sockets.reader(index, id) else {
             return signs;
         };
-        let peer = socket.peer;
-        let Some(tunnel) = self.tunnels.get_mut(usize::from(socket.gateway.0)) else {
-            return signs;
+        let tunnel = self.tunnels.get_mut(usize::from(socket.gateway.0));
+        let (tunnel, peer) = match (tunnel, socket.far) {
+            (Some(AnyTunnel::WireGuard(tunnel)), Far::Gateway(peer)) => (tunnel, peer),
+            (Some(AnyTunnel::IpFd(_)), Far::Engine) => {
+                self.scratch.clear();
+                for packet in inbox.datagrams() {
+                    self.scratch.extend_from_slice(packet);
+                    self.opened.push(self.scratch.split());
+                }
+                return signs;
+            }
+            _ => return signs,
         };
         // All packets of the batch before this one are gone: their memory is taken again.
         self.scratch.clear();

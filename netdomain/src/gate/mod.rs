@@ -5,6 +5,7 @@ pub mod counters;
 pub mod device;
 pub mod edge;
 mod engine;
+mod engines;
 mod expiry;
 #[cfg(test)]
 mod fixture;

@@ -20,7 +20,7 @@
 
 mod dhcp;
 mod endpoints;
-mod netlink;
+pub(crate) mod netlink;
 mod ports;
 mod rules;
 mod setup;
@@ -34,7 +34,7 @@ use sekisho_control::{Channel, ChannelError, inherited};
 use crate::papers::{Papers, PapersError};
 
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
-pub use endpoints::{Beacon, Endpoints, Gateway, Uplink};
+pub use endpoints::{Beacon, Endpoints, Gateway, Transport, Uplink};
 pub use netlink::NetlinkError;
 pub use rules::{RulesError, load, ruleset};
 

@@ -17,14 +17,21 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::Endpoints;
+use super::{Endpoints, Transport};
 
 /// Name of the table, in the families `inet` and `arp`.
 pub(crate) const TABLE: &str = "sekisho";
 
 /// The ruleset as text for `nft -f -`. One transaction: it replaces whatever was loaded.
 pub fn ruleset(endpoints: &Endpoints) -> String {
-    let outside = elements(endpoints.gateways.iter().map(|gateway| gateway.outside));
+    let outside = |transport| {
+        let gateways = endpoints.gateways.iter();
+        elements(
+            gateways
+                .filter(|gateway| gateway.transport == transport)
+                .map(|gateway| gateway.outside),
+        )
+    };
     let lan = elements(endpoints.gateways.iter().filter_map(|gateway| gateway.lan));
     let beacon = elements(endpoints.beacon.iter().map(|beacon| beacon.address));
 
@@ -34,7 +41,13 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
             ports: "open",
             peers: "outside",
             protocol: "udp",
-            elements: outside,
+            elements: outside(Transport::Udp),
+        },
+        Door {
+            ports: "open",
+            peers: "outside_tcp",
+            protocol: "tcp",
+            elements: outside(Transport::Tcp),
         },
         Door {
             ports: "proven",
@@ -51,6 +64,10 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     ];
     let mut inward = String::new();
     let mut outward = String::new();
+    // The sets of ports exist in any case, so that opening a port never depends on the policy.
+    for ports in ["open", "proven", "premises"] {
+        let _ = writeln!(text, "  set {ports} {{ type ifname; }}");
+    }
     for door in doors {
         door.write(&mut text, &mut inward, &mut outward);
     }
@@ -96,8 +113,6 @@ impl Door {
             protocol,
             elements,
         } = self;
-        // The set of ports exists in any case, so that opening a port never depends on the policy.
-        let _ = writeln!(sets, "  set {ports} {{ type ifname; }}");
         if elements.is_empty() {
             return;
         }
@@ -184,10 +199,10 @@ mod tests {
 flush ruleset
 table inet sekisho {
   set open { type ifname; }
-  set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }
   set proven { type ifname; }
-  set lan { type ipv4_addr . inet_service; elements = { 10.12.0.2 . 51820 } }
   set premises { type ifname; }
+  set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }
+  set lan { type ipv4_addr . inet_service; elements = { 10.12.0.2 . 51820 } }
   set beacon { type ipv4_addr . inet_service; elements = { 10.12.0.200 . 8443 } }
   chain input {
     type filter hook input priority filter; policy drop;
@@ -229,6 +244,25 @@ table arp sekisho {
         assert!(!text.contains("tcp"));
         assert!(!text.contains("@proven"));
         assert_eq!(text.matches("accept").count(), 2 + 2);
+    }
+
+    #[test]
+    fn a_gateway_spoken_to_by_tcp_has_a_door_of_its_own() {
+        let mut endpoints = sample();
+        let mut tls = endpoints.gateways[0].clone();
+        tls.transport = Transport::Tcp;
+        tls.outside = "203.0.113.10:443".parse().unwrap();
+        tls.lan = None;
+        endpoints.gateways.push(tls);
+        let text = ruleset(&endpoints);
+        for rule in [
+            "set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }",
+            "set outside_tcp { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 443 } }",
+            "iifname @open ip saddr . tcp sport @outside_tcp ct state established accept",
+            "oifname @open ip daddr . tcp dport @outside_tcp accept",
+        ] {
+            assert!(text.contains(rule), "{rule} is not in\n{text}");
+        }
     }
 
     #[test]

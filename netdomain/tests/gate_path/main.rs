@@ -8,6 +8,7 @@
     reason = "a test reports a failure by panicking; its numbers are small, its modules its own"
 )]
 
+mod engine;
 mod failover;
 #[path = "../fixture/mod.rs"]
 mod fixture;
