@@ -32,6 +32,8 @@ impl Need {
                 "netcat-openbsd",
                 "nftables",
                 "nginx-light",
+                "ocserv",
+                "openconnect",
                 "python3-scapy",
                 "tcpdump",
                 "wireguard-go",
