@@ -1,10 +1,10 @@
-//! `sekisho-netdomain gate | uplink`: the two processes of the network domain.
+//! `sekisho-netdomain gate | uplink | tls`: the processes of the network domain.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sekisho_netdomain::{gate, uplink};
+use sekisho_netdomain::{gate, tls, uplink};
 use tracing_subscriber::EnvFilter;
 
 /// The network domain of a Sekisho laptop.
@@ -24,6 +24,11 @@ enum Role {
     /// Keeps wpa_supplicant running; started by the uplink.
     #[command(hide = true)]
     Supplicant(uplink::KeeperArgs),
+    /// Keeps openconnect, the engine of a TLS tunnel.
+    Tls(tls::Args),
+    /// Started by openconnect: hands its socket for packets to the keeper.
+    #[command(hide = true)]
+    Handover(tls::HandoverArgs),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +43,8 @@ fn main() -> ExitCode {
         Role::Gate(args) => gate::run(&args).map_err(|error| error.to_string()),
         Role::Uplink(args) => uplink::run(&args).map_err(|error| error.to_string()),
         Role::Supplicant(args) => uplink::keep(&args).map_err(|error| error.to_string()),
+        Role::Tls(args) => tls::run(&args).map_err(|error| error.to_string()),
+        Role::Handover(args) => tls::hand_over(&args).map_err(|error| error.to_string()),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

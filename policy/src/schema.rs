@@ -305,31 +305,33 @@ impl Default for Retry {
 }
 
 /// `[[vpn.gateway]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
     /// Its name, as it is told to people.
     pub name: String,
-    /// Which protocol it speaks.
-    pub kind: GatewayKind,
+    /// Which protocol it speaks, and what proves that it is the gateway.
+    pub protocol: GatewayProtocol,
     /// Where it listens on the internet side. A literal: the wire's DNS is never asked.
-    #[serde(deserialize_with = "value::socket_address")]
     pub address: SocketAddrV4,
     /// Where it listens on the office LAN.
-    #[serde(default, deserialize_with = "value::optional_socket_address")]
     pub lan_address: Option<SocketAddrV4>,
-    /// Its X25519 public key (base64, 32 bytes).
-    pub public_key: PublicKey,
     /// Uplinks that may carry its tunnel; never empty.
     pub uplinks: Vec<UplinkKind>,
 }
 
-/// Protocols of a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GatewayKind {
-    /// `WireGuard`.
-    Wireguard,
+/// Protocols of a gateway, each with the key that the gateway must prove to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GatewayProtocol {
+    /// `WireGuard` over UDP.
+    Wireguard {
+        /// Its X25519 public key (base64, 32 bytes).
+        public_key: PublicKey,
+    },
+    /// TLS 1.3 over TCP, as `AnyConnect` speaks it (ocserv): for networks that carry nothing else.
+    Tls {
+        /// SHA-256 of the server's `SubjectPublicKeyInfo` (DER), in hex: what RFC 7469 pins.
+        spki_sha256: Pin,
+    },
 }
 
 /// `[onprem]`: the proof of being in the office.
@@ -503,5 +505,54 @@ impl<'de> Deserialize<'de> for OverQuota {
                 Err(serde::de::Error::custom("\"refuse\" has no `rate`"))
             }
         }
+    }
+}
+
+/// `kind` of a gateway.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum GatewayKind {
+    Wireguard,
+    Tls,
+}
+
+/// `[[vpn.gateway]]` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GatewayTable {
+    name: String,
+    kind: GatewayKind,
+    #[serde(deserialize_with = "value::socket_address")]
+    address: SocketAddrV4,
+    #[serde(default, deserialize_with = "value::optional_socket_address")]
+    lan_address: Option<SocketAddrV4>,
+    public_key: Option<PublicKey>,
+    spki_sha256: Option<Pin>,
+    uplinks: Vec<UplinkKind>,
+}
+
+impl<'de> Deserialize<'de> for Gateway {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = GatewayTable::deserialize(deserializer)?;
+        let protocol = match (table.kind, table.public_key, table.spki_sha256) {
+            (GatewayKind::Wireguard, Some(public_key), None) => {
+                GatewayProtocol::Wireguard { public_key }
+            }
+            (GatewayKind::Tls, None, Some(spki_sha256)) => GatewayProtocol::Tls { spki_sha256 },
+            _ => {
+                return Err(serde::de::Error::custom(format_args!(
+                    "gateway `{}` needs `public_key` if it is of kind `wireguard`, `spki_sha256` \
+                     if it is of kind `tls`, and not the other",
+                    table.name
+                )));
+            }
+        };
+        Ok(Self {
+            name: table.name,
+            protocol,
+            address: table.address,
+            lan_address: table.lan_address,
+            uplinks: table.uplinks,
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! The file format: what is refused, where the error points, and what it says.
 
-use sekisho_policy::{Draft, Fault, Lang, MAX_POLICY, OverQuota};
+use sekisho_policy::{Draft, Fault, GatewayProtocol, Lang, MAX_POLICY, OverQuota};
 
 const SAMPLE: &str = include_str!("../../tests/lab/policy/policy.toml");
 
@@ -488,4 +488,49 @@ fn more_classes_than_the_gate_counts_are_refused() {
     let text = format!("{SAMPLE}\n[bandwidth]\n{classes}");
     let error = Draft::parse("policy.toml", text.as_bytes()).unwrap_err();
     assert!(error.to_string().contains("more than 8 classes"), "{error}");
+}
+
+/// A gateway for networks that carry nothing else.
+const TLS: &str = r#"[[vpn.gateway]]
+name = "honcho-tls"
+kind = "tls"
+address = "203.0.113.10:443"
+spki_sha256 = "0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9"
+uplinks = ["wired"]
+
+"#;
+
+#[test]
+fn a_tls_gateway_has_a_pin_and_is_the_last_resort() {
+    let last = |gateway: &str| with("\n[onprem]", &format!("\n{gateway}[onprem]"));
+    let draft = Draft::parse("policy.toml", last(TLS).as_bytes()).unwrap();
+    let gateway = draft.policy().vpn.gateway.last().unwrap();
+    assert!(matches!(gateway.protocol, GatewayProtocol::Tls { .. }));
+
+    let complaint = |text: &str| {
+        let error = Draft::parse("policy.toml", text.as_bytes()).expect_err("must be refused");
+        error.problems()[0].fault.text(Lang::En)
+    };
+    let key = "public_key = \"yZRkQ1H9pWcSPoM7B0FhkmKYgPk3fhrDHlT3bFVD5Fk=\"\n";
+    let pin = TLS.lines().find(|line| line.starts_with("spki")).unwrap();
+    for wrong in [
+        TLS.replace(pin, ""),
+        TLS.replace(pin, key),
+        TLS.replace(pin, &format!("{pin}\n{key}")),
+        TLS.replace("\"tls\"", "\"wireguard\""),
+    ] {
+        let said = complaint(&last(&wrong));
+        assert!(
+            said.contains("`spki_sha256` if it is of kind `tls`"),
+            "{said}"
+        );
+    }
+    let on_lan = TLS.replace("address =", "lan_address = \"10.12.0.2:443\"\naddress =");
+    let said = complaint(&last(&on_lan));
+    assert!(said.contains("has no `lan_address`"), "{said}");
+
+    let at = SAMPLE.find("[[vpn.gateway]]").unwrap();
+    let first = format!("{}{TLS}{}", &SAMPLE[..at], &SAMPLE[at..]);
+    let said = complaint(&first);
+    assert!(said.contains("is the fallback and comes last"), "{said}");
 }

@@ -28,6 +28,6 @@ mod message;
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
-    Carries, Command, GateToUplink, GatewayFound, PathId, Place, Port, QuotaState, Refused, Report,
-    Side, SituationReport, UplinkKind, UplinkToGate, WorkFound,
+    Carries, Command, EngineToGate, GateToEngine, GateToUplink, GatewayFound, PathId, Place, Port,
+    QuotaState, Refused, Report, Side, SituationReport, UplinkKind, UplinkToGate, WorkFound,
 };

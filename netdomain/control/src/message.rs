@@ -1,7 +1,7 @@
 //! What the processes say to each other. Descriptors travel beside a message, in the order that
 //! its documentation names.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,11 @@ pub enum Port {
     Link,
     /// The gate's channel to the uplink process ([`GateToUplink`]).
     Uplink,
-    /// The uplink's channel to the gate process ([`UplinkToGate`]).
+    /// The channel to the gate process: the uplink's ([`UplinkToGate`]) or the engine's
+    /// ([`EngineToGate`]).
     Gate,
+    /// The gate's channel to the engine of its TLS tunnel ([`GateToEngine`]).
+    Tls,
     /// The host end of the guest channel: a stream socket to the virtio-console port.
     GuestChannel,
 }
@@ -265,6 +268,28 @@ pub enum UplinkToGate {
         /// Where the socket is connected to; the gate checks it against policy.
         peer: SocketAddrV4,
     },
+    /// A path to a gateway that is spoken to by TCP exists. No descriptor: a connection is made
+    /// when [`GateToUplink::Dial`] asks for it.
+    StreamPath {
+        /// Its name from now on.
+        id: PathId,
+        /// Interface.
+        port: String,
+        /// Kind of the interface.
+        kind: UplinkKind,
+        /// Rank of the uplink in policy: lower is preferred.
+        rank: u32,
+        /// The gateway's name in the policy.
+        gateway: String,
+        /// Where its connections lead; the gate checks it against policy.
+        peer: SocketAddrV4,
+    },
+    /// A connection over a [`UplinkToGate::StreamPath`]. One descriptor: a TCP socket,
+    /// non-blocking, bound to the path's port, connecting or connected to its peer.
+    Stream {
+        /// The path.
+        id: PathId,
+    },
     /// The path is gone; its socket is of no use any more.
     PathLost {
         /// The path.
@@ -300,6 +325,68 @@ pub enum GateToUplink {
         /// Whether the proof holds.
         proven: bool,
     },
+    /// Make another connection over this path and hand it over.
+    Dial {
+        /// The path.
+        id: PathId,
+    },
+    /// The connections over this path have served; cut them.
+    HangUp {
+        /// The path.
+        id: PathId,
+    },
+}
+
+/// Gate to the engine of a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "gate")]
+pub enum GateToEngine {
+    /// Begin a tunnel. Whatever was begun before has ended.
+    Begin {
+        /// Names this attempt in all that follows.
+        attempt: u32,
+        /// The gateway's name in the policy.
+        gateway: String,
+    },
+    /// A connection that [`EngineToGate::Dial`] asked for. One descriptor: a TCP socket,
+    /// non-blocking, connecting or connected to the gateway.
+    Stream {
+        /// For which attempt.
+        attempt: u32,
+    },
+    /// End the tunnel, whether it is up or not.
+    End {
+        /// Which one.
+        attempt: u32,
+    },
+}
+
+/// Engine of a tunnel to gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "engine")]
+pub enum EngineToGate {
+    /// The engine wants another connection to the gateway.
+    Dial {
+        /// For which attempt.
+        attempt: u32,
+    },
+    /// The gateway has proven itself and the tunnel is up. One descriptor: a Unix datagram socket
+    /// that carries one IP packet a message.
+    Up {
+        /// Which attempt.
+        attempt: u32,
+        /// The inner address that the gateway gave; it must be this laptop's own.
+        address: Ipv4Addr,
+        /// The longest inner packet that the tunnel carries, in bytes.
+        mtu: u16,
+    },
+    /// The tunnel has ended, or could not be begun.
+    Down {
+        /// Which attempt.
+        attempt: u32,
+        /// Why, in a few plain words of the engine's own.
+        why: String,
+    },
 }
 
 /// How many descriptors travel beside a message. A channel sends and accepts exactly as many.
@@ -330,8 +417,26 @@ impl Carries for Report {
 impl Carries for UplinkToGate {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Path { .. } | Self::Beacon { .. } => 1,
-            Self::PathLost { .. } | Self::CarrierLost { .. } => 0,
+            Self::Path { .. } | Self::Beacon { .. } | Self::Stream { .. } => 1,
+            Self::StreamPath { .. } | Self::PathLost { .. } | Self::CarrierLost { .. } => 0,
+        }
+    }
+}
+
+impl Carries for GateToEngine {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Stream { .. } => 1,
+            Self::Begin { .. } | Self::End { .. } => 0,
+        }
+    }
+}
+
+impl Carries for EngineToGate {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Up { .. } => 1,
+            Self::Dial { .. } | Self::Down { .. } => 0,
         }
     }
 }

@@ -32,10 +32,10 @@ pub enum Demand {
 pub enum Access {
     /// Read files and list directories.
     Read,
-    /// Also start programs: for [`Sandbox::for_programs`](crate::Sandbox::for_programs).
-    Execute,
     /// Also write, create, rename and remove; not execute.
     ReadWrite,
+    /// Read files, list directories and run programs.
+    Execute,
 }
 
 /// Whether Landlock holds.

@@ -1,12 +1,17 @@
-//! An empty, read-only root directory.
+//! A read-only root directory: empty, or with what the process must see.
+
+use std::{
+    fs::{create_dir_all, symlink_metadata},
+    path::{Path, PathBuf},
+};
 
 use rustix::{
     fs::CWD,
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-        UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change,
-        move_mount, unmount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags,
+        MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+        mount_bind, mount_change, mount_remount, move_mount, unmount,
     },
     process::{chdir, chroot, fchdir, pivot_root},
 };
@@ -18,17 +23,34 @@ use crate::sandbox::{SandboxError, step};
 pub enum Root {
     /// The one it had.
     Kept,
-    /// An empty one; no other mount is left in its namespace.
+    /// A new one with nothing in it but what was to be shown; no other mount is left in its
+    /// namespace.
     Empty,
     /// An empty one, mounted over the kernel's initial root, which nothing can unmount (a system
     /// that runs from its initrd). Without capabilities and descriptors there is no way under it.
     EmptyOverInitial,
 }
 
+/// A file, folder or symbolic link of the old root that the new one shows too.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// Where it is.
+    pub(crate) from: PathBuf,
+    /// Where it will be, without the leading slash.
+    pub(crate) at: PathBuf,
+    /// Whether it may be written to, where its permissions say so (`/dev/null`).
+    pub(crate) writable: bool,
+}
+
 /// Replaces the root of this process's own mount namespace.
-pub(crate) fn replace() -> Result<Root, SandboxError> {
+pub(crate) fn replace(shown: &[Shown]) -> Result<Root, SandboxError> {
     let empty = attach_empty()?;
     step("entering the empty root", fchdir(&empty))?;
+    for one in shown {
+        // Paths that begin with a slash still lead into the old root, others into the new one.
+        show(one).map_err(|error| SandboxError::Path(one.from.clone(), error.to_string()))?;
+    }
+    step("making the root read-only", lock(Path::new("."), true))?;
     // `pivot_root(".", ".")` lays the old root over the new one, whence it is unmounted.
     match pivot_root(".", ".") {
         Ok(()) => {
@@ -48,6 +70,34 @@ pub(crate) fn replace() -> Result<Root, SandboxError> {
     }
 }
 
+fn show(shown: &Shown) -> std::io::Result<()> {
+    if let Some(parent) = shown.at.parent().filter(|path| *path != Path::new("")) {
+        create_dir_all(parent)?;
+    }
+    let kind = symlink_metadata(&shown.from)?.file_type();
+    if kind.is_symlink() {
+        return std::os::unix::fs::symlink(std::fs::read_link(&shown.from)?, &shown.at);
+    }
+    if kind.is_dir() {
+        create_dir_all(&shown.at)?;
+    } else {
+        std::fs::File::create(&shown.at)?;
+    }
+    mount_bind(&shown.from, &shown.at)?;
+    if !shown.writable {
+        lock(&shown.at, false)?;
+    }
+    Ok(())
+}
+
+fn lock(mount: &Path, no_programs: bool) -> Result<(), Errno> {
+    let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    if no_programs {
+        flags |= MountFlags::NOEXEC;
+    }
+    mount_remount(mount, flags, "")
+}
+
 /// Mounts an empty file system over the root and gives a descriptor of it.
 fn attach_empty() -> Result<std::os::fd::OwnedFd, SandboxError> {
     // Without this what happens here would be seen in the namespace it was cloned from.
@@ -60,14 +110,14 @@ fn attach_empty() -> Result<std::os::fd::OwnedFd, SandboxError> {
     )?;
     let make = || {
         let tmpfs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_set_string(&tmpfs, "size", "4k")?;
+        // Room for the names of what is shown; nothing is ever written.
+        fsconfig_set_string(&tmpfs, "size", "64k")?;
         fsconfig_set_string(&tmpfs, "mode", "0555")?;
         fsconfig_create(&tmpfs)?;
         let empty = fsmount(
             &tmpfs,
             FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::MOUNT_ATTR_RDONLY
-                | MountAttrFlags::MOUNT_ATTR_NOSUID
+            MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NODEV
                 | MountAttrFlags::MOUNT_ATTR_NOEXEC,
         )?;
@@ -122,7 +172,7 @@ mod tests {
     #[test]
     fn root_is_replaced_by_an_empty_one() {
         in_own_mount_namespace(|| {
-            assert_eq!(replace().unwrap(), Root::Empty);
+            assert_eq!(replace(&[]).unwrap(), Root::Empty);
             assert_empty_and_read_only();
         });
         assert!(std::fs::read_dir("/").unwrap().count() > 0);
@@ -134,6 +184,7 @@ mod tests {
             let empty = attach_empty().unwrap();
             fchdir(&empty).unwrap();
             drop(empty);
+            lock(Path::new("."), true).unwrap();
             assert_eq!(over_initial().unwrap(), Root::EmptyOverInitial);
             assert_empty_and_read_only();
         });

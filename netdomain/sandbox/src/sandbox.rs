@@ -16,6 +16,7 @@ use crate::{
     Access, Capabilities, Demand, Landlock, Root,
     credentials::{self, User},
     paths, root,
+    root::Shown,
 };
 
 /// What the process calls the machine: the host's own name is nobody's business.
@@ -63,6 +64,7 @@ pub struct Sandbox {
     network: Network,
     keep_root: bool,
     for_programs: bool,
+    shown: Vec<Shown>,
     user: Option<User>,
     capabilities: Capabilities,
     limits: Limits,
@@ -121,6 +123,7 @@ impl Sandbox {
             network: Network::Empty,
             keep_root: false,
             for_programs: false,
+            shown: Vec::new(),
             user: None,
             capabilities: Capabilities::NONE,
             limits: Limits::default(),
@@ -167,6 +170,32 @@ impl Sandbox {
         self
     }
 
+    /// Shows this file, folder or symbolic link in the new root too, read-only, at `at` (from the
+    /// new root, without a leading slash). For a process that starts programs of others; programs
+    /// may be run from there.
+    pub fn show(mut self, from: impl Into<PathBuf>, at: impl Into<PathBuf>) -> Self {
+        let (from, at) = (from.into(), at.into());
+        self.paths.push((from.clone(), Access::Execute));
+        self.shown.push(Shown {
+            from,
+            at,
+            writable: false,
+        });
+        self
+    }
+
+    /// Shows `/dev/null`, which programs of others open to write to.
+    pub fn show_null(mut self) -> Self {
+        let null = PathBuf::from("/dev/null");
+        self.paths.push((null.clone(), Access::ReadWrite));
+        self.shown.push(Shown {
+            from: null,
+            at: "dev/null".into(),
+            writable: true,
+        });
+        self
+    }
+
     /// Lets this file, or everything beneath this directory, be opened later: by path with
     /// [`Sandbox::keep_root`], or through a directory's descriptor that is open already. What is
     /// open needs no permission.
@@ -204,7 +233,7 @@ impl Sandbox {
         let root = if self.keep_root {
             Root::Kept
         } else {
-            root::replace()?
+            root::replace(&self.shown)?
         };
         self.limit()?;
         credentials::drop_to(self.user, self.capabilities, self.for_programs)?;

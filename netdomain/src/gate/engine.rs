@@ -2,6 +2,7 @@
 //! message and the time. The loop that waits is in [`turn`](super::turn).
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path as FilePath;
 use std::time::Duration;
@@ -17,16 +18,17 @@ use super::admit::{Gatekeeper, Refusal, Terms};
 use super::counters::{Counters, Sample};
 use super::device::DeviceFile;
 use super::edge::{Edge, Reply, Resolver};
+use super::engines::Engine;
 use super::expiry::Expiry;
 use super::findings::Findings;
 use super::guest::Guest;
 use super::path::{Inbox, Leave, Path};
-use super::plan::Plan;
+use super::plan::{Plan, TunnelPlan};
 use super::situation::{Action, Event, GatewayId, Machine, Situation};
 use super::sockets::Sockets;
 use crate::moment::{Moment, slept};
 use crate::premises::{BeaconClient, Probe};
-use crate::tunnel::{Datagram, Identity, StampFile, Tunnel, WireGuard};
+use crate::tunnel::{AnyTunnel, Datagram, Identity, IpFd, Roaming as _, StampFile, WireGuard};
 
 /// Frames that are read from the guest with one system call. More would only push each other out
 /// of the cache: a super-frame is 64 KiB.
@@ -46,7 +48,8 @@ pub struct Gate {
     pub(super) counters: Counters,
     pub(super) findings: Findings,
     pub(super) machine: Machine,
-    pub(super) tunnels: Vec<WireGuard>,
+    pub(super) tunnels: Vec<AnyTunnel>,
+    pub(super) engine: Engine,
     pub(super) stamp: StampFile,
     pub(super) path: Path,
     pub(super) guest: Guest,
@@ -55,6 +58,7 @@ pub struct Gate {
     pub(super) uplink: Option<UplinkChannel>,
     pub(super) beacon: Option<BeaconClient>,
     pub(super) probes: Vec<Probe>,
+    pub(super) address: Ipv4Addr,
     pub(super) mtu: u16,
     pub(super) arena: Option<FrameArena>,
     pub(super) inbox: Option<Inbox>,
@@ -90,6 +94,8 @@ pub struct Parts<'a> {
     pub link: Option<OwnedFd>,
     /// Channel to the uplink, if there is one yet.
     pub uplink: Option<OwnedFd>,
+    /// Channel to the engine of the TLS tunnel, if there is one yet.
+    pub tls: Option<OwnedFd>,
 }
 
 impl Gate {
@@ -103,14 +109,17 @@ impl Gate {
         let tunnels = plan
             .gateways
             .iter()
-            .map(|gateway| {
-                let identity = Identity {
-                    private: parts.device.private_key,
-                    gateway: gateway.public_key,
-                    stamp_floor: stamp.newest(),
-                    mtu: device.mtu,
-                };
-                WireGuard::new(&identity, &indices, now)
+            .map(|gateway| match gateway.tunnel {
+                TunnelPlan::WireGuard(public_key) => {
+                    let identity = Identity {
+                        private: parts.device.private_key,
+                        gateway: public_key,
+                        stamp_floor: stamp.newest(),
+                        mtu: device.mtu,
+                    };
+                    AnyTunnel::WireGuard(WireGuard::new(&identity, &indices, now))
+                }
+                TunnelPlan::Tls => AnyTunnel::IpFd(IpFd::default()),
             })
             .collect();
         let beacon = plan
@@ -122,6 +131,7 @@ impl Gate {
             guest.attach(link)?;
         }
         let uplink = parts.uplink.map(Channel::from_fd).transpose()?;
+        let engine = Engine::new(parts.tls.map(Channel::from_fd).transpose()?);
         let resolver = Resolver::new(
             plan.domains.clone(),
             device.address,
@@ -144,6 +154,7 @@ impl Gate {
             findings: Findings::default(),
             machine: Machine::new(plan.timings, random().into()),
             tunnels,
+            engine,
             stamp,
             path: Path::default(),
             guest,
@@ -152,6 +163,7 @@ impl Gate {
             uplink,
             beacon,
             probes: Vec::new(),
+            address: device.address,
             mtu: device.mtu,
             arena: Some(FrameArena::new(ARENA)),
             inbox: Some(Inbox::default()),
@@ -181,9 +193,9 @@ impl Gate {
         &self.counters
     }
 
-    /// The tunnel to a gateway.
+    /// The tunnel to a gateway that proves itself by handshakes of ours.
     pub(super) fn tunnel(&mut self, gateway: GatewayId) -> Option<&mut WireGuard> {
-        self.tunnels.get_mut(usize::from(gateway.0))
+        self.tunnels.get_mut(usize::from(gateway.0))?.roaming()
     }
 
     /// Lets an event happen, with everything that follows from it.
@@ -228,8 +240,10 @@ impl Gate {
                 }
                 self.datagram = datagram;
             }
+            Action::Engage(path) => self.engage(path),
+            Action::Disengage(path) => self.disengage(path, now),
             Action::ResetTunnels => {
-                for tunnel in &mut self.tunnels {
+                for tunnel in self.tunnels.iter_mut().filter_map(AnyTunnel::roaming) {
                     tunnel.reset(now);
                 }
                 self.path.clear();
@@ -276,11 +290,7 @@ impl Gate {
 
     /// Keeps the newest handshake stamp before the handshake leaves.
     pub(super) fn keep_stamp(&mut self, gateway: GatewayId) {
-        let Some(stamp) = self
-            .tunnels
-            .get(usize::from(gateway.0))
-            .map(WireGuard::last_stamp)
-        else {
+        let Some(stamp) = self.tunnel(gateway).map(|tunnel| tunnel.last_stamp()) else {
             return;
         };
         if let Err(error) = self.stamp.keep(stamp) {
@@ -288,7 +298,7 @@ impl Gate {
         }
     }
 
-    fn tell_uplink(&mut self, message: &GateToUplink) {
+    pub(super) fn tell_uplink(&mut self, message: &GateToUplink) {
         if let Some(uplink) = &self.uplink
             && let Err(error) = uplink.send(message, &[])
         {

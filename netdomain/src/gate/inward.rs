@@ -11,8 +11,9 @@ use super::engine::Gate;
 use super::packet::{Offload, Packet, Transport};
 use super::path::{Coalescer, Inbox};
 use super::situation::Event;
+use super::sockets::Far;
 use crate::moment::Moment;
-use crate::tunnel::{Opened, Tunnel};
+use crate::tunnel::{AnyTunnel, Form, Opened, Roaming as _};
 
 /// Ethernet's number for IPv4, the only protocol inside.
 const IPV4: u16 = 0x0800;
@@ -38,7 +39,8 @@ impl Gate {
             let Some(socket) = self.sockets.reader(index, id) else {
                 break;
             };
-            match inbox.receive(socket.as_fd()) {
+            let offload = socket.form() == Form::Sealed;
+            match inbox.receive(socket.as_fd(), offload) {
                 Ok(1..) => {}
                 Ok(0) => break,
                 // An ICMP message about something sent earlier, which anybody can forge.
@@ -59,11 +61,15 @@ impl Gate {
 
     /// Closes a socket that somebody else has shut down. A path that was in use is lost.
     pub(super) fn cut(&mut self, index: usize, id: PathId, now: Moment) {
-        if self.sockets.reader(index, id).is_none() {
+        let Some(far) = self.sockets.reader(index, id).map(|socket| socket.far) else {
             return;
-        }
+        };
         if self.sockets.close_at(index) {
-            self.happen(Event::PathLost(id), now);
+            let lost = match far {
+                Far::Gateway(_) => Event::PathLost(id),
+                Far::Engine => Event::EngineDown(id),
+            };
+            self.happen(lost, now);
         }
     }
 
@@ -92,9 +98,18 @@ impl Gate {
         let Some(socket) = self.sockets.reader(index, id) else {
             return signs;
         };
-        let peer = socket.peer;
-        let Some(tunnel) = self.tunnels.get_mut(usize::from(socket.gateway.0)) else {
-            return signs;
+        let tunnel = self.tunnels.get_mut(usize::from(socket.gateway.0));
+        let (tunnel, peer) = match (tunnel, socket.far) {
+            (Some(AnyTunnel::WireGuard(tunnel)), Far::Gateway(peer)) => (tunnel, peer),
+            (Some(AnyTunnel::IpFd(_)), Far::Engine) => {
+                self.scratch.clear();
+                for packet in inbox.datagrams() {
+                    self.scratch.extend_from_slice(packet);
+                    self.opened.push(self.scratch.split());
+                }
+                return signs;
+            }
+            _ => return signs,
         };
         // All packets of the batch before this one are gone: their memory is taken again.
         self.scratch.clear();

@@ -7,7 +7,7 @@ use sekisho_control::{
 };
 
 use super::engine::{Gate, fill_random};
-use super::situation::{Event, PathInfo, Situation};
+use super::situation::{Event, PathInfo, Proof, Situation};
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
 use crate::premises::Progress;
@@ -66,6 +66,7 @@ impl Gate {
                     Err(error) => tracing::warn!("{error}"),
                 }
             }
+            Port::Tls => self.attach_engine(socket, now),
             Port::Gate | Port::GuestChannel => {}
         }
     }
@@ -97,6 +98,7 @@ impl Gate {
     fn uplink_says(&mut self, received: Received<UplinkToGate>, now: Moment) {
         // Before anything is made of it, a line of the log included.
         if let UplinkToGate::Path { port, .. }
+        | UplinkToGate::StreamPath { port, .. }
         | UplinkToGate::Beacon { port }
         | UplinkToGate::CarrierLost { port } = &received.message
             && !may_be_a_port(port)
@@ -116,7 +118,8 @@ impl Gate {
                 peer,
             } => {
                 let Some(socket) = socket else { return };
-                let Some(gateway) = self.plan.gateway(&gateway, side, peer, kind) else {
+                let proof = Proof::Handshake;
+                let Some(gateway) = self.plan.gateway(&gateway, proof, side, peer, kind) else {
                     tracing::warn!(%port, %peer, "a path that policy does not name");
                     return;
                 };
@@ -134,8 +137,15 @@ impl Gate {
                     rank,
                     gateway,
                     side,
+                    proof,
                 };
                 self.happen(Event::PathUp(info), now);
+            }
+            message @ UplinkToGate::StreamPath { .. } => self.stream_path(message, now),
+            UplinkToGate::Stream { id } => {
+                if let Some(socket) = socket {
+                    self.stream(id, &socket, now);
+                }
             }
             UplinkToGate::PathLost { id } => self.happen(Event::PathLost(id), now),
             UplinkToGate::Beacon { port } => {

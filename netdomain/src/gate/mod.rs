@@ -6,6 +6,7 @@ pub mod counters;
 pub mod device;
 pub mod edge;
 mod engine;
+mod engines;
 mod expiry;
 mod findings;
 #[cfg(test)]

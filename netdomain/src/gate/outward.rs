@@ -12,7 +12,7 @@ use super::packet::{Offload, Packet, Transport};
 use super::path::Flushed;
 use super::situation::{Event, Situation};
 use crate::moment::Moment;
-use crate::tunnel::SealError;
+use crate::tunnel::{AnyTunnel, SealError};
 
 /// System calls for frames in one turn. With sixteen frames each: a turn's budget of 64.
 const READS: usize = 4;
@@ -108,7 +108,11 @@ impl Gate {
         let Some(tunnel) = self.tunnels.get_mut(usize::from(gateway.0)) else {
             return;
         };
-        match self.path.send(admitted, tunnel, self.mtu, now) {
+        let sealed = match tunnel {
+            AnyTunnel::WireGuard(tunnel) => self.path.send(admitted, tunnel, self.mtu, now),
+            AnyTunnel::IpFd(tunnel) => self.path.send(admitted, tunnel, self.mtu, now),
+        };
+        match sealed {
             Ok(()) => self.machine.handle(Event::Sent, now, &mut self.actions),
             Err(SealError::NoSession) => self.happen(Event::SessionGone, now),
         }
@@ -169,7 +173,7 @@ impl Gate {
         let Some(socket) = self.sockets.sender(path) else {
             return self.path.clear();
         };
-        match self.path.flush(socket.as_fd()) {
+        match self.path.flush(socket.as_fd(), socket.form()) {
             Ok(Flushed::All | Flushed::Full) | Err(Errno::INTR) => {}
             Err(error) => {
                 tracing::info!(?path, %error, "cannot send over this path");

@@ -4,10 +4,10 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use sekisho_control::{Side, UplinkKind};
-use sekisho_policy::{Policy, Verified};
+use sekisho_policy::{GatewayProtocol, Policy, Verified};
 
 use super::edge::Domains;
-use super::situation::{GatewayId, Timings};
+use super::situation::{GatewayId, Proof, Timings};
 
 /// A gateway.
 #[derive(Debug, Clone)]
@@ -18,10 +18,29 @@ pub struct GatewayPlan {
     pub outside: SocketAddrV4,
     /// Address on the office LAN.
     pub lan: Option<SocketAddrV4>,
-    /// `WireGuard` public key.
-    pub public_key: [u8; 32],
+    /// What it speaks.
+    pub tunnel: TunnelPlan,
     /// Uplinks that may carry its tunnel.
     pub uplinks: Vec<UplinkKind>,
+}
+
+/// What a gateway speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelPlan {
+    /// `WireGuard`, with this public key.
+    WireGuard([u8; 32]),
+    /// TLS: the engine knows the key.
+    Tls,
+}
+
+impl TunnelPlan {
+    /// How such a gateway proves itself.
+    pub const fn proof(self) -> Proof {
+        match self {
+            Self::WireGuard(_) => Proof::Handshake,
+            Self::Tls => Proof::Engine,
+        }
+    }
 }
 
 /// How premises are proven.
@@ -70,7 +89,12 @@ impl Plan {
                     name: gateway.name.clone(),
                     outside: gateway.address,
                     lan: gateway.lan_address,
-                    public_key: gateway.public_key.0,
+                    tunnel: match gateway.protocol {
+                        GatewayProtocol::Wireguard { public_key } => {
+                            TunnelPlan::WireGuard(public_key.0)
+                        }
+                        GatewayProtocol::Tls { .. } => TunnelPlan::Tls,
+                    },
                     uplinks: gateway.uplinks.clone(),
                 })
                 .collect(),
@@ -80,6 +104,7 @@ impl Plan {
                 address: onprem.beacon.address,
             }),
             timings: Timings {
+                up_within: policy.vpn.up_within,
                 dead_after: policy.vpn.dead_after,
                 retry_first: policy.vpn.retry.first,
                 retry_max: policy.vpn.retry.max,
@@ -94,10 +119,12 @@ impl Plan {
         }
     }
 
-    /// The gateway that a path may lead to: its name, side, peer and uplink must all be policy's.
+    /// The gateway that a path may lead to: its name, proof, side, peer and uplink must all be
+    /// policy's.
     pub fn gateway(
         &self,
         name: &str,
+        proof: Proof,
         side: Side,
         peer: SocketAddrV4,
         kind: UplinkKind,
@@ -111,7 +138,9 @@ impl Plan {
             Side::Outside => Some(gateway.outside),
             Side::Lan => gateway.lan,
         };
-        let right = address == Some(peer) && gateway.uplinks.contains(&kind);
+        let right = address == Some(peer)
+            && gateway.uplinks.contains(&kind)
+            && gateway.tunnel.proof() == proof;
         right.then(|| GatewayId(u8::try_from(index).unwrap_or(u8::MAX)))
     }
 }

@@ -31,6 +31,9 @@ pub struct Args {
     /// The channel to the uplink, an inherited descriptor.
     #[arg(long, value_name = "fd:N")]
     uplink: Option<String>,
+    /// The channel to the engine of the TLS tunnel, an inherited descriptor.
+    #[arg(long, value_name = "fd:N")]
+    tls: Option<String>,
     /// The channel to the supervisor, an inherited descriptor.
     #[arg(long, value_name = "fd:N")]
     control: String,
@@ -87,6 +90,7 @@ pub fn run(args: &Args) -> Result<(), GateError> {
         control: inherited(&args.control)?,
         link: optional(args.link.as_deref())?,
         uplink: optional(args.uplink.as_deref())?,
+        tls: optional(args.tls.as_deref())?,
     })?;
     // Before it decides about anything, and only now: with what cannot be served, nothing newer
     // than the last policy has been applied.

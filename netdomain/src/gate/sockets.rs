@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{SocketType, getpeername, sockopt};
+use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
 use sekisho_control::PathId;
 use socket2::SockRef;
 use thiserror::Error;
@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::path::enable_receive_offload;
 use super::situation::{GatewayId, MAX_PATHS};
 use crate::moment::Moment;
+use crate::tunnel::Form;
 
 /// A path that was lost is read for so long: what the gateway sent before it knew still arrives.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -34,6 +35,9 @@ pub enum NotAPath {
     /// Bound to another port than the uplink says, or to none.
     #[error("the socket is not bound to the port that was named")]
     Port,
+    /// Not a Unix datagram socket, so not an engine's.
+    #[error("the descriptor of the engine is not a Unix datagram socket")]
+    NotAnEngine,
     /// The kernel refused something.
     #[error("the socket cannot be used: {0}")]
     Socket(rustix::io::Errno),
@@ -46,10 +50,29 @@ pub struct PathSocket {
     pub id: PathId,
     /// The gateway at its end.
     pub gateway: GatewayId,
-    /// Where it is connected to.
-    pub peer: SocketAddrV4,
+    /// What is at its other end.
+    pub far: Far,
     socket: OwnedFd,
     draining: Option<Moment>,
+}
+
+/// What is at the other end of a path's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Far {
+    /// A gateway, over a UDP socket that is bound to the path's port.
+    Gateway(SocketAddrV4),
+    /// The engine of the tunnel, over a Unix socket.
+    Engine,
+}
+
+impl PathSocket {
+    /// The only datagrams that may be sent on it.
+    pub const fn form(&self) -> Form {
+        match self.far {
+            Far::Gateway(_) => Form::Sealed,
+            Far::Engine => Form::Plain,
+        }
+    }
 }
 
 impl AsFd for PathSocket {
@@ -94,7 +117,32 @@ impl Sockets {
         self.held.push(PathSocket {
             id,
             gateway,
-            peer,
+            far: Far::Gateway(peer),
+            socket,
+            draining: None,
+        });
+        Ok(())
+    }
+
+    /// Takes the descriptor that an engine moves packets over.
+    pub fn add_engine(
+        &mut self,
+        id: PathId,
+        gateway: GatewayId,
+        socket: OwnedFd,
+    ) -> Result<(), NotAPath> {
+        let family = sockopt::socket_domain(&socket).map_err(NotAPath::Socket)?;
+        let kind = sockopt::socket_type(&socket).map_err(NotAPath::Socket)?;
+        if (family, kind) != (AddressFamily::UNIX, SocketType::DGRAM) {
+            return Err(NotAPath::NotAnEngine);
+        }
+        set_nonblocking(&socket).map_err(NotAPath::Socket)?;
+        let _ = sockopt::set_socket_send_buffer_size(&socket, BUFFER);
+        self.close(id);
+        self.held.push(PathSocket {
+            id,
+            gateway,
+            far: Far::Engine,
             socket,
             draining: None,
         });

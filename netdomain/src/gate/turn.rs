@@ -18,7 +18,7 @@ use super::messages::MAX_PROBES;
 use super::situation::{Event, Situation};
 use super::sockets::MAX_SOCKETS;
 use crate::moment::{Moment, slept};
-use crate::tunnel::Tunnel;
+use crate::tunnel::{AnyTunnel, Roaming as _};
 
 /// Without any deadline the gate looks at its clocks so often.
 const IDLE: Duration = Duration::from_secs(1);
@@ -27,15 +27,16 @@ const SLEPT: Duration = Duration::from_millis(200);
 /// A wall clock that was set by more than this did not drift.
 const JUMPED: Duration = Duration::from_secs(5);
 
-/// Supervisor, uplink, guest, conversations with the beacon, paths. What does not fit any more has
+/// Supervisor, uplink, engine, guest, conversations with the beacon, paths. What does not fit any more has
 /// its turn when something else is gone.
-const MAX_WATCHED: usize = 3 + MAX_PROBES + MAX_SOCKETS;
+const MAX_WATCHED: usize = 4 + MAX_PROBES + MAX_SOCKETS;
 
 /// What a descriptor stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Control,
     Uplink,
+    Engine,
     Guest,
     /// All are looked at in each turn.
     Probe,
@@ -119,6 +120,9 @@ impl Gate {
 
     /// Waits at most `patience`, then does one turn's work.
     pub fn turn(&mut self, patience: Duration) -> Result<(), GateError> {
+        // As it stands before the wait: what has just become due is no deadline any more, and would be
+        // passed over.
+        let due = self.machine.next_deadline(Moment::now());
         let awake = self.wait(patience)?;
         let now = Moment::now();
         self.look_at_clocks(now)?;
@@ -129,7 +133,10 @@ impl Gate {
         if !awake.flags(Source::Uplink).is_empty() {
             self.read_uplink(now)?;
         }
-        self.timers(now);
+        if !awake.flags(Source::Engine).is_empty() {
+            self.read_engine(now);
+        }
+        self.timers(due, now);
         self.advance_probes(now);
         let guest = awake.flags(Source::Guest);
         if guest.contains(PollFlags::OUT) {
@@ -169,6 +176,10 @@ impl Gate {
         if let Some(uplink) = &self.uplink {
             let interest = PollFlags::IN;
             add(Source::Uplink, PollFd::new(uplink, interest), interest);
+        }
+        if let Some(engine) = self.engine.channel() {
+            let interest = PollFlags::IN;
+            add(Source::Engine, PollFd::new(engine, interest), interest);
         }
         if let Some(guest) = &guest {
             let interest = self.guest_interest();
@@ -213,7 +224,10 @@ impl Gate {
     }
 
     fn next_deadline(&self, now: Moment) -> Option<Moment> {
-        let tunnels = self.tunnels.iter().map(Tunnel::next_timer);
+        let tunnels = self.tunnels.iter().filter_map(|tunnel| match tunnel {
+            AnyTunnel::WireGuard(tunnel) => Some(tunnel.next_timer()),
+            AnyTunnel::IpFd(_) => None,
+        });
         let probes = self.probes.iter().map(crate::premises::Probe::deadline);
         self.machine
             .next_deadline(now)
@@ -224,14 +238,10 @@ impl Gate {
             .min()
     }
 
-    /// Does what is due.
-    fn timers(&mut self, now: Moment) {
+    /// Does what is due, the machine's own deadline included.
+    fn timers(&mut self, due: Option<Moment>, now: Moment) {
         self.sockets.expire(now);
-        if self
-            .machine
-            .next_deadline(now)
-            .is_some_and(|due| due <= now)
-        {
+        if due.is_some_and(|due| due <= now) {
             self.happen(Event::Tick, now);
         }
         let in_use = match self.machine.situation() {
@@ -239,11 +249,12 @@ impl Gate {
             Situation::Closed(_) => None,
         };
         for index in 0..self.tunnels.len() {
-            if self.tunnels[index].next_timer() > now {
+            let tunnel = self.tunnels[index].roaming();
+            let Some(tunnel) = tunnel.filter(|tunnel| tunnel.next_timer() <= now) else {
                 continue;
-            }
+            };
             let mut datagram = std::mem::take(&mut self.datagram);
-            let due = self.tunnels[index].on_timer(&mut datagram, now);
+            let due = tunnel.on_timer(&mut datagram, now);
             // Where no path is in use, the machine does what is to be done about that.
             if let Some((path, gateway)) = in_use
                 && due

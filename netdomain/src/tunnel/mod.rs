@@ -1,6 +1,11 @@
-//! One tunnel, behind one trait: inner packets in, sealed datagrams out, no socket and no clock.
+//! One tunnel, behind one trait: inner packets in, datagrams out, no socket and no clock.
+//!
+//! Two kinds: `WireGuard`, which seals here and proves its gateway by a handshake of ours ([`Roaming`]
+//! is what that adds), and [`IpFd`], whose engine is a process of its own: it takes packets as they
+//! are over a descriptor, and says itself when its tunnel is up.
 
 mod batch;
+mod ip_fd;
 mod stamp;
 mod wireguard;
 
@@ -10,6 +15,7 @@ use bytes::BytesMut;
 use thiserror::Error;
 
 pub use batch::SegBatch;
+pub use ip_fd::IpFd;
 pub use stamp::{StampError, StampFile};
 pub use wireguard::{Identity, WireGuard};
 
@@ -68,8 +74,49 @@ impl Datagram {
     }
 }
 
+/// What a datagram of a tunnel is, and so where it may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Sealed for the gateway: it may leave by any socket.
+    Sealed,
+    /// An inner packet as it is: it may go to the tunnel's engine and nowhere else.
+    Plain,
+}
+
+/// The tunnel to a gateway: a closed set, so that no packet goes through a table of functions.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are at most eight, and nearly all are the large one"
+)]
+pub enum AnyTunnel {
+    /// Sealed here.
+    WireGuard(WireGuard),
+    /// By an engine.
+    IpFd(IpFd),
+}
+
+impl AnyTunnel {
+    /// The tunnel that is sealed here, if it is.
+    pub const fn roaming(&mut self) -> Option<&mut WireGuard> {
+        match self {
+            Self::WireGuard(tunnel) => Some(tunnel),
+            Self::IpFd(_) => None,
+        }
+    }
+
+    /// The tunnel of an engine, if it is.
+    pub const fn ip_fd(&mut self) -> Option<&mut IpFd> {
+        match self {
+            Self::WireGuard(_) => None,
+            Self::IpFd(tunnel) => Some(tunnel),
+        }
+    }
+}
+
 /// A tunnel to one gateway. Every call takes the time; nothing inside reads a clock.
 pub trait Tunnel {
+    /// What [`seal`](Self::seal) makes.
+    const FORM: Form;
     /// Bytes that sealing adds to a packet, padding not counted.
     const OVERHEAD: usize;
 
@@ -83,7 +130,10 @@ pub trait Tunnel {
         out: &mut SegBatch,
         now: Moment,
     ) -> Result<(), SealError>;
+}
 
+/// A tunnel whose session is ours: it opens what comes, and goes by any path to the gateway.
+pub trait Roaming: Tunnel {
     /// Opens one datagram in place. What must be sent back goes into `answer`.
     fn open(
         &mut self,

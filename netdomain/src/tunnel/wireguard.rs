@@ -17,7 +17,7 @@ use gotatun::packet::{Packet, WgData, WgKind};
 use gotatun::x25519::{PublicKey, StaticSecret};
 use mock_instant::thread_local::MockClock;
 
-use super::{Datagram, Opened, SealError, SegBatch, Tunnel};
+use super::{Datagram, Form, Opened, Roaming, SealError, SegBatch, Tunnel};
 use crate::gate::path::Segment;
 use crate::moment::Moment;
 
@@ -126,6 +126,7 @@ impl WireGuard {
 }
 
 impl Tunnel for WireGuard {
+    const FORM: Form = Form::Sealed;
     const OVERHEAD: usize = WgData::OVERHEAD;
 
     fn sealed_len(&self, segment: &Segment<'_>) -> usize {
@@ -152,7 +153,9 @@ impl Tunnel for WireGuard {
         out.push(sealed.into_bytes().as_ref());
         Ok(())
     }
+}
 
+impl Roaming for WireGuard {
     fn open(
         &mut self,
         datagram: BytesMut,

@@ -5,7 +5,9 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use sekisho_control::UplinkKind;
-use sekisho_policy::{OverQuota, Policy, Quota, Rate, SsidGlob, Verified, WifiSecurity};
+use sekisho_policy::{
+    GatewayProtocol, OverQuota, Policy, Quota, Rate, SsidGlob, Verified, WifiSecurity,
+};
 
 /// Every address that the uplink may ever talk to, and over what.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,12 +38,23 @@ pub struct Wifi {
 pub struct Gateway {
     /// Its name in the policy.
     pub name: String,
+    /// What carries its tunnel.
+    pub transport: Transport,
     /// Its address on the internet side.
     pub outside: SocketAddrV4,
     /// Its address on the office LAN.
     pub lan: Option<SocketAddrV4>,
     /// Kinds of uplink over which it may be reached.
     pub kinds: Vec<UplinkKind>,
+}
+
+/// What a gateway's tunnel travels in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// Connections.
+    Tcp,
 }
 
 /// The premises beacon.
@@ -80,6 +93,10 @@ impl From<&Verified<Policy>> for Endpoints {
                 .iter()
                 .map(|gateway| Gateway {
                     name: gateway.name.clone(),
+                    transport: match gateway.protocol {
+                        GatewayProtocol::Wireguard { .. } => Transport::Udp,
+                        GatewayProtocol::Tls { .. } => Transport::Tcp,
+                    },
                     outside: gateway.address,
                     lan: gateway.lan_address,
                     kinds: gateway.uplinks.clone(),
@@ -199,6 +216,7 @@ pub(crate) fn sample() -> Endpoints {
     Endpoints {
         gateways: vec![Gateway {
             name: "honcho-1".into(),
+            transport: Transport::Udp,
             outside: "203.0.113.10:51820".parse().unwrap(),
             lan: Some("10.12.0.2:51820".parse().unwrap()),
             kinds: vec![UplinkKind::Wired, UplinkKind::Wifi],

@@ -24,7 +24,7 @@
 mod dhcp;
 mod endpoints;
 mod meter;
-mod netlink;
+pub(crate) mod netlink;
 mod ports;
 mod quota;
 mod routers;
@@ -41,7 +41,7 @@ use sekisho_control::{Channel, ChannelError, inherited};
 use crate::papers::{Papers, PapersError};
 
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
-pub use endpoints::{Beacon, Endpoints, Gateway, Uplink, Wifi};
+pub use endpoints::{Beacon, Endpoints, Gateway, Transport, Uplink, Wifi};
 pub use netlink::NetlinkError;
 pub use rules::{RulesError, load, ruleset};
 pub use wifi::{KeeperArgs, KeeperError, WifiError, keep};

@@ -13,7 +13,7 @@ use std::{
 use sekisho_control::{GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGate};
 
 use super::{
-    Endpoints,
+    Endpoints, Transport,
     dhcp::Lease,
     netlink::{AddressSet, Link, PortSet},
     quota::Allowance,
@@ -84,8 +84,17 @@ pub(crate) enum Action {
         /// The message.
         path: UplinkToGate,
     },
-    /// Cut the socket of a path, also the gate's copy.
+    /// Cut the sockets of a path, also the gate's copies.
     CutPath(PathId),
+    /// Connect to a gateway and send [`UplinkToGate::Stream`] with the socket.
+    OpenStream {
+        /// The path.
+        id: PathId,
+        /// Where the socket is bound to.
+        from: Bound,
+        /// The gateway.
+        to: SocketAddrV4,
+    },
     /// Connect to the beacon and send [`UplinkToGate::Beacon`] with the socket.
     OpenBeacon {
         /// Where the socket is bound to.
@@ -146,6 +155,8 @@ enum State {
 struct OpenPath {
     id: PathId,
     side: Side,
+    /// Where its connections lead, if it is not of datagrams.
+    stream: Option<SocketAddrV4>,
 }
 
 /// All ports.
@@ -217,6 +228,12 @@ impl Ports {
                 }
             }
             Event::Allowance(allowance) => self.on_allowance(allowance, &mut actions),
+            Event::Gate(GateToUplink::Dial { id }) => self.dial(id, &mut actions),
+            Event::Gate(GateToUplink::HangUp { id }) => {
+                if self.stream(id).is_some() {
+                    actions.push(Action::CutPath(id));
+                }
+            }
             Event::Suspend => {
                 self.asleep = true;
                 for index in self.indices() {
@@ -465,7 +482,20 @@ impl Ports {
             };
             let id = PathId(self.next_path);
             self.next_path = self.next_path.wrapping_add(1);
-            paths.push(OpenPath { id, side });
+            let stream = (gateway.transport == Transport::Tcp).then_some(peer);
+            paths.push(OpenPath { id, side, stream });
+            let (port, gateway) = (name.clone(), gateway.name.clone());
+            if stream.is_some() {
+                actions.push(Action::Tell(UplinkToGate::StreamPath {
+                    id,
+                    port,
+                    kind,
+                    rank,
+                    gateway,
+                    peer,
+                }));
+                continue;
+            }
             actions.push(Action::OpenPath {
                 from: Bound {
                     port: name.clone(),
@@ -473,15 +503,36 @@ impl Ports {
                 },
                 path: UplinkToGate::Path {
                     id,
-                    port: name.clone(),
+                    port,
                     kind,
                     rank,
-                    gateway: gateway.name.clone(),
+                    gateway,
                     side,
                     peer,
                 },
             });
         }
+    }
+
+    /// Makes a connection over a path, if there is such a path and it is of connections.
+    fn dial(&self, id: PathId, actions: &mut Vec<Action>) {
+        if let Some((from, to)) = self.stream(id) {
+            actions.push(Action::OpenStream { id, from, to });
+        }
+    }
+
+    fn stream(&self, id: PathId) -> Option<(Bound, SocketAddrV4)> {
+        self.by_index.values().find_map(|port| {
+            let State::Leased { lease, paths, .. } = &port.state else {
+                return None;
+            };
+            let path = paths.iter().find(|path| path.id == id)?;
+            let from = Bound {
+                port: port.name.clone(),
+                address: lease.address,
+            };
+            Some((from, path.stream?))
+        })
     }
 
     fn probe(&self, index: u32, actions: &mut Vec<Action>) {

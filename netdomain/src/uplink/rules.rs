@@ -19,14 +19,21 @@ use std::{
 
 use sekisho_policy::Rate;
 
-use super::Endpoints;
+use super::{Endpoints, Transport};
 
 /// Name of the table, in the families `inet` and `arp`.
 pub(crate) const TABLE: &str = "sekisho";
 
 /// The ruleset as text for `nft -f -`. One transaction: it replaces whatever was loaded.
 pub fn ruleset(endpoints: &Endpoints) -> String {
-    let outside = elements(endpoints.gateways.iter().map(|gateway| gateway.outside));
+    let outside = |transport| {
+        let gateways = endpoints.gateways.iter();
+        elements(
+            gateways
+                .filter(|gateway| gateway.transport == transport)
+                .map(|gateway| gateway.outside),
+        )
+    };
     let lan = elements(endpoints.gateways.iter().filter_map(|gateway| gateway.lan));
     let beacon = elements(endpoints.beacon.iter().map(|beacon| beacon.address));
 
@@ -37,7 +44,13 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
             ports: "open",
             peers: "outside",
             protocol: "udp",
-            elements: outside,
+            elements: outside(Transport::Udp),
+        },
+        Door {
+            ports: "open",
+            peers: "outside_tcp",
+            protocol: "tcp",
+            elements: outside(Transport::Tcp),
         },
         Door {
             ports: "proven",
@@ -54,6 +67,10 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     ];
     let mut inward = String::from("    iifname . ip daddr != @own drop\n");
     let mut outward = String::from("    oifname . ip saddr != @own drop\n");
+    // The sets of ports exist in any case, so that opening a port never depends on the policy.
+    for ports in ["open", "proven", "premises"] {
+        let _ = writeln!(text, "  set {ports} {{ type ifname; }}");
+    }
     for door in doors {
         door.write(&mut text, &mut inward, &mut outward);
     }
@@ -110,8 +127,6 @@ impl Door {
             protocol,
             elements,
         } = self;
-        // The set of ports exists in any case, so that opening a port never depends on the policy.
-        let _ = writeln!(sets, "  set {ports} {{ type ifname; }}");
         if elements.is_empty() {
             return;
         }
@@ -212,10 +227,10 @@ flush ruleset
 table inet sekisho {
   set own { type ifname . ipv4_addr; }
   set open { type ifname; }
-  set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }
   set proven { type ifname; }
-  set lan { type ipv4_addr . inet_service; elements = { 10.12.0.2 . 51820 } }
   set premises { type ifname; }
+  set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }
+  set lan { type ipv4_addr . inet_service; elements = { 10.12.0.2 . 51820 } }
   set beacon { type ipv4_addr . inet_service; elements = { 10.12.0.200 . 8443 } }
   set slow { type ifname; }
   chain input {
@@ -279,6 +294,25 @@ table arp sekisho {
         assert!(!text.contains("tcp"));
         assert!(!text.contains("@proven"));
         assert_eq!(text.matches("accept").count(), 2 + 2);
+    }
+
+    #[test]
+    fn a_gateway_spoken_to_by_tcp_has_a_door_of_its_own() {
+        let mut endpoints = sample();
+        let mut tls = endpoints.gateways[0].clone();
+        tls.transport = Transport::Tcp;
+        tls.outside = "203.0.113.10:443".parse().unwrap();
+        tls.lan = None;
+        endpoints.gateways.push(tls);
+        let text = ruleset(&endpoints);
+        for rule in [
+            "set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }",
+            "set outside_tcp { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 443 } }",
+            "iifname @open ip saddr . tcp sport @outside_tcp ct state established accept",
+            "oifname @open ip daddr . tcp dport @outside_tcp accept",
+        ] {
+            assert!(text.contains(rule), "{rule} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn set(key: &str, value: &str) -> Result<(), UplinkError> {
 }
 
 /// Descriptors that the uplink may hold: a few of its own, and for each of at most 16 ports a DHCP
-/// socket and two paths per gateway.
+/// socket and two paths per gateway, or four connections where the gateway is spoken to by TCP.
 const MAX_DESCRIPTORS: u64 = 256;
 
 const fn socket(family: i32) -> Rule {

@@ -34,14 +34,16 @@ pub(crate) fn open_path(port: &str, source: Ipv4Addr, peer: SocketAddrV4) -> io:
     Ok(socket.into())
 }
 
-/// A TCP socket that is connecting to the beacon: non-blocking, on this port alone.
-pub(crate) fn open_beacon(port: &str, source: Ipv4Addr, peer: SocketAddrV4) -> io::Result<OwnedFd> {
+/// A TCP socket that is connecting to the beacon or to a gateway: non-blocking, on this port alone,
+/// from this address alone.
+pub(crate) fn open_stream(port: &str, source: Ipv4Addr, peer: SocketAddrV4) -> io::Result<OwnedFd> {
     let socket = Socket::new(
         Domain::IPV4,
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
-    // The proof is bounded in time: what is sent must leave at once.
+    // The beacon's proof is bounded in time, and a tunnel waits for no further packet: what is sent
+    // must leave at once.
     socket.set_tcp_nodelay(true)?;
     socket.bind_device(Some(port.as_bytes()))?;
     socket.bind(&SocketAddrV4::new(source, 0).into())?;

@@ -33,7 +33,7 @@ use super::{
     ports::{Action, Bound, Event, Ports},
     quota::Mark,
     routers::Routers,
-    sockets::{open_beacon, open_path},
+    sockets::{open_path, open_stream},
     supervisor,
 };
 
@@ -45,6 +45,10 @@ type Gate = Channel<UplinkToGate, GateToUplink>;
 const FRAMES_PER_TURN: usize = 32;
 /// Messages taken from the gate in one turn, for the same reason.
 const MESSAGES_PER_TURN: usize = 32;
+
+/// Connections of one path that live at a time: a tunnel over TLS is one that signs in and one that
+/// carries, and the next attempt may begin before the last has ended.
+const MAX_STREAMS: usize = 4;
 
 /// What became readable.
 const CONTROL: u64 = 0;
@@ -77,8 +81,9 @@ pub(super) struct Turn {
     clients: BTreeMap<u32, (Client, Socket)>,
     /// Where the policy gives the SIM a quota.
     meter: Option<Meter>,
-    /// Our own descriptors of the paths: cutting one cuts the gate's copy as well.
-    paths: BTreeMap<PathId, OwnedFd>,
+    /// Our own descriptors of the paths: cutting one cuts the gate's copy as well. A path of
+    /// datagrams has one, a path of connections the latest few.
+    paths: BTreeMap<PathId, Vec<OwnedFd>>,
     /// Ports over which the last connection to the beacon could not even be begun.
     beaconless: BTreeSet<String>,
     ending: bool,
@@ -484,11 +489,12 @@ impl Turn {
             Action::Forget(port, set, address) => self.sets.remove_address(set, &port, address)?,
             Action::OpenPath { from, path } => self.open_path(&from.port, from.address, &path)?,
             Action::CutPath(id) => {
-                if let Some(socket) = self.paths.remove(&id) {
+                for socket in self.paths.remove(&id).unwrap_or_default() {
                     // The socket is one for all who hold a descriptor of it: the gate's dies too.
                     let _ = rustix::net::shutdown(&socket, Shutdown::Both);
                 }
             }
+            Action::OpenStream { id, from, to } => self.open_stream(id, &from, to)?,
             Action::OpenBeacon { from, to } => self.open_beacon(from, to)?,
             Action::Tell(UplinkToGate::CarrierLost { port }) => {
                 self.beaconless.remove(&port);
@@ -527,16 +533,37 @@ impl Turn {
         match open_path(port, source, *peer) {
             Ok(socket) => {
                 self.tell(message, &[socket.as_fd()])?;
-                self.paths.insert(*id, socket);
+                self.paths.insert(*id, vec![socket]);
             }
             Err(error) => tracing::warn!(port, %peer, %error, "no path to this gateway"),
         }
         Ok(())
     }
 
+    fn open_stream(
+        &mut self,
+        id: PathId,
+        from: &Bound,
+        to: SocketAddrV4,
+    ) -> Result<(), UplinkError> {
+        match open_stream(&from.port, from.address, to) {
+            Ok(socket) => {
+                self.tell(&UplinkToGate::Stream { id }, &[socket.as_fd()])?;
+                let streams = self.paths.entry(id).or_default();
+                if streams.len() >= MAX_STREAMS {
+                    let _ = rustix::net::shutdown(streams.remove(0), Shutdown::Both);
+                }
+                streams.push(socket);
+            }
+            // Whoever asked gives up in its own time.
+            Err(error) => tracing::warn!(port = from.port, peer = %to, %error, "no connection"),
+        }
+        Ok(())
+    }
+
     fn open_beacon(&mut self, from: Bound, to: SocketAddrV4) -> Result<(), UplinkError> {
         let port = from.port;
-        match open_beacon(&port, from.address, to) {
+        match open_stream(&port, from.address, to) {
             Ok(socket) => {
                 self.beaconless.remove(&port);
                 self.tell(&UplinkToGate::Beacon { port }, &[socket.as_fd()])

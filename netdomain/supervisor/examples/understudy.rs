@@ -124,6 +124,7 @@ fn main() -> ExitCode {
                         sekisho_control::Port::Uplink => "uplink",
                         sekisho_control::Port::Gate => "gate",
                         sekisho_control::Port::GuestChannel => "guest",
+                        sekisho_control::Port::Tls => "tls",
                     };
                     let socket = received.fds.remove(0);
                     greet(&socket);

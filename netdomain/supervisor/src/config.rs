@@ -19,6 +19,11 @@
 //! [users]
 //! gate = 64017
 //! uplink = 64018
+//! tls = 64020
+//!
+//! [tls]                               # only where policy has a gateway of kind `tls`
+//! certificate = "laptop.pem"
+//! key = "laptop.key"
 //!
 //! [work]
 //! arguments = ["run", "--kernel", "vmlinuz", "--memory", "512M"]   # of sekisho-vmm
@@ -66,6 +71,8 @@ pub struct Config {
     /// Users to run as; root where not named.
     #[serde(default)]
     pub users: Users,
+    /// The engine of a TLS tunnel; without it such gateways are not reached.
+    pub tls: Option<Tls>,
     /// The work OS.
     pub work: Work,
     /// Times of restarts.
@@ -111,6 +118,18 @@ pub struct Users {
     pub uplink: Option<u32>,
     /// The VMM's.
     pub vmm: Option<u32>,
+    /// The TLS engine's; it must be able to read the files of `[tls]`.
+    pub tls: Option<u32>,
+}
+
+/// `[tls]`: how this laptop proves itself to a TLS gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Its certificate, in PEM.
+    pub certificate: PathBuf,
+    /// The private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// `[work]`: the VMM, or something that stands for it.
@@ -193,6 +212,7 @@ impl Recipe {
 pub(crate) const LINK: &str = "{link}";
 pub(crate) const PATH: &str = "{path}";
 pub(crate) const GUEST: &str = "{guest}";
+pub(crate) const TLS: &str = "{tls}";
 pub(crate) const CONTROL: &str = "{control}";
 pub(crate) const NETNS: &str = "{netns}";
 
@@ -251,6 +271,11 @@ impl Config {
             Some(own) => folder.join(own),
             None => config.state.with_file_name("uplink"),
         });
+        if let Some(tls) = &mut config.tls {
+            for file in [&mut tls.certificate, &mut tls.key] {
+                *file = folder.join(&*file);
+            }
+        }
         Ok(config)
     }
 
@@ -281,6 +306,7 @@ impl Config {
         });
         let mut recipes = vec![work, self.gate(), self.uplink()];
         recipes.extend(guest);
+        recipes.extend(self.tls.as_ref().map(|tls| self.tls(tls)));
         Ok(recipes)
     }
 
@@ -310,6 +336,9 @@ impl Config {
             ("--uplink", PATH),
             ("--control", CONTROL),
         ]));
+        if self.tls.is_some() {
+            words.extend(pairs(&[("--tls", TLS)]));
+        }
         words.extend(user(self.users.gate));
         Recipe {
             role: Role::Gate,
@@ -337,6 +366,22 @@ impl Config {
         words.extend(user(self.users.uplink));
         Recipe {
             role: Role::Uplink,
+            words,
+        }
+    }
+
+    fn tls(&self, tls: &Tls) -> Recipe {
+        let mut words = vec![self.program("sekisho-netdomain"), "tls".into()];
+        words.extend(self.signed());
+        words.extend(pairs(&[
+            ("--certificate", &text(&tls.certificate)),
+            ("--key", &text(&tls.key)),
+            ("--gate", TLS),
+            ("--control", CONTROL),
+        ]));
+        words.extend(user(self.users.tls));
+        Recipe {
+            role: Role::Tls,
             words,
         }
     }
@@ -440,6 +485,30 @@ mtu = 1420
             )
         );
         assert_eq!(recipes[3].role, Role::Guest);
+    }
+
+    #[test]
+    fn the_engine_of_a_tls_tunnel_is_started_only_where_it_is_named() {
+        let extra = "ports = ['eth0']\n[users]\ntls = 64020\n[tls]\ncertificate = 'laptop.pem'\n\
+                     key = '/etc/laptop.key'\n[work]\narguments = ['run']\n";
+        let (folder, config) = config(extra).unwrap();
+        let recipes = config.recipes().unwrap();
+        let folder = fs::canonicalize(folder.path()).unwrap();
+        let end = format!(
+            "--certificate {}/laptop.pem --key /etc/laptop.key --gate {{tls}} --control {{control}} --user 64020",
+            folder.display()
+        );
+        let tls = recipes
+            .iter()
+            .find(|recipe| recipe.role == Role::Tls)
+            .unwrap();
+        assert!(tls.words.join(" ").ends_with(&end), "{:?}", tls.words);
+        assert!(recipes[1].takes(TLS), "the gate is told of it");
+
+        let (_folder, without) =
+            self::config("ports = ['eth0']\n[work]\narguments = ['run']\n").unwrap();
+        let recipes = without.recipes().unwrap();
+        assert!(recipes.iter().all(|recipe| !recipe.takes(TLS)));
     }
 
     #[test]

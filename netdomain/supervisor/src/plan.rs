@@ -20,6 +20,8 @@ pub enum Role {
     Uplink,
     /// The host's end of the channel to the agent in the work OS.
     Guest,
+    /// The engine of a TLS tunnel.
+    Tls,
 }
 
 impl Role {
@@ -30,6 +32,7 @@ impl Role {
             Self::Gate => "gate",
             Self::Uplink => "uplink",
             Self::Guest => "guest",
+            Self::Tls => "tls",
         }
     }
 }
@@ -43,10 +46,12 @@ pub enum Wire {
     Path,
     /// The stream of the guest channel.
     Guest,
+    /// The channel of the TLS tunnel's engine.
+    Tls,
 }
 
 impl Wire {
-    const ALL: [Self; 3] = [Self::Link, Self::Path, Self::Guest];
+    const ALL: [Self; 4] = [Self::Link, Self::Path, Self::Guest, Self::Tls];
 
     /// The two processes that it joins.
     pub fn ends(self) -> (Role, Role) {
@@ -54,6 +59,7 @@ impl Wire {
             Self::Link => (Role::Work, Role::Gate),
             Self::Path => (Role::Gate, Role::Uplink),
             Self::Guest => (Role::Work, Role::Guest),
+            Self::Tls => (Role::Gate, Role::Tls),
         }
     }
 
@@ -70,7 +76,8 @@ impl Wire {
     pub fn port(self, at: Role) -> Port {
         match (self, at) {
             (Self::Link, _) => Port::Link,
-            (Self::Path, Role::Uplink) => Port::Gate,
+            (Self::Path, Role::Uplink) | (Self::Tls, Role::Tls) => Port::Gate,
+            (Self::Tls, _) => Port::Tls,
             (Self::Path, _) => Port::Uplink,
             (Self::Guest, _) => Port::GuestChannel,
         }

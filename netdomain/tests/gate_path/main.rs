@@ -10,6 +10,7 @@
 )]
 
 mod bandwidth;
+mod engine;
 mod failover;
 #[path = "../fixture/mod.rs"]
 mod fixture;

@@ -18,8 +18,8 @@ use gotatun::packet::{Packet, WgKind};
 use gotatun::x25519::{PublicKey, StaticSecret};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use sekisho_control::{
-    Channel, Command as Order, GateToUplink, PathId, Report, Side, SituationReport, UplinkKind,
-    UplinkToGate,
+    Channel, Command as Order, EngineToGate, GateToEngine, GateToUplink, PathId, Report, Side,
+    SituationReport, UplinkKind, UplinkToGate,
 };
 use sekisho_framelink::{FrameArena, FrameLink, NetHdr, Offloads, Rules, Segment, SeqPacket, pair};
 use sekisho_netdomain::gate::device::DeviceFile;
@@ -133,11 +133,22 @@ impl World {
 
     /// The same, with more in its policy.
     pub fn under(more: &'static str) -> Self {
+        Self::with(more, None)
+    }
+
+    /// The same, and there is a TLS gateway, with an engine at the other end of the channel.
+    pub fn with_engine() -> (Self, Channel<EngineToGate, GateToEngine>) {
+        let (tls, engine) = sekisho_control::pair().unwrap();
+        (Self::with("", Some(tls)), Channel::from_fd(engine).unwrap())
+    }
+
+    fn with(more: &'static str, tls: Option<OwnedFd>) -> Self {
         let gateway = wired();
         gateway.set_nonblocking(true).unwrap();
         let issue = Issue {
             gateway_key: public(GATEWAY_KEY),
             more,
+            tls: tls.is_some(),
             ..Issue::default()
         };
         let state = tempfile::tempdir().unwrap();
@@ -152,6 +163,7 @@ impl World {
             control,
             link: Some(link),
             uplink: Some(to_uplink),
+            tls,
         })
         .unwrap();
         let offloads = Offloads {
@@ -203,6 +215,22 @@ impl World {
     /// Hands the gate a path over `port`.
     pub fn add_path(&mut self, port: &str) -> PathId {
         self.hand_over(port, OUTSIDE, &path_socket(port, OUTSIDE))
+    }
+
+    /// Tells the gate of a path over `port` to a gateway that only an engine speaks to.
+    pub fn add_stream_path(&mut self, port: &str, peer: SocketAddrV4) -> PathId {
+        let id = PathId(self.next_path);
+        self.next_path += 1;
+        let message = UplinkToGate::StreamPath {
+            id,
+            port: port.to_owned(),
+            kind: UplinkKind::Wired,
+            rank: 1,
+            gateway: papers::TLS_NAME.to_owned(),
+            peer,
+        };
+        self.uplink.send(&message, &[]).unwrap();
+        id
     }
 
     /// Hands the gate a path that says what it likes about `socket`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Check, is_name, repeated};
 use crate::UplinkKind;
-use crate::schema::Uplink;
+use crate::schema::{Gateway, GatewayProtocol, Uplink};
 use crate::source::Step::{self, Index, Key};
 
 /// Longest name of a Linux interface (`IFNAMSIZ` less its NUL).
@@ -204,15 +204,47 @@ impl Check<'_> {
             if let Some(address) = gateway.lan_address {
                 self.unicast(&at("lan_address"), *address.ip());
             }
-            if gateway.public_key.0 == [0; 32] {
-                self.refuse(
-                    &at("public_key"),
-                    "an all-zero key is nobody's",
-                    "すべて 0 の鍵は使えません",
-                );
-            }
+            self.protocol(index, gateway);
             if gateway.uplinks.is_empty() {
                 self.refuse(&at("uplinks"), "`uplinks` is empty", "`uplinks` が空です");
+            }
+        }
+    }
+
+    /// What holds for one protocol only.
+    fn protocol(&mut self, index: usize, gateway: &Gateway) {
+        let at = |key| [Key("vpn"), Key("gateway"), Index(index), Key(key)];
+        match gateway.protocol {
+            GatewayProtocol::Wireguard { public_key } => {
+                if public_key.0 == [0; 32] {
+                    self.refuse(
+                        &at("public_key"),
+                        "an all-zero key is nobody's",
+                        "すべて 0 の鍵は使えません",
+                    );
+                }
+                let others = &self.policy.vpn.gateway[..index];
+                if others
+                    .iter()
+                    .any(|other| matches!(other.protocol, GatewayProtocol::Tls { .. }))
+                {
+                    self.refuse(
+                        &at("kind"),
+                        "a `wireguard` gateway stands behind one of kind `tls`: the slower one is \
+                         the fallback and comes last",
+                        "`wireguard` のゲートウェイが `tls` より後にあります。`tls` は予備なので最後に書いてください",
+                    );
+                }
+            }
+            GatewayProtocol::Tls { .. } => {
+                if gateway.lan_address.is_some() {
+                    self.refuse(
+                        &at("lan_address"),
+                        "a gateway of kind `tls` has no `lan_address`: in the office nothing blocks \
+                         the first choice",
+                        "`tls` のゲートウェイに `lan_address` は書けません",
+                    );
+                }
             }
         }
     }

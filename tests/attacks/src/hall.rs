@@ -22,6 +22,7 @@ pub fn lookalike() -> Cafe {
             "dhcp-option-force=option:domain-name,mihon-city.example".to_owned(),
             "dhcp-option-force=option:domain-search,mihon-city.example".to_owned(),
         ],
+        ..Cafe::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use sekisho_e2e::journey::{Journey, steps};
+use sekisho_e2e::journey::{Journey, Tunnel, steps};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
                         .lock()
                         .map_err(|_| Failed::from("an earlier step panicked"))?;
                     if journey.is_none() {
-                        *journey = Some(Journey::prepare(false)?);
+                        *journey = Some(Journey::prepare(false, Tunnel::default())?);
                     }
                     let report = journey.as_mut().map(|journey| journey.take(step));
                     match report {

@@ -40,7 +40,7 @@ pub use lab::{Lab, Options, Recordings, Seat, missing_programs};
 pub use namespace::{Netns, hand_over};
 pub use netlaptop::{NetLaptop, Part, Setup, UP_LIMIT, programs};
 pub use oracle::{Canary, Leak};
-pub use papers::{LaptopFiles, Papers, ServerIdentity, WireGuardKey};
+pub use papers::{LaptopFiles, Papers, ServerIdentity, TlsPapers, WireGuardKey};
 pub use process::{Output, Process};
 pub use service::{Guestbook, Visit};
 pub use topology::{Cafe, Topology, Wall};

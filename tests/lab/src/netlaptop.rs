@@ -31,6 +31,8 @@ pub const UP_LIMIT: Duration = Duration::from_secs(30);
 pub struct Setup {
     /// Another policy than [`crate::Papers::policy`], signed by the same key.
     pub policy: Option<String>,
+    /// Whether the engine of a TLS tunnel is there, and the policy has a gateway for it.
+    pub tls: bool,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -79,10 +81,14 @@ impl<'l> NetLaptop<'l> {
         let programs = programs()?;
         let dir = lab.dir().join("device");
         std::fs::create_dir_all(&dir).map_err(LabError::io("make the laptop's folder"))?;
-        let policy = setup
-            .policy
-            .clone()
-            .unwrap_or_else(|| lab.papers().policy());
+        let policy = setup.policy.clone().unwrap_or_else(|| {
+            let papers = lab.papers();
+            if setup.tls {
+                papers.policy_with_tls()
+            } else {
+                papers.policy()
+            }
+        });
         let files = lab.papers().issue_policy(&dir, &policy)?;
         if let Some(tamper) = setup.tamper {
             tamper(&files);
@@ -96,7 +102,7 @@ impl<'l> NetLaptop<'l> {
         write_guest_files(&dir)?;
         let config = dir.join("supervisor.toml");
         let started = setup.programs.as_ref().unwrap_or(&programs);
-        std::fs::write(&config, supervisor_config(started, &guest))
+        std::fs::write(&config, supervisor_config(started, &guest, setup.tls))
             .map_err(LabError::io("write the supervisor's configuration"))?;
         let mut command = lab
             .space("laptop")?
@@ -318,19 +324,24 @@ impl<'l> NetLaptop<'l> {
             })
     }
 
+    /// Process id of openconnect, as long as it runs: a child of its keeper.
+    pub fn openconnect(&self) -> Result<u32, LabError> {
+        children(self.pid(Part::Tls)?)
+            .into_iter()
+            .next()
+            .ok_or_else(|| LabError::Lost {
+                what: "the process of openconnect".into(),
+            })
+    }
+
     /// Kills a part with SIGKILL and gives its process id.
     pub fn kill(&self, part: Part) -> Result<u32, LabError> {
-        let pid = self.pid(part)?;
-        i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .map(|pid| kill_process(pid, Signal::KILL))
-            .transpose()
-            .map_err(|error| LabError::Io {
-                doing: "kill a part".into(),
-                source: error.into(),
-            })?;
-        Ok(pid)
+        kill(self.pid(part)?)
+    }
+
+    /// The same for openconnect.
+    pub fn kill_openconnect(&self) -> Result<u32, LabError> {
+        kill(self.openconnect()?)
     }
 
     /// A deliberate leak, for the positive control: a frame of the guest's with its canary, put on
@@ -365,6 +376,19 @@ impl Drop for NetLaptop<'_> {
     }
 }
 
+fn kill(pid: u32) -> Result<u32, LabError> {
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .map(|pid| kill_process(pid, Signal::KILL))
+        .transpose()
+        .map_err(|error| LabError::Io {
+            doing: "kill a part".into(),
+            source: error.into(),
+        })?;
+    Ok(pid)
+}
+
 /// A process of the laptop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -372,6 +396,8 @@ pub enum Part {
     Gate,
     /// The uplink.
     Uplink,
+    /// The keeper of the TLS tunnel's engine.
+    Tls,
     /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
     Vmm,
 }
@@ -386,6 +412,7 @@ impl Part {
         match self {
             Self::Gate => words.get(1) == Some(&&b"gate"[..]),
             Self::Uplink => words.get(1) == Some(&&b"uplink"[..]),
+            Self::Tls => words.get(1) == Some(&&b"tls"[..]),
             Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
         }
     }
@@ -407,13 +434,18 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-fn supervisor_config(programs: &Path, guest: &Netns) -> String {
+fn supervisor_config(programs: &Path, guest: &Netns, tls: bool) -> String {
+    let tls = if tls {
+        "[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n"
+    } else {
+        ""
+    };
     let (programs, guest) = (programs.display(), guest.path());
     let guest = guest.display();
     format!(
         "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
          trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
-         ports = ['{}', '{}']\n\n\
+         ports = ['{}', '{}']\n\n{tls}\
          [work]\nguest_channel = false\n\
          command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
          '--link', '{{link}}', '--control', '{{control}}']\n\n\

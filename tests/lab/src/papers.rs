@@ -7,7 +7,10 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use sekisho_policy::{PrivateKey, Signature};
 use sha2::{Digest as _, Sha256};
 
@@ -59,12 +62,54 @@ impl ServerIdentity {
         })
     }
 
-    fn write(&self, dir: &Path, name: &str) -> Result<(), LabError> {
+    pub(crate) fn write(&self, dir: &Path, name: &str) -> Result<(), LabError> {
         for (suffix, text) in [("pem", &self.certificate), ("key", &self.key)] {
             std::fs::write(dir.join(format!("{name}.{suffix}")), text)
                 .map_err(LabError::io("write a certificate"))?;
         }
         Ok(())
+    }
+}
+
+/// What a TLS tunnel needs: the gateway's identity, the city's authority for laptops, and what it
+/// issued to this one. All in PEM.
+#[derive(Debug, Clone)]
+pub struct TlsPapers {
+    /// The gateway's.
+    pub server: ServerIdentity,
+    /// Certificate of the authority.
+    pub authority: String,
+    /// The laptop's certificate.
+    pub certificate: String,
+    /// And its key.
+    pub key: String,
+}
+
+impl TlsPapers {
+    /// Fresh ones. The laptop's certificate names its device.
+    fn generate() -> Result<Self, LabError> {
+        let failed = |error: rcgen::Error| LabError::Papers {
+            what: error.to_string(),
+        };
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Mihon City devices");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(failed)?)
+            .map_err(failed)?;
+        let key = KeyPair::generate().map_err(failed)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, DEVICE);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &authority).map_err(failed)?;
+        Ok(Self {
+            server: ServerIdentity::generate("honcho-tls")?,
+            authority: authority.pem(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 }
 
@@ -77,6 +122,8 @@ pub struct Papers {
     pub laptop: WireGuardKey,
     /// The beacon's identity.
     pub beacon: ServerIdentity,
+    /// For the gateway's TLS.
+    pub tls: TlsPapers,
     signer: [u8; 32],
 }
 
@@ -89,7 +136,7 @@ pub struct LaptopFiles {
     pub signature: PathBuf,
     /// Public keys that may sign policies.
     pub trust: PathBuf,
-    /// `device.toml`; the private key is in `wg.key` beside it.
+    /// `device.toml`; the private key is in `wg.key` beside it, and for TLS `tls.pem`, `tls.key`.
     pub device: PathBuf,
     /// The gate's own folder.
     pub state: PathBuf,
@@ -106,6 +153,7 @@ impl Papers {
             gateway: WireGuardKey::generate()?,
             laptop: WireGuardKey::generate()?,
             beacon: ServerIdentity::generate("beacon")?,
+            tls: TlsPapers::generate()?,
             signer,
         };
         papers.beacon.write(dir, "beacon")?;
@@ -128,6 +176,17 @@ impl Papers {
             .replace("@GATEWAY_KEY@", &self.gateway.public)
             .replace("@BEACON@", &at::BEACON.to_string())
             .replace("@BEACON_KEY@", &self.beacon.spki_sha256)
+    }
+
+    /// The same with one more gateway, of kind `tls`, as the last resort.
+    pub fn policy_with_tls(&self) -> String {
+        let gateway = format!(
+            "[[vpn.gateway]]\nname = \"honcho-tls\"\nkind = \"tls\"\naddress = \"{}\"\n\
+             spki_sha256 = \"{}\"\nuplinks = [\"wired\"]\n\n[onprem]",
+            at::GATEWAY_TLS,
+            self.tls.server.spki_sha256
+        );
+        self.policy().replacen("[onprem]", &gateway, 1)
     }
 
     /// Signs a policy as the municipality would.
@@ -160,6 +219,8 @@ impl Papers {
             &PrivateKey::from_seed(&self.signer).public_pem(),
         )?;
         write(&dir.join("wg.key"), &self.laptop.private)?;
+        write(&dir.join("tls.pem"), &self.tls.certificate)?;
+        write(&dir.join("tls.key"), &self.tls.key)?;
         write(&files.device, &device())?;
         Ok(files)
     }
@@ -173,6 +234,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// What the lab's only laptop is called.
+pub(crate) const DEVICE: &str = "mihon-0001";
+
 /// The device file of the lab's only laptop.
 fn device() -> String {
     let mac: Vec<String> = at::GUEST_MAC
@@ -180,7 +244,7 @@ fn device() -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!(
-        "device = \"mihon-0001\"\nprivate_key = \"wg.key\"\naddress = \"{}/24\"\nrouter = \"{}\"\n\
+        "device = \"{DEVICE}\"\nprivate_key = \"wg.key\"\naddress = \"{}/24\"\nrouter = \"{}\"\n\
          mac = \"{}\"\nmtu = {}\n",
         at::GUEST,
         at::GUEST_ROUTER,

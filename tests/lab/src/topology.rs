@@ -147,6 +147,8 @@ pub struct Cafe {
     pub pool: (Ipv4Addr, Ipv4Addr),
     /// Further lines for dnsmasq: an attacker's DHCP options and false names.
     pub extra: Vec<String>,
+    /// The router forwards no UDP: a network that carries the web and nothing else.
+    pub blocks_udp: bool,
 }
 
 impl Default for Cafe {
@@ -158,6 +160,7 @@ impl Default for Cafe {
                 Ipv4Addr::new(192, 168, 43, 150),
             ),
             extra: Vec::new(),
+            blocks_udp: false,
         }
     }
 }
@@ -317,14 +320,25 @@ fn cafe_node(cafe: &Cafe) -> Node {
         addresses: vec![("lan", cafe.router), ("wan", net(at::CAFE_OUTSIDE, 24))],
         routes: vec![(net(ANY, 0), Hop::Via(at::INTERNET_ROUTER))],
         forwards: true,
-        rules: Some(
+        rules: Some(if cafe.blocks_udp {
+            "table ip cafe {
+                chain through {
+                    type filter hook forward priority filter
+                    meta l4proto udp drop
+                }
+                chain out {
+                    type nat hook postrouting priority srcnat
+                    oifname wan masquerade
+                }
+            }"
+        } else {
             "table ip cafe {
                 chain out {
                     type nat hook postrouting priority srcnat
                     oifname wan masquerade
                 }
-            }",
-        ),
+            }"
+        }),
         services: vec![Service::Dnsmasq(dnsmasq)],
         ..node("cafe", "router of a stranger's LAN", (1, 0))
     }

@@ -33,6 +33,8 @@ impl Need {
                 "netcat-openbsd",
                 "nftables",
                 "nginx-light",
+                "ocserv",
+                "openconnect",
                 "python3-scapy",
                 "radvd",
                 "tcpdump",

@@ -59,8 +59,9 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Receives up to [`BATCH`] datagrams. Zero: there is none now.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    /// Receives up to [`BATCH`] datagrams. Zero: there is none now. Without `offload` no control
+    /// message is taken, so that a Unix socket brings no descriptors: the kernel closes them.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, offload: bool) -> Result<usize, Errno> {
         self.count = 0;
         for (index, slot) in self.storage.chunks_exact_mut(SLOT).enumerate() {
             self.pieces[index] = libc::iovec {
@@ -72,11 +73,14 @@ impl Inbox {
             header.msg_namelen = 0;
             header.msg_iov = &raw mut self.pieces[index];
             header.msg_iovlen = 1;
-            header.msg_control = self.control[index].0.as_mut_ptr().cast();
-            header.msg_controllen = CONTROL;
+            (header.msg_control, header.msg_controllen) = if offload {
+                (self.control[index].0.as_mut_ptr().cast(), CONTROL)
+            } else {
+                (ptr::null_mut(), 0)
+            };
             header.msg_flags = 0;
         }
-        // SAFETY: `BATCH` headers are filled, each with one piece and one control buffer that this
+        // SAFETY: `BATCH` headers are filled, each with one piece and one or no control buffer that this
         // structure owns and that live through the call; the lengths are theirs.
         let received = unsafe {
             libc::recvmmsg(

@@ -25,7 +25,7 @@ use super::admit::{Admitted, Scope};
 use super::packet::Packet;
 use super::situation::{GatewayId, Situation};
 use crate::moment::Moment;
-use crate::tunnel::{SealError, SegBatch, Tunnel};
+use crate::tunnel::{Form, SealError, SegBatch, Tunnel};
 
 /// Batches that may wait for a socket. The longest super-packet (123 segments of 536 bytes) takes
 /// three; the rest is what a turn's small packets need.
@@ -87,16 +87,16 @@ impl Path {
     }
 
     /// Seals an admitted packet into the waiting batches.
-    pub fn send(
+    pub fn send<T: Tunnel>(
         &mut self,
         admitted: &Admitted<Packet<'_>>,
-        tunnel: &mut impl Tunnel,
+        tunnel: &mut T,
         mtu: u16,
         now: Moment,
     ) -> Result<(), SealError> {
         for segment in Segments::new(admitted, mtu) {
             let len = tunnel.sealed_len(&segment);
-            let Some(batch) = self.batch_for(len) else {
+            let Some(batch) = self.batch_for(len, T::FORM) else {
                 self.dropped += 1;
                 continue;
             };
@@ -105,12 +105,18 @@ impl Path {
         Ok(())
     }
 
-    /// Gives the waiting batches to `socket`. An error is the path's, not one datagram's: what
-    /// waits stays for the next path, unless the circumstances change with it.
-    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<Flushed, Errno> {
+    /// Gives the waiting batches to `socket`, which takes datagrams of this form; one of another
+    /// form is dropped, never sent. An error is the path's, not one datagram's: what waits stays for
+    /// the next path, unless the circumstances change with it.
+    pub fn flush(&mut self, socket: BorrowedFd<'_>, form: Form) -> Result<Flushed, Errno> {
         while self.used > 0 {
-            let batch = &self.batches[self.first];
-            match send_all(socket, batch, &mut self.single) {
+            let batch = &mut self.batches[self.first];
+            let sent = if batch.form() == form {
+                send_all(socket, batch, &mut self.single)
+            } else {
+                Ok(batch.count() as u64)
+            };
+            match sent {
                 Ok(lost) => self.dropped += lost,
                 Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(Flushed::Full),
                 Err(error) => return Err(error),
@@ -147,13 +153,16 @@ impl Path {
         self.single = false;
     }
 
-    fn batch_for(&mut self, len: usize) -> Option<&mut SegBatch> {
+    fn batch_for(&mut self, len: usize, form: Form) -> Option<&mut SegBatch> {
         let last = (self.first + self.used.max(1) - 1) % BATCHES;
-        let at = if self.used > 0 && self.batches[last].fits(len) {
+        let open = &self.batches[last];
+        let at = if self.used > 0 && open.form() == form && open.fits(len) {
             last
         } else if self.used < BATCHES {
             self.used += 1;
-            (self.first + self.used - 1) % BATCHES
+            let next = (self.first + self.used - 1) % BATCHES;
+            self.batches[next].begin(form);
+            next
         } else {
             return None;
         };
@@ -161,11 +170,14 @@ impl Path {
     }
 }
 
-/// Sends one batch, datagram by datagram where the kernel or the device does not segment. Returns
-/// how many datagrams were lost.
-fn send_all(socket: BorrowedFd<'_>, batch: &SegBatch, single: &mut bool) -> Result<u64, Errno> {
+/// Sends one batch, datagram by datagram where the kernel or the device does not segment, or where
+/// they are an engine's. Returns how many datagrams were lost.
+fn send_all(socket: BorrowedFd<'_>, batch: &mut SegBatch, single: &mut bool) -> Result<u64, Errno> {
     if batch.is_empty() {
         return Ok(0);
+    }
+    if batch.form() == Form::Plain {
+        return send_packets(socket, batch);
     }
     if !*single {
         match datagram::send_batch(socket, batch) {
@@ -187,6 +199,17 @@ fn send_all(socket: BorrowedFd<'_>, batch: &SegBatch, single: &mut bool) -> Resu
         }
     }
     Ok(lost)
+}
+
+/// Gives packets to an engine, one a message. Its queue is short (`net.unix.max_dgram_qlen`, ten by
+/// default): what does not go in now waits, and nothing is lost.
+fn send_packets(socket: BorrowedFd<'_>, batch: &mut SegBatch) -> Result<u64, Errno> {
+    while !batch.is_empty() {
+        let next = batch.segment().min(batch.bytes().len());
+        send_datagram(socket, &batch.bytes()[..next])?;
+        batch.advance();
+    }
+    Ok(0)
 }
 
 /// An ICMP error that some earlier datagram drew is reported by the next call on the socket

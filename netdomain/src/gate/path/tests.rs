@@ -5,9 +5,8 @@
     reason = "the numbers of a test are small"
 )]
 
-use std::net::SocketAddrV4;
+use std::os::fd::AsFd as _;
 
-use bytes::BytesMut;
 use proptest::prelude::*;
 use sekisho_control::{PathId, Place};
 use sekisho_framelink::{GsoType, HEADER_LEN, NetHdr};
@@ -18,7 +17,7 @@ use crate::gate::admit::{Gatekeeper, Origin};
 use crate::gate::fixture::{GUEST, MTU, SERVER, at, gatekeeper, tcp, tunnelled};
 use crate::gate::packet::Offload;
 use crate::gate::situation::Reason;
-use crate::tunnel::{Datagram, Opened};
+use crate::tunnel::IpFd;
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
@@ -261,52 +260,80 @@ fn other_flows_acknowledgements_and_options_do_not_join() {
     assert_eq!(coalesce(&keeper_flows).len(), 1);
 }
 
-/// A tunnel that leaves everything as it is.
-struct Glass;
+/// The tunnel of an engine that is up: it leaves packets as they are.
+fn ip_fd() -> IpFd {
+    let mut tunnel = IpFd::default();
+    tunnel.set_up(true);
+    tunnel
+}
 
-impl Tunnel for Glass {
-    const OVERHEAD: usize = 0;
+fn admitted_syn(path: &mut Path, situation: Situation, tunnel: &mut IpFd) -> Result<(), SealError> {
+    path.change(Leave::of(&situation));
+    let bytes = tcp((GUEST, 4000), (SERVER, 443), (1, 0), 0x02, &[], b"");
+    let packet = Packet::parse(&bytes, Offload::None).unwrap();
+    let admitted = gatekeeper()
+        .admit(packet, Origin::Guest, &situation, at(1))
+        .unwrap();
+    path.send(&admitted, tunnel, MTU, at(1))
+}
 
-    fn sealed_len(&self, segment: &Segment<'_>) -> usize {
-        segment.len()
+#[test]
+fn a_packet_in_clear_never_leaves_by_a_socket_for_sealed_ones() {
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let mut path = Path::default();
+    let office = tunnelled(Place::Office);
+    let mut buffer = [0; 2048];
+
+    admitted_syn(&mut path, office, &mut ip_fd()).unwrap();
+    assert_eq!(path.flush(ours.as_fd(), Form::Sealed), Ok(Flushed::All));
+    assert_eq!(path.dropped, 1);
+    assert!(theirs.recv(&mut buffer).is_err(), "a packet in clear left");
+
+    // To the engine it goes, whole.
+    admitted_syn(&mut path, office, &mut ip_fd()).unwrap();
+    assert_eq!(path.flush(ours.as_fd(), Form::Plain), Ok(Flushed::All));
+    let len = theirs.recv(&mut buffer).unwrap();
+    let packet = Packet::parse(&buffer[..len], Offload::None).unwrap();
+    assert_eq!(packet.flow().destination, SERVER);
+}
+
+#[test]
+fn an_engine_that_is_not_up_takes_nothing() {
+    let mut path = Path::default();
+    let refused = admitted_syn(&mut path, tunnelled(Place::Remote), &mut IpFd::default());
+    assert_eq!(refused, Err(SealError::NoSession));
+}
+
+#[test]
+fn an_engine_with_a_full_queue_loses_nothing() {
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    // How many messages the kernel queues is its owner's choice; room for bytes is ours.
+    socket2::SockRef::from(&ours)
+        .set_send_buffer_size(8192)
+        .unwrap();
+    let (mut path, mut tunnel) = (Path::default(), ip_fd());
+    let situation = tunnelled(Place::Remote);
+    path.change(Leave::of(&situation));
+    let payload = noise(45 * 1380);
+    let whole = tcp((GUEST, 4000), (SERVER, 443), (1, 7), ACK, &[], &payload);
+    let packet = Packet::parse(&whole, Offload::Tcp { mss: 1380 }).unwrap();
+    let admitted = gatekeeper()
+        .admit(packet, Origin::Guest, &situation, at(1))
+        .unwrap();
+    path.send(&admitted, &mut tunnel, MTU, at(1)).unwrap();
+
+    let (mut came, mut buffer, mut full) = (Vec::new(), [0; 2048], 0);
+    while !path.is_empty() {
+        full += u32::from(path.flush(ours.as_fd(), Form::Plain) == Ok(Flushed::Full));
+        while let Ok(len) = theirs.recv(&mut buffer) {
+            came.extend_from_slice(&buffer[40..len]);
+        }
     }
-
-    fn seal(
-        &mut self,
-        segment: &Segment<'_>,
-        out: &mut SegBatch,
-        _now: Moment,
-    ) -> Result<(), SealError> {
-        let (headers, payload) = segment.parts();
-        out.push(&[headers, payload].concat());
-        Ok(())
-    }
-
-    fn open(
-        &mut self,
-        _datagram: BytesMut,
-        _from: SocketAddrV4,
-        _answer: &mut Datagram,
-        _now: Moment,
-    ) -> Opened {
-        Opened::Refused
-    }
-
-    fn initiate(&mut self, _out: &mut Datagram, _now: Moment) {}
-
-    fn kick(&mut self, _out: &mut Datagram, _now: Moment) -> bool {
-        false
-    }
-
-    fn on_timer(&mut self, _out: &mut Datagram, _now: Moment) -> bool {
-        false
-    }
-
-    fn next_timer(&self) -> Moment {
-        at(1000)
-    }
-
-    fn reset(&mut self, _now: Moment) {}
+    assert!(full > 0, "the queue was never full: the test shows nothing");
+    assert_eq!((came, path.dropped), (payload, 0));
 }
 
 /// T22: what the office admitted and a full socket held back does not leave over the cafe's wire.
@@ -314,13 +341,7 @@ impl Tunnel for Glass {
 fn t22_what_waits_does_not_outlive_the_place_it_was_admitted_in() {
     let wait = |situation: &Situation| {
         let mut path = Path::default();
-        path.change(Leave::of(situation));
-        let bytes = tcp((GUEST, 4000), (SERVER, 443), (1, 0), 0x02, &[], b"");
-        let packet = Packet::parse(&bytes, Offload::None).unwrap();
-        let admitted = gatekeeper()
-            .admit(packet, Origin::Guest, situation, at(1))
-            .unwrap();
-        path.send(&admitted, &mut Glass, MTU, at(1)).unwrap();
+        admitted_syn(&mut path, *situation, &mut ip_fd()).unwrap();
         path
     };
     let office = tunnelled(Place::Office);

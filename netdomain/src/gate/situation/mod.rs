@@ -4,6 +4,7 @@
 //! file, suspension, jump of a clock and doubt leads back to closed. There is a way out only while
 //! a live path leads to a gateway that has proven itself by a handshake.
 
+mod engaged;
 mod paths;
 mod premises;
 #[cfg(test)]
@@ -13,8 +14,9 @@ use std::time::Duration;
 
 use sekisho_control::{PathId, Place, Side, UplinkKind};
 
+use self::engaged::Engaged;
 use self::paths::Paths;
-pub use self::paths::{MAX_PATHS, PathInfo};
+pub use self::paths::{MAX_PATHS, PathInfo, Proof};
 use self::premises::Proofs;
 use super::admit::Scope;
 use crate::moment::Moment;
@@ -112,6 +114,11 @@ pub enum Event {
     SendFailed(PathId),
     /// The tunnel had no session to seal with.
     SessionGone,
+    /// The engine of this path's tunnel says that the gateway has proven itself and the tunnel is
+    /// up.
+    EngineUp(PathId),
+    /// The engine ended the tunnel of this path, or is itself gone.
+    EngineDown(PathId),
     /// The beacon was proven over this port.
     Proven(String),
     /// The proof over this port failed or ended.
@@ -135,6 +142,10 @@ pub enum Action {
     Initiate(PathId),
     /// Send an empty authenticated packet over this path.
     Kick(PathId),
+    /// Let the engine of this path's tunnel begin.
+    Engage(PathId),
+    /// Let the engine of this path's tunnel end; nothing is sent by it any more.
+    Disengage(PathId),
     /// Forget every session with every gateway.
     ResetTunnels,
     /// Close the path's socket at once.
@@ -152,6 +163,8 @@ pub enum Action {
 /// Times that policy gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
+    /// An engine that needs longer than this to bring its tunnel up has failed.
+    pub up_within: Duration,
     /// Silence of a gateway after which the gate closes.
     pub dead_after: Duration,
     /// First pause before a failed path is tried again.
@@ -197,6 +210,8 @@ struct Attempt {
 #[derive(Debug, Clone, Copy)]
 struct Way {
     path: PathId,
+    /// What the tunnel lives on.
+    proof: Proof,
     /// When it was taken, and how many kicks have been sent since.
     taken: Moment,
     kicks: usize,
@@ -247,6 +262,8 @@ pub struct Machine {
     paths: Paths,
     proofs: Proofs,
     attempt: Option<Attempt>,
+    /// The tunnel that an engine is at.
+    engaged: Option<Engaged>,
     /// The gateway with which there is a session, and when its handshake was completed.
     session: Option<(GatewayId, Moment)>,
     asleep: bool,
@@ -263,6 +280,7 @@ impl Machine {
             paths: Paths::default(),
             proofs: Proofs::new(timings.recheck, seed),
             attempt: None,
+            engaged: None,
             session: None,
             asleep: false,
             told: Situation::Closed(Reason::Started),
@@ -291,9 +309,14 @@ impl Machine {
             Event::Heard { path, handshake } => self.heard(path, handshake, now, actions),
             Event::PathUp(info) => self.path_up(info, now, actions),
             Event::PathLost(id) => self.path_lost(id, Action::Drain(id), actions),
+            Event::EngineUp(path) => self.engine_up(path, now, actions),
+            Event::EngineDown(path) => self.engine_down(path, now, actions),
             Event::CarrierLost(port) => self.carrier_lost(&port, actions),
-            Event::SendFailed(id) => self.path_failed(id, now),
-            Event::SessionGone => self.close(Reason::Connecting),
+            Event::SendFailed(id) => {
+                self.path_failed(id, now);
+                self.disengage_from(id, actions);
+            }
+            Event::SessionGone => self.session_gone(now, actions),
             Event::Proven(port) => self.proven(port, now, actions),
             Event::Disproven(port) => self.disproven(port, now, actions),
             Event::UplinkGone => self.drop_everything(Reason::UplinkGone, actions),
@@ -314,10 +337,13 @@ impl Machine {
             self.attempt.map(|attempt| attempt.next),
             self.proofs.next_deadline(),
             self.paths.next_deadline(now),
+            self.engaged.and_then(|engaged| engaged.until),
             None,
         ];
-        if let Phase::Open(way) = self.phase {
-            due[3] = Some(self.way_deadline(&way, now));
+        if let Phase::Open(way) = self.phase
+            && way.proof == Proof::Handshake
+        {
+            due[4] = Some(self.way_deadline(&way, now));
         }
         due.into_iter().flatten().min()
     }
@@ -348,7 +374,8 @@ impl Machine {
     }
 
     fn heard(&mut self, path: PathId, handshake: bool, now: Moment, actions: &mut Vec<Action>) {
-        // Words over a path that is gone may still be read, but prove nothing.
+        // Words over a path that is gone may still be read, but prove nothing; of an engine's tunnel
+        // the engine alone says whether it lives.
         let Some(gateway) = self.paths.heard(path) else {
             return;
         };
@@ -385,6 +412,7 @@ impl Machine {
     }
 
     fn path_lost(&mut self, id: PathId, farewell: Action, actions: &mut Vec<Action>) {
+        self.disengage_from(id, actions);
         if self.paths.remove(id) {
             actions.push(farewell);
         }
@@ -396,6 +424,15 @@ impl Machine {
         }
         // The uplink knows: it told us.
         self.proofs.forget(port);
+    }
+
+    fn session_gone(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if let Phase::Open(way) = self.phase
+            && way.proof == Proof::Engine
+        {
+            self.engine_down(way.path, now, actions);
+        }
+        self.close(Reason::Connecting);
     }
 
     fn path_failed(&mut self, id: PathId, now: Moment) {
@@ -422,6 +459,7 @@ impl Machine {
             actions.push(Action::Close(id));
         }
         self.proofs.clear();
+        self.disengage(actions);
         self.attempt = None;
         self.session = None;
         actions.push(Action::ResetTunnels);
@@ -432,6 +470,7 @@ impl Machine {
         for port in self.proofs.doubt(now) {
             actions.push(Action::Premises(port, false));
         }
+        self.disengage(actions);
         self.attempt = None;
         self.session = None;
         self.paths.pardon();
@@ -449,21 +488,33 @@ impl Machine {
             .usable(id, now, |port| self.proofs.hold(port, now))
     }
 
-    fn best(&self, now: Moment) -> Option<PathId> {
-        self.paths.best(now, |port| self.proofs.hold(port, now))
+    fn best(&self, proof: Proof, now: Moment) -> Option<PathId> {
+        self.paths
+            .best(proof, now, |port| self.proofs.hold(port, now))
     }
 
-    /// Makes `path` the way, which needs a session with its gateway.
+    /// Whether there is something to seal with for this path: a session with its gateway, which may
+    /// go any way, or an engine's tunnel, which goes this one only.
+    fn carried(&self, info: &PathInfo) -> bool {
+        match info.proof {
+            Proof::Handshake => self.session.is_some_and(|(with, _)| with == info.gateway),
+            Proof::Engine => self.engaged.is_some_and(|engaged| engaged.carries(info.id)),
+        }
+    }
+
+    /// Makes `path` the way, which needs something that carries it.
     fn take(&mut self, path: PathId, now: Moment, heard: bool, actions: &mut Vec<Action>) {
         let Some(info) = self.paths.info(path) else {
             return;
         };
-        if self.session.is_none_or(|(with, _)| with != info.gateway) || !self.usable(path, now) {
+        let proof = info.proof;
+        if !self.carried(info) || !self.usable(path, now) {
             return;
         }
         self.paths.pardon_one(path);
         self.phase = Phase::Open(Way {
             path,
+            proof,
             taken: now,
             kicks: 1,
             heard: heard.then_some(now),
@@ -471,7 +522,9 @@ impl Machine {
             asked: None,
             owed: false,
         });
-        actions.push(Action::Kick(path));
+        if proof == Proof::Handshake {
+            actions.push(Action::Kick(path));
+        }
     }
 
     /// Everything that follows from the present state and the time.
@@ -491,6 +544,8 @@ impl Machine {
         self.leave_bad_way(now, actions);
         self.keep_way(now, actions);
         self.attempt_better(now, actions);
+        self.keep_engine(now, actions);
+        self.explain();
         self.tell(now, actions);
     }
 
@@ -500,6 +555,15 @@ impl Machine {
         let Phase::Open(way) = self.phase else {
             return;
         };
+        if way.proof == Proof::Engine {
+            let carries = self
+                .engaged
+                .is_some_and(|engaged| engaged.carries(way.path));
+            if !carries || !self.usable(way.path, now) {
+                self.close(Reason::Connecting);
+            }
+            return;
+        }
         if self.session.is_none() {
             return self.close(Reason::Connecting);
         }
@@ -515,7 +579,7 @@ impl Machine {
         }
         let gateway = self.session.map(|(with, _)| with);
         let next = self
-            .best(now)
+            .best(Proof::Handshake, now)
             .filter(|&id| self.paths.info(id).map(|info| info.gateway) == gateway);
         match next {
             Some(next) => {
@@ -543,6 +607,9 @@ impl Machine {
         let Phase::Open(way) = &mut self.phase else {
             return;
         };
+        if way.proof == Proof::Engine {
+            return;
+        }
         while KICKS
             .get(way.kicks)
             .is_some_and(|pause| now >= way.taken + *pause)
@@ -570,7 +637,9 @@ impl Machine {
         };
         if let Some(attempt) = self.attempt {
             let pointless = !self.usable(attempt.path, now);
-            let outdated = self.best(now).is_some_and(|best| best != attempt.path);
+            let outdated = self
+                .best(Proof::Handshake, now)
+                .is_some_and(|best| best != attempt.path);
             if pointless || outdated {
                 self.attempt = None;
             } else if now >= attempt.next && attempt.tries >= TRIES {
@@ -580,7 +649,7 @@ impl Machine {
         }
         if self.attempt.is_none() {
             let wanted = self
-                .best(now)
+                .best(Proof::Handshake, now)
                 .filter(|&best| Some(best) != in_use)
                 .filter(|&best| in_use.is_none_or(|used| self.paths.preferred(best, used, now)));
             self.attempt = wanted.map(|path| Attempt {
@@ -596,13 +665,18 @@ impl Machine {
             attempt.next = now + REPEAT;
             actions.push(Action::Initiate(attempt.path));
         }
+    }
+
+    /// Brings the reason for being closed up to date.
+    fn explain(&mut self) {
         if let Phase::Closed(reason) = &mut self.phase
+            && !self.asleep
             && matches!(
                 reason,
                 Reason::Started | Reason::NoPath | Reason::Connecting | Reason::UplinkGone
             )
         {
-            if self.attempt.is_some() {
+            if self.attempt.is_some() || self.engaged.is_some() {
                 *reason = Reason::Connecting;
             } else if self.paths.is_empty() && *reason == Reason::Connecting {
                 *reason = Reason::NoPath;

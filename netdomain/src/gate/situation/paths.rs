@@ -12,6 +12,16 @@ pub const MAX_PATHS: usize = 16;
 /// A better path must have been there for so long before a working one is left for it.
 const STABLE: Duration = Duration::from_secs(2);
 
+/// How the gateway at the end of a path proves itself, and what says that its tunnel lives. In the
+/// order of preference: an engine's tunnel is for where nothing else gets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// A handshake of ours; the session then goes by any path to the gateway.
+    Handshake,
+    /// The word of an engine, for this path alone.
+    Engine,
+}
+
 /// A path as the uplink described it and policy confirmed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathInfo {
@@ -27,6 +37,8 @@ pub struct PathInfo {
     pub gateway: GatewayId,
     /// Which of its addresses.
     pub side: Side,
+    /// How the gateway proves itself.
+    pub proof: Proof,
 }
 
 #[derive(Debug)]
@@ -69,9 +81,11 @@ impl Paths {
         self.entries.is_empty()
     }
 
-    /// The gateway of a path over which it was heard.
+    /// The gateway of a path over which it was heard, where that proves anything.
     pub(super) fn heard(&self, id: PathId) -> Option<GatewayId> {
-        self.info(id).map(|info| info.gateway)
+        self.info(id)
+            .filter(|info| info.proof == Proof::Handshake)
+            .map(|info| info.gateway)
     }
 
     pub(super) fn remove(&mut self, id: PathId) -> bool {
@@ -125,11 +139,17 @@ impl Paths {
             .is_some_and(|entry| usable(entry, now, &proven))
     }
 
-    /// The path to be on: the proven LAN, then by rank, then by the order of gateways.
-    pub(super) fn best(&self, now: Moment, proven: impl Fn(&str) -> bool) -> Option<PathId> {
+    /// The path to be on, of those with this proof: the proven LAN, then by rank, then by the order
+    /// of gateways.
+    pub(super) fn best(
+        &self,
+        proof: Proof,
+        now: Moment,
+        proven: impl Fn(&str) -> bool,
+    ) -> Option<PathId> {
         self.entries
             .iter()
-            .filter(|entry| usable(entry, now, &proven))
+            .filter(|entry| entry.info.proof == proof && usable(entry, now, &proven))
             .min_by_key(|entry| preference(&entry.info))
             .map(|entry| entry.info.id)
     }
@@ -140,15 +160,8 @@ impl Paths {
         let (Some(best), Some(used)) = (self.entry(best), self.entry(used)) else {
             return true;
         };
-        let better = (
-            best.info.side != Side::Lan,
-            best.info.rank,
-            best.info.gateway,
-        ) < (
-            used.info.side != Side::Lan,
-            used.info.rank,
-            used.info.gateway,
-        );
+        let order = |info: &PathInfo| (info.proof, info.side != Side::Lan, info.rank, info.gateway);
+        let better = order(&best.info) < order(&used.info);
         better && (best.info.side == Side::Lan || now.since(best.since) >= STABLE)
     }
 

@@ -10,6 +10,7 @@ const PORTS: [&str; 3] = ["eth0", "eth1", "wlan0"];
 
 fn timings() -> Timings {
     Timings {
+        up_within: Duration::from_secs(20),
         dead_after: Duration::from_secs(10),
         retry_first: Duration::from_secs(1),
         retry_max: Duration::from_mins(1),
@@ -33,6 +34,16 @@ fn path(id: u32, port: &str, side: Side) -> PathInfo {
         rank: if port == "wlan0" { 2 } else { 1 },
         gateway: GatewayId(0),
         side,
+        proof: Proof::Handshake,
+    }
+}
+
+/// A path whose gateway only an engine can speak to.
+fn engine_path(id: u32, port: &str) -> PathInfo {
+    PathInfo {
+        gateway: GatewayId(2),
+        proof: Proof::Engine,
+        ..path(id, port, Side::Outside)
     }
 }
 
@@ -365,6 +376,107 @@ fn a_path_that_fails_is_tried_again_later_and_later() {
     assert!((30..=60).contains(&initiations), "{initiations}");
 }
 
+/// A laptop in a network that carries no datagrams: handshakes over path 1 are never answered.
+fn engaged() -> Bench {
+    let mut bench = Bench::new();
+    bench.event(Event::PathUp(path(1, "eth0", Side::Outside)), 0);
+    bench.event(Event::PathUp(engine_path(2, "eth0")), 0);
+    let seen = bench.run(0, 1600);
+    let at_last = seen.last().cloned();
+    assert_eq!(at_last, Some((1500, Action::Engage(PathId(2)))), "{seen:?}");
+    bench
+}
+
+#[test]
+fn an_engine_is_the_last_resort_and_opens_only_when_it_is_up() {
+    let mut bench = engaged();
+    assert_eq!(bench.reason(), Some(Reason::Connecting));
+    // Bytes that come by an engine's path prove nothing.
+    bench.heard(2, 1600);
+    assert_eq!(bench.way(), None);
+    bench.event(Event::EngineUp(PathId(2)), 1700);
+    assert_eq!(bench.way(), Some((2, Place::Remote)));
+    // Handshakes go on being tried; silence is the engine's business, not ours.
+    bench.event(Event::Sent, 1800);
+    let seen = bench.run(1800, 400_000);
+    assert!(
+        seen.iter()
+            .any(|(_, act)| *act == Action::Initiate(PathId(1)))
+    );
+    assert!(
+        !seen
+            .iter()
+            .any(|(_, act)| matches!(act, Action::Kick(_) | Action::Initiate(PathId(2))))
+    );
+    assert_eq!(bench.way(), Some((2, Place::Remote)));
+    // The first that is answered takes over, and the engine ends.
+    let mut now = 400_000;
+    let asked = |seen: &[(u64, Action)]| {
+        let is = |(_, action): &(u64, Action)| *action == Action::Initiate(PathId(1));
+        seen.iter().any(is)
+    };
+    while !asked(&bench.run(now, now + 100)) {
+        now += 100;
+    }
+    let actions = bench.heard(1, now + 100);
+    assert_eq!(bench.way(), Some((1, Place::Remote)));
+    assert!(
+        actions.contains(&Action::Disengage(PathId(2))),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn an_engine_that_is_down_closes_the_gate_and_is_begun_again() {
+    let mut bench = engaged();
+    bench.event(Event::EngineUp(PathId(2)), 1700);
+    let actions = bench.event(Event::EngineDown(PathId(2)), 5000);
+    assert_eq!(bench.way(), None);
+    assert!(actions.contains(&Action::Disengage(PathId(2))));
+    // Its last words come late.
+    bench.event(Event::EngineUp(PathId(2)), 5001);
+    assert_eq!(bench.way(), None, "nobody asked for it");
+    let again = bench
+        .run(5001, 9000)
+        .into_iter()
+        .find(|(_, act)| *act == Action::Engage(PathId(2)));
+    assert!(
+        again.as_ref().is_some_and(|(when, _)| *when >= 6000),
+        "after a pause: {again:?}"
+    );
+}
+
+#[test]
+fn an_engine_that_takes_too_long_is_told_to_end() {
+    let mut bench = engaged();
+    let seen = bench.run(1600, 21_600);
+    assert!(
+        seen.contains(&(21_500, Action::Disengage(PathId(2)))),
+        "{seen:?}"
+    );
+    bench.event(Event::EngineUp(PathId(2)), 21_600);
+    assert_eq!(bench.way(), None);
+}
+
+#[test]
+fn an_engine_ends_with_its_cable_with_sleep_and_with_doubt() {
+    for event in [
+        Event::CarrierLost("eth0".into()),
+        Event::PathLost(PathId(2)),
+        Event::SendFailed(PathId(2)),
+        Event::SessionGone,
+        Event::Suspend,
+        Event::UplinkGone,
+        Event::Doubt,
+    ] {
+        let mut bench = engaged();
+        bench.event(Event::EngineUp(PathId(2)), 1700);
+        let actions = bench.event(event.clone(), 3000);
+        assert!(actions.contains(&Action::Disengage(PathId(2))), "{event:?}");
+        assert_eq!(bench.way(), None, "{event:?}");
+    }
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let port = || prop::sample::select(PORTS.to_vec()).prop_map(str::to_owned);
     let id = || (0u32..12).prop_map(PathId);
@@ -375,6 +487,10 @@ fn any_event() -> impl Strategy<Value = Event> {
                 Event::PathUp(PathInfo { gateway: GatewayId(gateway), ..path(id, port, side) })
             }
         ),
+        2 => (0u32..12, prop::sample::select(PORTS.to_vec()))
+            .prop_map(|(id, port)| Event::PathUp(engine_path(id, port))),
+        4 => id().prop_map(Event::EngineUp),
+        1 => id().prop_map(Event::EngineDown),
         1 => id().prop_map(Event::PathLost),
         1 => port().prop_map(Event::CarrierLost),
         6 => (id(), any::<bool>()).prop_map(|(path, handshake)| Event::Heard { path, handshake }),
@@ -398,11 +514,26 @@ struct Model {
     /// Gateways that were heard since the last reset, and when.
     heard: BTreeMap<u8, u64>,
     proven: BTreeMap<String, u64>,
+    /// What the engine was told to begin, and whether it said that it is up.
+    engaged: Option<(u32, bool)>,
     asleep: bool,
 }
 
 impl Model {
     fn event(&mut self, event: &Event, actions: &[Action], now: u64) {
+        if let Event::EngineUp(path) = event
+            && let Some((engaged, up)) = &mut self.engaged
+            && *engaged == path.0
+        {
+            *up = true;
+        }
+        for action in actions {
+            match action {
+                Action::Engage(path) => self.engaged = Some((path.0, false)),
+                Action::Disengage(_) => self.engaged = None,
+                _ => {}
+            }
+        }
         match event {
             Event::PathUp(info) if !actions.contains(&Action::Close(info.id)) => {
                 self.paths.entry(info.id.0).or_insert_with(|| info.clone());
@@ -455,11 +586,11 @@ impl Model {
         prop_assert!(info.is_some(), "tunnelled over a path that is not there");
         let info = info.unwrap();
         prop_assert_eq!((info.gateway, info.kind, info.side), (gateway, kind, side));
-        let heard = self.heard.get(&gateway.0);
-        prop_assert!(
-            heard.is_some(),
-            "tunnelled to a gateway that proved nothing"
-        );
+        let up = match info.proof {
+            Proof::Handshake => self.heard.contains_key(&gateway.0),
+            Proof::Engine => self.engaged == Some((path.0, true)),
+        };
+        prop_assert!(up, "tunnelled to a gateway that proved nothing");
         prop_assert!(!self.asleep, "tunnelled while asleep");
         let proven = self.proven.get(&info.port);
         let holds = proven.is_some_and(|since| now < since + 40_000);
@@ -487,7 +618,8 @@ proptest! {
             now += pause;
             // As the loop does: what is due comes before a frame.
             if event == Event::Sent {
-                bench.event(Event::Tick, now);
+                let actions = bench.event(Event::Tick, now);
+                model.event(&Event::Tick, &actions, now);
             }
             let actions = bench.event(event.clone(), now);
             model.event(&event, &actions, now);
@@ -496,7 +628,7 @@ proptest! {
             // Nothing is sent over what is gone.
             let alive: BTreeSet<_> = model.paths.keys().copied().collect();
             for action in &actions {
-                if let Action::Initiate(id) | Action::Kick(id) = action {
+                if let Action::Initiate(id) | Action::Kick(id) | Action::Engage(id) = action {
                     prop_assert!(alive.contains(&id.0), "{:?} over a dead path", action);
                 }
             }

@@ -11,7 +11,7 @@ fn cafe(router: &str, pool: [&str; 2]) -> Cafe {
     Cafe {
         router: must(router.parse()),
         pool: (address(pool[0]), address(pool[1])),
-        extra: Vec::new(),
+        ..Cafe::default()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use sekisho_e2e::journey::{Journey, StepReport, steps};
+use sekisho_e2e::journey::{Journey, StepReport, Tunnel, steps};
 use serde::Serialize;
 
 /// Shows the whole journey; exits with 0 only if each step held and nothing leaked.
@@ -13,6 +13,9 @@ struct Arguments {
     /// Open a way round on purpose: the demo must notice it and fail.
     #[arg(long)]
     leak: bool,
+    /// What carries the packets from the cafe; with `tls` the cafe forwards no UDP.
+    #[arg(long, value_enum, default_value_t)]
+    tunnel: Tunnel,
     /// Print one JSON document instead of steps for people.
     #[arg(long)]
     json: bool,
@@ -27,7 +30,7 @@ struct Document {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mut journey = match Journey::prepare(arguments.leak) {
+    let mut journey = match Journey::prepare(arguments.leak, arguments.tunnel) {
         Ok(journey) => journey,
         Err(error) => {
             eprintln!("error: {error}");

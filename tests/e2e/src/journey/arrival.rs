@@ -32,12 +32,20 @@ pub(super) fn uplink(journey: &mut Journey) -> StepResult {
 }
 
 pub(super) fn tunnel(journey: &mut Journey) -> StepResult {
+    let wanted = journey.tunnel.gateway();
     let (at_ms, _) = journey
         .events()?
         .wait(0, "the tunnel", TUNNEL_LIMIT, |report| {
             tunnelled(report, at::ETH0, Place::Remote)
+                && matches!(
+                    report,
+                    Report::Situation(SituationReport::Tunnelled { gateway, .. })
+                        if gateway == wanted
+                )
         })?;
-    Ok(format!("{at_ms} ms after the laptop's kernel started"))
+    Ok(format!(
+        "to {wanted}, {at_ms} ms after the laptop's kernel started"
+    ))
 }
 
 pub(super) fn address(journey: &mut Journey) -> StepResult {

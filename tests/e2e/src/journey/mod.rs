@@ -91,11 +91,32 @@ pub struct StepReport {
     pub detail: String,
 }
 
+/// What carries the laptop's packets from the cafe to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Tunnel {
+    /// `WireGuard`.
+    #[default]
+    Wireguard,
+    /// TLS by openconnect, in a cafe that forwards no UDP.
+    Tls,
+}
+
+impl Tunnel {
+    /// The gateway's name in the lab's policy.
+    const fn gateway(self) -> &'static str {
+        match self {
+            Self::Wireguard => "honcho-1",
+            Self::Tls => "honcho-tls",
+        }
+    }
+}
+
 /// The laptop, its work OS and the world around them.
 ///
 /// The fields are dropped in this order: the laptop loses its power before the world ends.
 pub struct Journey {
     leak: bool,
+    tunnel: Tunnel,
     joint: Option<Running>,
     power_on: Instant,
     guest: Option<ExecClient>,
@@ -109,14 +130,20 @@ pub struct Journey {
 impl Journey {
     /// Builds the world around the laptop; the laptop is still off. With `leak`, a way round the
     /// network domain is opened on purpose.
-    pub fn prepare(leak: bool) -> Result<Self, StepError> {
+    pub fn prepare(leak: bool, tunnel: Tunnel) -> Result<Self, StepError> {
         let mut lab = Lab::start(sekisho_lab::Options {
+            cafe: sekisho_lab::Cafe {
+                blocks_udp: tunnel == Tunnel::Tls,
+                ..sekisho_lab::Cafe::default()
+            },
+            tls: tunnel == Tunnel::Tls,
             seat: sekisho_lab::Seat::Taps { vnet_hdr: true },
             ..sekisho_lab::Options::default()
         })?;
         lab.keep();
         Ok(Self {
             leak,
+            tunnel,
             joint: None,
             power_on: Instant::now(),
             guest: None,

@@ -11,7 +11,7 @@ use sekisho_laptop::exec::ExecClient;
 use sekisho_laptop::{AtBoot, GuestImage, Laptop, Options, Share};
 
 use super::events::Events;
-use super::{Journey, StepError, StepResult, cables};
+use super::{Journey, StepError, StepResult, Tunnel, cables};
 
 /// Console port that reaches the work OS for tests; the VMM opens it in the laptop.
 const TEST_PORT: &str = "jp.sekisho.test.0";
@@ -112,7 +112,12 @@ impl Journey {
     }
 
     fn supervisor_config(&self, folder: &Path, image: &GuestImage) -> Result<String, StepError> {
-        let files = self.lab.files(folder)?;
+        let papers = self.lab.papers();
+        let policy = match self.tunnel {
+            Tunnel::Wireguard => papers.policy(),
+            Tunnel::Tls => papers.policy_with_tls(),
+        };
+        let files = papers.issue_policy(folder, &policy)?;
         let programs = build::target_dir().join("debug");
         let mut text = String::new();
         let quote = |path: &Path| format!("{:?}", path.display().to_string());
@@ -125,6 +130,12 @@ impl Journey {
         let _ = writeln!(text, "ports = [\"eth0\", \"eth1\"]");
         let _ = writeln!(text, "power_button = \"auto\"");
         let _ = writeln!(text, "[users]\ngate = 64017\nuplink = 64018\nvmm = 64019");
+        if self.tunnel == Tunnel::Tls {
+            let _ = writeln!(
+                text,
+                "tls = 64020\n\n[tls]\ncertificate = \"tls.pem\"\nkey = \"tls.key\""
+            );
+        }
         let mut work = vec![
             "run".to_owned(),
             "--kernel".to_owned(),

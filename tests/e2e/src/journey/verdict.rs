@@ -4,7 +4,7 @@ use sekisho_lab::address as at;
 use sekisho_lab::oracle::{self, Canaries, Rules, Verdict};
 use sekisho_lab::topology::Point;
 
-use super::{Journey, StepError, StepResult};
+use super::{Journey, StepError, StepResult, Tunnel};
 
 impl Journey {
     /// Stops the captures and asks the oracle about each.
@@ -15,8 +15,11 @@ impl Journey {
         self.laptop = None;
         let recordings = self.lab.stop_captures()?;
         let canaries = Canaries::new([&self.canary, self.lab.canary()]);
-        let cafe = Rules::cafe(self.lab.cafe());
-        let office = Rules::office();
+        let mut cafe = Rules::cafe(self.lab.cafe());
+        let mut office = Rules::office();
+        if self.tunnel == Tunnel::Tls {
+            (cafe, office) = (cafe.with_tls(), office.with_tls());
+        }
         let mut verdict = Verdict::default();
         let mut inside = 0;
         for recording in &recordings.list {

@@ -12,7 +12,8 @@ use rustix::{
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
 };
 use sekisho_control::{
-    Carries, Channel, ChannelError, Command, GateToUplink, Report, UplinkToGate, pair,
+    Carries, Channel, ChannelError, Command, EngineToGate, GateToEngine, GateToUplink, Report,
+    UplinkToGate, pair,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -30,10 +31,12 @@ pub fn control(data: &[u8]) {
     let kind = input.byte();
     let descriptors = input.byte() % (MAX_STRAY + 1);
     let text = input.rest();
-    match kind % 4 {
+    match kind % 6 {
         0 => receive::<Command>(descriptors, text),
         1 => receive::<Report>(descriptors, text),
         2 => receive::<UplinkToGate>(descriptors, text),
+        4 => receive::<GateToEngine>(descriptors, text),
+        5 => receive::<EngineToGate>(descriptors, text),
         _ => receive::<GateToUplink>(descriptors, text),
     }
 }

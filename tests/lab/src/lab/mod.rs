@@ -55,6 +55,8 @@ pub struct Options {
     pub download: usize,
     /// Whether wires are captured; a benchmark may do without.
     pub captures: bool,
+    /// Whether the gateway also takes TLS (Debian's ocserv).
+    pub tls: bool,
 }
 
 impl Default for Options {
@@ -65,6 +67,7 @@ impl Default for Options {
             seat: Seat::Namespace,
             download: 16 << 20,
             captures: true,
+            tls: false,
         }
     }
 }
@@ -75,6 +78,7 @@ pub struct Lab {
     dir: PathBuf,
     keep: bool,
     seat: Seat,
+    tls: bool,
     topology: Topology,
     cafe: Cafe,
     papers: Papers,
@@ -121,6 +125,7 @@ impl Lab {
             dir,
             keep,
             seat: options.seat,
+            tls: options.tls,
             topology,
             cafe: options.cafe,
             papers,

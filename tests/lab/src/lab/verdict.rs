@@ -74,7 +74,11 @@ impl Lab {
     /// the laptop sent is judged by the rules of the wall that its cable was in at that time.
     pub fn judge(&self, canaries: &Canaries) -> Result<(Recordings, Verdict), LabError> {
         let recordings = self.stop_captures()?;
-        let (cafe, office) = (Rules::cafe(&self.cafe), Rules::office());
+        let mut cafe = Rules::cafe(&self.cafe);
+        let mut office = Rules::office();
+        if self.tls {
+            (cafe, office) = (cafe.with_tls(), office.with_tls());
+        }
         let moves = self.moves().clone();
         let mut verdict = Verdict::default();
         for recording in recordings

@@ -103,6 +103,14 @@ impl Lab {
                     .insert(node.name, service::answer(space, &answers)?);
             }
         }
+        if self.tls {
+            waiting.push(service::ocserv(
+                &self.launcher,
+                &self.spaces["gateway"],
+                &self.dir,
+                &self.papers,
+            )?);
+        }
         for (process, line) in waiting {
             process.wait_line(line, service::START_LIMIT)?;
             self.servers.push(process);

@@ -22,6 +22,8 @@ const DHCP_SERVER: u16 = 67;
 pub struct Rules {
     /// The gateway's addresses: the only places the tunnel may lead to.
     pub tunnel: Vec<SocketAddrV4>,
+    /// The gateway's address for TLS, where it has one.
+    pub tls: Option<SocketAddrV4>,
     /// The premises beacon, on wired ports.
     pub beacon: Option<SocketAddrV4>,
     /// Addresses that ARP may ask for.
@@ -35,6 +37,7 @@ impl Rules {
     pub fn cafe(cafe: &Cafe) -> Self {
         Self {
             tunnel: vec![at::GATEWAY_OUTSIDE],
+            tls: None,
             beacon: Some(at::BEACON),
             next_hops: vec![cafe.router.addr()],
             lan: cafe.router.trunc(),
@@ -45,10 +48,20 @@ impl Rules {
     pub fn office() -> Self {
         Self {
             tunnel: vec![at::GATEWAY_OUTSIDE, at::GATEWAY_LAN],
+            tls: None,
             beacon: Some(at::BEACON),
             next_hops: vec![at::OFFICE_ROUTER],
             lan: crate::topology::net(at::OFFICE_ROUTER, 24).trunc(),
         }
+    }
+}
+
+impl Rules {
+    /// The laptop may also speak TLS to the gateway.
+    #[must_use]
+    pub fn with_tls(mut self) -> Self {
+        self.tls = Some(at::GATEWAY_TLS);
+        self
     }
 }
 
@@ -163,6 +176,9 @@ fn ipv4(bytes: &[u8], rules: &Rules) -> Kind {
         IpProtocol::Tcp => match TcpPacket::new_checked(ip.payload()) {
             Ok(tcp) if own && rules.beacon == Some(SocketAddrV4::new(to, tcp.dst_port())) => {
                 Kind::Allowed
+            }
+            Ok(tcp) if own && rules.tls == Some(SocketAddrV4::new(to, tcp.dst_port())) => {
+                Kind::Tunnel
             }
             Ok(_) => Kind::Leak("TCP to somewhere else than the beacon"),
             Err(_) => Kind::Leak("a broken TCP packet"),

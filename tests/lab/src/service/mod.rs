@@ -5,4 +5,4 @@ mod server;
 
 pub use answer::{Guestbook, Visit};
 pub(crate) use answer::{Machine, answer};
-pub(crate) use server::{START_LIMIT, WIREGUARD_INTERFACE, dnsmasq, nginx, wireguard};
+pub(crate) use server::{START_LIMIT, WIREGUARD_INTERFACE, dnsmasq, nginx, ocserv, wireguard};

@@ -1,4 +1,4 @@
-//! Stock servers: dnsmasq, nginx, `WireGuard`.
+//! Stock servers: dnsmasq, nginx, `WireGuard`, ocserv.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
@@ -126,4 +126,61 @@ pub(crate) fn wireguard(
     );
     ip_batch(launcher, space, dir, "gateway-wg", &lines)?;
     Ok(engine)
+}
+
+/// Starts ocserv in the foreground: TLS 1.3 alone, a certificate of the city's authority and no
+/// password, and for the laptop the address that it has everywhere.
+pub(crate) fn ocserv(
+    launcher: &Launcher,
+    space: &Netns,
+    dir: &Path,
+    papers: &Papers,
+) -> Result<(Process, &'static str), LabError> {
+    if find_program("ocserv").is_none() {
+        return Err(LabError::Missing {
+            programs: vec!["ocserv".into()],
+        });
+    }
+    let people = dir.join("ocserv-people");
+    let write = |file: &Path, text: &str| {
+        std::fs::write(file, text).map_err(LabError::io("write ocserv's files"))
+    };
+    std::fs::create_dir_all(&people).map_err(LabError::io("make ocserv's folder"))?;
+    write(
+        &people.join(crate::papers::DEVICE),
+        &format!("explicit-ipv4 = {}\n", crate::address::GUEST),
+    )?;
+    let authority = dir.join("tls-authority.pem");
+    write(&authority, &papers.tls.authority)?;
+    papers.tls.server.write(dir, "tls-server")?;
+    let shown = dir.display();
+    let text = format!(
+        "auth = \"certificate\"\n\
+         tcp-port = {port}\n\
+         listen-host = {address}\n\
+         run-as-user = root\nrun-as-group = root\nisolate-workers = false\n\
+         socket-file = {shown}/ocserv.sock\npid-file = {shown}/ocserv.pid\nuse-occtl = false\n\
+         server-cert = {shown}/tls-server.pem\nserver-key = {shown}/tls-server.key\n\
+         ca-cert = {authority}\ncert-user-oid = 2.5.4.3\n\
+         tls-priorities = \"NORMAL:-VERS-ALL:+VERS-TLS1.3\"\n\
+         max-clients = 16\nmax-same-clients = 4\npersistent-cookies = false\n\
+         keepalive = 60\ndpd = 10\nmobile-dpd = 10\ntry-mtu-discovery = false\nmtu = 1500\n\
+         device = tls\npredictable-ips = true\nping-leases = false\n\
+         ipv4-network = {network}\nipv4-netmask = 255.255.255.0\n\
+         config-per-user = {people}/\n\
+         cisco-client-compat = false\nlog-level = 3\n",
+        port = crate::address::GATEWAY_TLS.port(),
+        address = crate::address::GATEWAY_TLS.ip(),
+        authority = authority.display(),
+        people = people.display(),
+        network = std::net::Ipv4Addr::new(10, 250, 7, 0),
+    );
+    let file = dir.join("ocserv.conf");
+    write(&file, &text)?;
+    let mut command = space.command("ocserv");
+    command.arg("--foreground").arg("--config").arg(&file);
+    Ok((
+        launcher.spawn("gateway-ocserv", command)?,
+        "sec-mod initialized",
+    ))
 }

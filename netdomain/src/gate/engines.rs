@@ -1,0 +1,279 @@
+//! The gate's side of a tunnel whose engine is a process of its own: it is told to begin and to end,
+//! is handed connections that the uplink made, and hands back the descriptor for packets.
+//!
+//! The engine is believed in one thing: that its gateway proved itself. What it says beside is
+//! checked: the address and the length of packets against the device file, the kind of its
+//! descriptor by the kernel's word, and every packet by admission like any other.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{SocketType, sockopt};
+use sekisho_control::{
+    Channel, EngineToGate, GateToEngine, GateToUplink, PathId, Received, UplinkToGate,
+};
+
+use super::engine::Gate;
+use super::situation::{Event, GatewayId, PathInfo, Proof};
+use super::sockets::{is_bound_to, set_nonblocking};
+use crate::moment::Moment;
+
+/// The gate's end of its channel to an engine.
+pub(super) type EngineChannel = Channel<GateToEngine, EngineToGate>;
+
+/// Messages of the engine in one turn.
+const MESSAGES: usize = 16;
+/// Connections of one attempt: one that signs in, one that carries, and a redirection each. An
+/// engine that wants more is in a loop.
+const MAX_DIALS: u8 = 4;
+
+/// What the engine is at.
+#[derive(Debug)]
+struct Task {
+    attempt: u32,
+    path: PathId,
+    gateway: GatewayId,
+    dials: u8,
+}
+
+/// The engine and its task.
+#[derive(Debug, Default)]
+pub(super) struct Engine {
+    channel: Option<EngineChannel>,
+    task: Option<Task>,
+    attempts: u32,
+}
+
+impl Engine {
+    pub(super) const fn new(channel: Option<EngineChannel>) -> Self {
+        Self {
+            channel,
+            task: None,
+            attempts: 0,
+        }
+    }
+
+    pub(super) const fn channel(&self) -> Option<&EngineChannel> {
+        self.channel.as_ref()
+    }
+
+    fn tell(&self, message: &GateToEngine, fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
+        self.channel
+            .as_ref()
+            .is_some_and(|channel| match channel.send(message, fds) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!("cannot tell the engine: {error}");
+                    false
+                }
+            })
+    }
+}
+
+impl Gate {
+    /// Takes a fresh engine; what the last one was at is over.
+    pub(super) fn attach_engine(&mut self, socket: OwnedFd, now: Moment) {
+        self.lose_engine(now);
+        match Channel::from_fd(socket) {
+            Ok(channel) => self.engine.channel = Some(channel),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn lose_engine(&mut self, now: Moment) {
+        self.engine.channel = None;
+        if let Some(task) = &self.engine.task {
+            let path = task.path;
+            self.happen(Event::EngineDown(path), now);
+        }
+    }
+
+    /// The machine wants the tunnel of this path.
+    pub(super) fn engage(&mut self, path: PathId) {
+        let Some(gateway) = self.machine.path(path).map(|info| info.gateway) else {
+            return;
+        };
+        let Some(name) = self.plan.gateways.get(usize::from(gateway.0)) else {
+            return;
+        };
+        self.engine.attempts = self.engine.attempts.wrapping_add(1);
+        let attempt = self.engine.attempts;
+        let begin = GateToEngine::Begin {
+            attempt,
+            gateway: name.name.clone(),
+        };
+        self.engine.task = Some(Task {
+            attempt,
+            path,
+            gateway,
+            dials: 0,
+        });
+        tracing::debug!(
+            ?path,
+            attempt,
+            gateway = name.name,
+            "the engine is to begin"
+        );
+        if !self.engine.tell(&begin, &[]) {
+            self.events.push_back(Event::EngineDown(path));
+        }
+    }
+
+    /// The machine wants the tunnel of this path no more. What came in before is still read.
+    pub(super) fn disengage(&mut self, path: PathId, now: Moment) {
+        let Some(task) = self.engine.task.take_if(|task| task.path == path) else {
+            return;
+        };
+        let tunnel = self.tunnels.get_mut(usize::from(task.gateway.0));
+        if let Some(tunnel) = tunnel.and_then(|tunnel| tunnel.ip_fd()) {
+            tunnel.set_up(false);
+        }
+        self.sockets.drain(path, now);
+        let attempt = task.attempt;
+        self.engine.tell(&GateToEngine::End { attempt }, &[]);
+        self.tell_uplink(&GateToUplink::HangUp { id: path });
+    }
+
+    /// Hears the engine.
+    pub(super) fn read_engine(&mut self, now: Moment) {
+        for _ in 0..MESSAGES {
+            let Some(channel) = &self.engine.channel else {
+                return;
+            };
+            match channel.recv() {
+                Ok(Some(received)) => self.engine_says(received, now),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!("the engine is gone: {error}");
+                    self.lose_engine(now);
+                }
+            }
+        }
+    }
+
+    fn engine_says(&mut self, received: Received<EngineToGate>, now: Moment) {
+        let (EngineToGate::Dial { attempt }
+        | EngineToGate::Up { attempt, .. }
+        | EngineToGate::Down { attempt, .. }) = received.message;
+        // Late words about what is over.
+        let Some(task) = self.engine.task.as_mut().filter(|t| t.attempt == attempt) else {
+            return;
+        };
+        let (path, gateway) = (task.path, task.gateway);
+        match received.message {
+            EngineToGate::Dial { .. } if task.dials < MAX_DIALS => {
+                task.dials += 1;
+                self.tell_uplink(&GateToUplink::Dial { id: path });
+            }
+            EngineToGate::Dial { .. } => {
+                tracing::warn!("the engine wants connection after connection");
+                self.happen(Event::EngineDown(path), now);
+            }
+            EngineToGate::Up { address, mtu, .. } => {
+                let socket = received.fds.into_iter().next();
+                let taken = self.take_packets(path, gateway, (address, mtu), socket);
+                self.happen(
+                    match taken {
+                        Ok(()) => Event::EngineUp(path),
+                        Err(why) => {
+                            tracing::warn!(?path, "a tunnel that cannot be used: {why}");
+                            Event::EngineDown(path)
+                        }
+                    },
+                    now,
+                );
+            }
+            EngineToGate::Down { why, .. } => {
+                tracing::info!(?path, ?why, "the engine's tunnel is down");
+                self.happen(Event::EngineDown(path), now);
+            }
+        }
+    }
+
+    fn take_packets(
+        &mut self,
+        path: PathId,
+        gateway: GatewayId,
+        (address, mtu): (Ipv4Addr, u16),
+        socket: Option<OwnedFd>,
+    ) -> Result<(), String> {
+        if address != self.address {
+            return Err(format!(
+                "the gateway gives the address {address}, the device file says {}",
+                self.address
+            ));
+        }
+        if mtu < self.mtu {
+            return Err(format!(
+                "the gateway takes packets of {mtu} bytes, the device file says {}",
+                self.mtu
+            ));
+        }
+        let socket = socket.ok_or("no descriptor came with it")?;
+        let tunnel = self.tunnels.get_mut(usize::from(gateway.0));
+        let tunnel = tunnel
+            .and_then(|tunnel| tunnel.ip_fd())
+            .ok_or("it is not an engine's gateway")?;
+        self.sockets
+            .add_engine(path, gateway, socket)
+            .map_err(|error| error.to_string())?;
+        tunnel.set_up(true);
+        Ok(())
+    }
+
+    /// A path to a gateway that an engine speaks to.
+    pub(super) fn stream_path(&mut self, message: UplinkToGate, now: Moment) {
+        let UplinkToGate::StreamPath {
+            id,
+            port,
+            kind,
+            rank,
+            gateway,
+            peer,
+        } = message
+        else {
+            return;
+        };
+        let side = sekisho_control::Side::Outside;
+        let Some(gateway) = self.plan.gateway(&gateway, Proof::Engine, side, peer, kind) else {
+            tracing::warn!(%port, %peer, "a path that policy does not name");
+            return;
+        };
+        if self.machine.path(id).is_some() {
+            return;
+        }
+        let info = PathInfo {
+            id,
+            port,
+            kind,
+            rank,
+            gateway,
+            side,
+            proof: Proof::Engine,
+        };
+        self.happen(Event::PathUp(info), now);
+    }
+
+    /// A connection for the engine.
+    pub(super) fn stream(&mut self, id: PathId, socket: &OwnedFd, now: Moment) {
+        let Some(task) = self.engine.task.as_ref().filter(|task| task.path == id) else {
+            return;
+        };
+        let attempt = task.attempt;
+        let Some(port) = self.machine.path(id).map(|info| info.port.clone()) else {
+            return;
+        };
+        let kind = sockopt::socket_type(socket);
+        if kind != Ok(SocketType::STREAM)
+            || !is_bound_to(socket, &port)
+            || set_nonblocking(socket).is_err()
+        {
+            tracing::warn!(%port, "a connection over another port, or none at all");
+            return;
+        }
+        let stream = GateToEngine::Stream { attempt };
+        if !self.engine.tell(&stream, &[socket.as_fd()]) {
+            self.happen(Event::EngineDown(id), now);
+        }
+    }
+}

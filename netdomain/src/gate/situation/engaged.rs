@@ -1,0 +1,95 @@
+//! The tunnel that an engine of its own is at: begun, up, ended.
+//!
+//! One at a time, and the last resort: it is begun only while the gate is closed and no path is left
+//! that a handshake of ours could prove. While it serves, handshakes go on being tried, and the first
+//! that is answered takes over.
+
+use sekisho_control::PathId;
+
+use super::paths::Proof;
+use super::{Action, Machine, Phase};
+use crate::moment::Moment;
+
+/// A tunnel of an engine's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Engaged {
+    pub(super) path: PathId,
+    /// When it must be up; none once it is.
+    pub(super) until: Option<Moment>,
+}
+
+impl Engaged {
+    /// Whether it is up, over this path.
+    pub(super) fn carries(self, path: PathId) -> bool {
+        self.path == path && self.until.is_none()
+    }
+}
+
+impl Machine {
+    /// The engine says that its tunnel is up. Taken only for what it was asked to begin.
+    pub(super) fn engine_up(&mut self, path: PathId, now: Moment, actions: &mut Vec<Action>) {
+        let Some(engaged) = self.engaged.as_mut().filter(|engaged| engaged.path == path) else {
+            return;
+        };
+        engaged.until = None;
+        if matches!(self.phase, Phase::Closed(_)) {
+            self.take(path, now, true, actions);
+        }
+    }
+
+    /// The engine says that its tunnel is down, or is gone itself.
+    pub(super) fn engine_down(&mut self, path: PathId, now: Moment, actions: &mut Vec<Action>) {
+        if self.engaged.is_some_and(|engaged| engaged.path == path) {
+            self.paths.condemn(path, now, &self.timings);
+            self.disengage(actions);
+        }
+    }
+
+    /// Ends what the engine is at, if it is at this path.
+    pub(super) fn disengage_from(&mut self, path: PathId, actions: &mut Vec<Action>) {
+        if self.engaged.is_some_and(|engaged| engaged.path == path) {
+            self.disengage(actions);
+        }
+    }
+
+    /// Ends what the engine is at.
+    pub(super) fn disengage(&mut self, actions: &mut Vec<Action>) {
+        if let Some(engaged) = self.engaged.take() {
+            actions.push(Action::Disengage(engaged.path));
+        }
+    }
+
+    /// Lets the engine begin where nothing else leads on, and end where it is not needed any more or
+    /// did not get through in time.
+    pub(super) fn keep_engine(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let open = match self.phase {
+            Phase::Open(way) => Some(way.path),
+            Phase::Closed(_) => None,
+        };
+        if let Some(engaged) = self.engaged {
+            let late = engaged.until.is_some_and(|until| now >= until);
+            if late {
+                self.paths.condemn(engaged.path, now, &self.timings);
+            }
+            // What is up is the way in use, or of no use.
+            let idle = match open {
+                Some(path) => path != engaged.path,
+                None => engaged.until.is_none(),
+            };
+            if late || idle || !self.usable(engaged.path, now) {
+                self.disengage(actions);
+            }
+        }
+        let needed = open.is_none() && !self.asleep && self.engaged.is_none();
+        if needed
+            && self.best(Proof::Handshake, now).is_none()
+            && let Some(path) = self.best(Proof::Engine, now)
+        {
+            self.engaged = Some(Engaged {
+                path,
+                until: Some(now + self.timings.up_within),
+            });
+            actions.push(Action::Engage(path));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The TLS tunnel where nothing else gets through: the real openconnect in its sandbox against
+//! Debian's ocserv. Needs root and the built programs, as the attacks do.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use sekisho_attacks::{Download, Expects, Scene, must};
+use sekisho_lab::{Event, NetLaptop, Part, Setup, UP_LIMIT, address as at, oracle::count_frames};
+
+/// From the end of an engine to the next tunnel: the policy's first pause (1 s), a handshake that is
+/// tried once more (1.5 s), and the way up.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
+/// Of a download as fast as it goes.
+const SIZE: u32 = 16_000_000;
+
+fn setup() -> Setup {
+    Setup {
+        tls: true,
+        ..Setup::default()
+    }
+}
+
+fn by(event: &Event, gateway: &str) -> bool {
+    event.is("gate", "situation") && event.text("gateway") == gateway
+}
+
+/// A laptop that has its tunnel by TLS, with groupware's own page in the guest.
+fn laptop(scene: &Scene) -> NetLaptop<'_> {
+    let laptop = must(NetLaptop::start(&scene.lab, &setup()));
+    must(laptop.plug_guest());
+    must(laptop.wait_event(0, "a tunnel by TLS", UP_LIMIT, |event| {
+        by(event, "honcho-tls")
+    }));
+    let page = must(laptop.page(Duration::from_secs(10)));
+    assert!(
+        page.contains(&scene.lab.canary().hex()),
+        "another page: {page}"
+    );
+    laptop
+}
+
+/// IPv4 and its protocol, destination and destination port, of an Ethernet frame without options.
+fn goes_to(frame: &[u8], protocol: u8, to: std::net::SocketAddrV4) -> bool {
+    frame.len() >= 38
+        && frame[12..14] == [8, 0]
+        && frame[23] == protocol
+        && frame[30..34] == to.ip().octets()
+        && frame[36..38] == to.port().to_be_bytes()
+}
+
+#[test]
+fn where_udp_is_blocked_the_page_comes_through_tls() {
+    let Some(scene) = Scene::without_udp() else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    eprintln!(
+        "the tunnel by TLS was up {:?} after power-on",
+        laptop.uptime()
+    );
+    let start = Instant::now();
+    Download::start(&laptop, SIZE, 0).lives_on();
+    eprintln!(
+        "{SIZE} bytes came down in {:?}, curl's own start included",
+        start.elapsed()
+    );
+
+    // An engine in its place: no capability, its system calls filtered, no network but `lo`, and no
+    // file of ours but its own.
+    let pid = must(laptop.openconnect());
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for line in [
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "Seccomp:\t2",
+        "NoNewPrivs:\t1",
+    ] {
+        assert!(status.contains(line), "{line} is not in\n{status}");
+    }
+    let network = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let interfaces: Vec<_> = network
+        .lines()
+        .skip(2)
+        .map(|line| line.split(':').next().unwrap().trim())
+        .collect();
+    assert_eq!(interfaces, ["lo"]);
+    let mut root: Vec<String> = fs::read_dir(format!("/proc/{pid}/root"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    root.sort();
+    for name in &root {
+        let known = [
+            "bin",
+            "certificate.pem",
+            "dev",
+            "etc",
+            "key.pem",
+            "lib",
+            "lib64",
+            "sekisho-netdomain",
+            "usr",
+        ];
+        assert!(known.contains(&name.as_str()), "{root:?}");
+    }
+    let device = scene.lab.dir().join("device/wg.key");
+    assert!(device.exists());
+    let seen = format!("/proc/{pid}/root{}", device.display());
+    assert!(
+        !std::path::Path::new(&seen).exists(),
+        "the gate's key is in the engine's root"
+    );
+
+    let recordings = scene.holds(&laptop, Expects::Beyond);
+    let wire = must(recordings.get("eth0.from"));
+    let count = |wanted: &dyn Fn(&[u8]) -> bool| must(count_frames(wire, wanted));
+    assert!(count(&|frame| goes_to(frame, 6, at::GATEWAY_TLS)) > 0);
+    // To WireGuard only handshakes went, of which none was answered: type 1, never data.
+    let wireguard = |frame: &[u8]| goes_to(frame, 17, at::GATEWAY_OUTSIDE);
+    assert!(count(&wireguard) > 0, "WireGuard was not even tried");
+    assert_eq!(count(&|frame| wireguard(frame) && frame[42] != 1), 0);
+}
+
+#[test]
+fn an_engine_that_dies_closes_the_gate_and_comes_back() {
+    let Some(scene) = Scene::without_udp() else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    let download = Download::start(&laptop, 6_000_000, 200_000);
+    let mut told = Vec::new();
+    for kill in 0..10 {
+        let mark = laptop.events().mark();
+        let start = Instant::now();
+        if kill % 2 == 0 {
+            must(laptop.kill_openconnect());
+        } else {
+            must(laptop.kill(Part::Tls));
+        }
+        must(laptop.wait_closed(mark, Duration::from_secs(1)));
+        let closed = start.elapsed();
+        must(
+            laptop.wait_event(mark, "a tunnel by TLS", BACK_WITHIN, |event| {
+                by(event, "honcho-tls")
+            }),
+        );
+        told.push((closed, start.elapsed()));
+        must(laptop.wait_page(Duration::from_secs(5)));
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        (times[times.len() / 2], times[times.len() - 1])
+    };
+    eprintln!(
+        "10 kills: closed after {:?}, back after {:?} (median, longest)",
+        median(told.iter().map(|times| times.0).collect()),
+        median(told.iter().map(|times| times.1).collect())
+    );
+    download.lives_on();
+    scene.holds(&laptop, Expects::Beyond);
+}
+
+#[test]
+fn a_gateway_with_another_key_is_never_believed() {
+    let Some(scene) = Scene::without_udp() else {
+        return;
+    };
+    let right = &scene.lab.papers().tls.server.spki_sha256;
+    let wrong = "5e".repeat(32);
+    let policy = scene.lab.papers().policy_with_tls();
+    assert_eq!(policy.matches(right.as_str()).count(), 1);
+    let laptop = must(NetLaptop::start(
+        &scene.lab,
+        &Setup {
+            policy: Some(policy.replace(right.as_str(), &wrong)),
+            ..setup()
+        },
+    ));
+    must(laptop.plug_guest());
+    // It was reached, and refused.
+    must(
+        laptop
+            .log()
+            .wait_line("the engine's tunnel is down", UP_LIMIT),
+    );
+    assert!(laptop.page(Duration::from_secs(3)).is_err());
+    assert!(laptop.wait_tunnel(0, Duration::from_secs(3)).is_err());
+    let recordings = scene.holds(&laptop, Expects::Closed);
+    let wire = must(recordings.get("eth0.from"));
+    let reached = must(count_frames(wire, |frame| {
+        goes_to(frame, 6, at::GATEWAY_TLS)
+    }));
+    assert!(
+        reached > 0,
+        "the gateway was never asked: the test shows nothing"
+    );
+}
+
+#[test]
+fn wireguard_takes_over_as_soon_as_it_gets_through() {
+    let Some(scene) = Scene::without_udp() else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    let download = Download::start(&laptop, 3_000_000, 300_000);
+    let openconnect = must(laptop.openconnect());
+    let mark = laptop.events().mark();
+    must(
+        must(
+            scene
+                .lab
+                .run("cafe", &["nft", "delete", "chain", "ip", "cafe", "through"]),
+        )
+        .ok(),
+    );
+    // The policy's longest pause between tries is 5 s.
+    must(
+        laptop.wait_event(mark, "WireGuard", Duration::from_secs(10), |event| {
+            by(event, "honcho-1")
+        }),
+    );
+    must(laptop.wait_page(Duration::from_secs(5)));
+    assert!(
+        laptop.openconnect().is_err(),
+        "the engine of a tunnel that is not needed runs on"
+    );
+    assert!(!std::path::Path::new(&format!("/proc/{openconnect}")).exists());
+    download.lives_on();
+    scene.holds(&laptop, Expects::Tunnelled);
+}
+
+#[test]
+fn a_network_that_falls_silent_closes_the_gate() {
+    let Some(scene) = Scene::without_udp() else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    let rules = |rules: &str| must(must(scene.lab.run("cafe", &["nft", rules])).ok());
+    let mark = laptop.events().mark();
+    let start = Instant::now();
+    rules("add rule ip cafe through meta l4proto tcp drop");
+    // Nobody sends anything: openconnect itself asks, once a second, and the policy's `dead_after` is
+    // 3 s; with TCP's own timers on top.
+    must(laptop.wait_closed(mark, Duration::from_secs(15)));
+    eprintln!("closed {:?} after the network fell silent", start.elapsed());
+    let mark = laptop.events().mark();
+    let start = Instant::now();
+    rules("flush chain ip cafe through; add rule ip cafe through meta l4proto udp drop");
+    must(
+        laptop.wait_event(mark, "a tunnel by TLS", 2 * BACK_WITHIN, |event| {
+            by(event, "honcho-tls")
+        }),
+    );
+    eprintln!("back {:?} after the network was", start.elapsed());
+    must(laptop.wait_page(Duration::from_secs(5)));
+    scene.holds(&laptop, Expects::Beyond);
+}
