@@ -204,15 +204,24 @@ impl Turn {
     /// down; the packet filter stays.
     pub(super) fn run(&mut self) -> Result<(), UplinkError> {
         let served = self.serve();
+        if matches!(served, Err(UplinkError::RulesChanged)) {
+            // Without the rules the kernel answers in its own name, with an ICMP error for each
+            // datagram to a socket that is gone. So the links go before the sockets.
+            self.links_down();
+        }
         let counted = self.count(true);
         let closed = self.feed(Event::Suspend);
         if closed.is_err() {
             // Whatever went wrong on the way, no link stays up.
-            for index in self.ports.indices() {
-                let _ = self.routing.set_up(index, false);
-            }
+            self.links_down();
         }
         served.and(counted).and(closed)
+    }
+
+    fn links_down(&mut self) {
+        for index in self.ports.indices() {
+            let _ = self.routing.set_up(index, false);
+        }
     }
 
     fn serve(&mut self) -> Result<(), UplinkError> {
