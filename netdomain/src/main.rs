@@ -21,7 +21,7 @@ enum Role {
     Gate(gate::Args),
     /// Holds the network cards and hands connected sockets to the gate.
     Uplink(uplink::Args),
-    /// Keeps wpa_supplicant running; started by the uplink.
+    /// Keeps the supplicant running; started by the uplink.
     #[command(hide = true)]
     Supplicant(uplink::KeeperArgs),
     /// Keeps openconnect, the engine of a TLS tunnel.

@@ -27,35 +27,45 @@ type Control = Channel<Report, Command>;
 /// What is said at the end, in a test.
 const LAST_WORD: u8 = 42;
 
-fn main() -> ExitCode {
+/// A descriptor that the command line names.
+fn option(name: &str) -> Option<OwnedFd> {
     let words: Vec<String> = std::env::args().collect();
-    let option = |name: &str| {
-        let at = words.iter().position(|word| word == name)?;
-        Some(inherited(words.get(at + 1)?).expect("an inherited descriptor"))
-    };
-    let mut sockets: Vec<(&str, OwnedFd)> = Vec::new();
-    for (name, option_name) in [
+    let at = words.iter().position(|word| word == name)?;
+    Some(inherited(words.get(at + 1)?).expect("an inherited descriptor"))
+}
+
+/// The sockets to others that it begins with.
+fn inherited_sockets() -> Vec<(&'static str, OwnedFd)> {
+    let options = [
         ("link", "--link"),
         ("uplink", "--uplink"),
         ("gate", "--gate"),
         ("guest", "--guest"),
         ("guest", "--port"),
-    ] {
-        if let Some(socket) = option(option_name) {
-            greet(&socket);
-            sockets.push((name, socket));
+    ];
+    let sockets = options.map(|(name, named)| option(named).map(|socket| (name, socket)));
+    let sockets: Vec<_> = sockets.into_iter().flatten().collect();
+    for (_, socket) in &sockets {
+        greet(socket);
+    }
+    sockets
+}
+
+/// Ends with its link, as a tap joint does.
+fn live_by(link: &OwnedFd) -> ExitCode {
+    let mut buffer = [0; 64];
+    loop {
+        wait(&[link.as_fd()]);
+        if matches!(recv(link, &mut buffer, RecvFlags::empty()), Ok((0, _))) {
+            return ExitCode::FAILURE;
         }
     }
+}
+
+fn main() -> ExitCode {
+    let mut sockets = inherited_sockets();
     let Some(control) = option("--control") else {
-        // Ends with its link, as a tap joint does.
-        let (_, link) = sockets.pop().expect("a link");
-        let mut buffer = [0; 64];
-        loop {
-            wait(&[link.as_fd()]);
-            if matches!(recv(&link, &mut buffer, RecvFlags::empty()), Ok((0, _))) {
-                return ExitCode::FAILURE;
-            }
-        }
+        return live_by(&sockets.pop().expect("a link").1);
     };
     let control = Control::from_fd(control).expect("a channel");
     let [signals, mut moves, leave, hang] = [

@@ -27,7 +27,7 @@ fn write_policy(wire: &Wire) {
             1,
         )
         .replacen("uplinks = [\"wired\"]", "uplinks = [\"sim\"]", 1);
-    issue.write_text(wire.folder(), &text);
+    Issue::write_text(wire.folder(), &text);
 }
 
 fn start(wire: &Wire) -> Uplink {

@@ -69,6 +69,10 @@ const ADDRESS_HEADER: usize = 8;
 
 /// An Ethernet link as the kernel tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the kernel's own flags, each apart"
+)]
 pub(crate) struct Link {
     /// Interface index.
     pub(crate) index: u32,

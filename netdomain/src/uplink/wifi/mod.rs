@@ -93,10 +93,6 @@ fn sealed(text: &str) -> io::Result<File> {
     Ok(file)
 }
 
-#[expect(
-    clippy::zombie_processes,
-    reason = "its end is the end of this process, which is not let wait for it"
-)]
 fn spawn(config: File, interfaces: &[String]) -> io::Result<OwnedFd> {
     let mut command = Command::new("/proc/self/exe");
     command

@@ -104,6 +104,7 @@ impl fmt::Debug for Passphrase {
 /// of the same authority could play the office's.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the names of the file's keys")]
 pub(crate) struct Certificate {
     /// Whom we say that we are.
     pub(crate) identity: Word,

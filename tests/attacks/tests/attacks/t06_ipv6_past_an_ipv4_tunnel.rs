@@ -57,13 +57,13 @@ fn t06_the_guest_sends_no_ipv6_past_the_tunnel() {
     // Another seat on this LAN is served, by both.
     let other = must(Canary::random()).hex();
     let start = Instant::now();
-    let mut served = false;
-    while !served && start.elapsed() < Duration::from_secs(20) {
+    let mut offered = false;
+    while !offered && start.elapsed() < Duration::from_secs(20) {
         let said = must(lab.run("attacker", &["python3", &solicit, "lan", &other])).stdout;
         let addresses = scene.run("attacker", &["ip", "-6", "addr", "show", "dev", "lan"]);
-        served = said.contains("an answer") && addresses.contains("2001:db8:43:");
+        offered = said.contains("an answer") && addresses.contains("2001:db8:43:");
     }
-    assert!(served, "the LAN offers no IPv6");
+    assert!(offered, "the LAN offers no IPv6");
 
     let laptop = scene.laptop();
     let canary = laptop.canary().hex();

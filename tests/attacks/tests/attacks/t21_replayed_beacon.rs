@@ -30,7 +30,7 @@ fn t21_yesterdays_answer_proves_nothing_today() {
 
     // Byte by byte: TLS 1.3 has both sides' randomness under its signature.
     let (address, port) = (at::BEACON.ip().to_string(), at::BEACON.port().to_string());
-    let replay = scene.stage("cafe", "replay", "replay.py", &[&address, &port, &tape]);
+    let player = scene.stage("cafe", "replay", "replay.py", &[&address, &port, &tape]);
     let refused = |how: &str| {
         let (line, mark) = (laptop.log().mark(), laptop.events().mark());
         hall.lure();
@@ -41,8 +41,8 @@ fn t21_yesterdays_answer_proves_nothing_today() {
         assert!(!lines[line..].iter().any(|line| line.contains(PROVEN)));
     };
     refused(NOT_ITS_KEY);
-    must(replay.wait_line("replayed", Duration::from_secs(5)));
-    drop(replay);
+    must(player.wait_line("replayed", Duration::from_secs(5)));
+    drop(player);
 
     // As if the key were no secret: yesterday's nonce under a fresh signature.
     let nonce = "5e".repeat(32);

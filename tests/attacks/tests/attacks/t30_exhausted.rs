@@ -32,7 +32,7 @@ fn exhaust(pid: u32, left: Left) -> Rlimit {
         .and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
     let none = Rlimit {
         current: match left {
-            Left::WhatItHas => (0..).find(|number| !taken.contains(number)),
+            Left::WhatItHas => (0..=taken.len() as u64).find(|number| !taken.contains(number)),
             Left::Nothing => Some(0),
         },
         maximum: hard,

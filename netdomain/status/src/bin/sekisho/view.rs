@@ -49,9 +49,10 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
     for uplink in &status.uplinks {
         let kind = uplink.kind.map_or("", |kind| words::kind(kind, lang));
         let state = words::uplink(uplink.state, lang);
-        let state = match uplink.portal {
-            true => format!("{state}, {}", words::portal(lang)),
-            false => state.to_owned(),
+        let state = if uplink.portal {
+            format!("{state}, {}", words::portal(lang))
+        } else {
+            state.to_owned()
         };
         let name = format!("{} {kind}", uplink.port);
         page.row(
