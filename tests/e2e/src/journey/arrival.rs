@@ -49,7 +49,8 @@ pub(super) fn tunnel(journey: &mut Journey) -> StepResult {
 }
 
 pub(super) fn address(journey: &mut Journey) -> StepResult {
-    let wait = "i=0; until ip -4 addr show dev eth0 | grep -q inet; do \
+    // The lease gives the address first and the resolver right after it.
+    let wait = "i=0; until ip -4 addr show dev eth0 | grep -q inet && [ -s /etc/resolv.conf ]; do \
                 i=$((i+1)); [ $i -gt 150 ] && exit 1; usleep 100000; done; \
                 ip -4 -o addr show dev eth0; cat /sys/class/net/eth0/mtu /etc/resolv.conf";
     let output = journey.guest()?.run(&["sh", "-c", wait], ADDRESS_LIMIT)?;
