@@ -64,6 +64,11 @@ pub const BENCHES: &[Bench] = &[
         run: path::run,
     },
     Bench {
+        name: "packet",
+        about: "what a packet costs the gates, from frame link to wire and back",
+        run: path::packets::run,
+    },
+    Bench {
         name: "boot",
         about: "the VMM's start, end and memory in the QEMU laptop, against QEMU microvm",
         run: boot::run,

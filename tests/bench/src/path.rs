@@ -10,13 +10,14 @@
 
 mod gates;
 mod load;
+pub mod packets;
 mod peers;
 mod world;
 
 use std::{net::Ipv4Addr, time::Duration};
 
 use self::{
-    gates::Gates,
+    gates::{Gates, Guest},
     load::{Carried, Way, carry},
     peers::{Kind, Peer},
     world::World,
@@ -35,13 +36,13 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
     let world = World::new()?;
     let gotatun = Peer::start(Kind::Gotatun, &world)?;
     let go = Peer::start(Kind::WireGuardGo, &world)?;
-    let gates = Gates::start(&world)?;
+    let gates = Gates::start(&world, Guest::Stack)?;
     let ours = Contender {
         label: "",
         target: Gates::TARGET,
         offload: true,
         tunnels: Some((&gates.near.process, &gates.far.process)),
-        joints: Some((&gates.near.joint, &gates.far.joint)),
+        joints: gates.near.joint.as_ref().zip(gates.far.joint.as_ref()),
     };
     let contenders = [
         Contender {

@@ -90,7 +90,17 @@ impl World {
             end.ip(&format!("addr add {}/24 dev {WIRE}", end.outer))?;
             end.ip(&format!("link set {WIRE} up"))?;
         }
-        Ok(Self { near, far, folder })
+        let world = Self { near, far, folder };
+        world.join_received()?;
+        Ok(world)
+    }
+
+    /// A network card's driver joins what it receives; a veth does it only when asked.
+    fn join_received(&self) -> Result<(), BenchError> {
+        for end in [&self.near, &self.far] {
+            run(end.command("ethtool").args(["-K", WIRE, "gro", "on"]))?;
+        }
+        Ok(())
     }
 
     /// Whether the wire takes datagrams in batches and leaves their segmentation to whoever
