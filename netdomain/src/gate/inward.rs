@@ -44,9 +44,9 @@ impl Gate {
                 break;
             };
             let offload = socket.form() == Form::Sealed;
-            let messages = match inbox.receive(socket.as_fd(), offload) {
-                Ok(0) => break,
-                Ok(messages) => messages,
+            let (messages, more) = match inbox.receive(socket.as_fd(), offload) {
+                Ok((0, _)) => break,
+                Ok(received) => received,
                 // An ICMP message about something sent earlier, which anybody can forge.
                 Err(_) => {
                     self.findings.unreachable(id);
@@ -55,7 +55,7 @@ impl Gate {
             };
             any = true;
             self.datagrams(id, index, (&mut inbox, messages), now);
-            if self.guest.is_full() {
+            if self.guest.is_full() || !more {
                 break;
             }
         }

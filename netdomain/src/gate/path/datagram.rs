@@ -66,10 +66,18 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Receives up to [`BATCH`] messages. Zero: there is none now. Without `offload` no control
+    /// Receives up to [`BATCH`] messages, and says whether there may be more now. Without `offload` no control
     /// message is taken, so that a Unix socket brings no descriptors: the kernel closes them.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, offload: bool) -> Result<usize, Errno> {
-        let wanted = if self.joined { JOINED_COUNT } else { BATCH_COUNT };
+    pub fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        offload: bool,
+    ) -> Result<(usize, bool), Errno> {
+        let wanted = if self.joined {
+            JOINED_COUNT
+        } else {
+            BATCH_COUNT
+        };
         for (index, slot) in self.slots.iter_mut().enumerate().take(wanted as usize) {
             slot.clear();
             // No new memory, but where a datagram of the last batch is still held.
@@ -104,7 +112,7 @@ impl Inbox {
         self.joined = false;
         let Ok(received) = usize::try_from(received) else {
             return match last_error() {
-                Errno::AGAIN | Errno::INTR => Ok(0),
+                Errno::AGAIN | Errno::INTR => Ok((0, false)),
                 error => Err(error),
             };
         };
@@ -121,7 +129,7 @@ impl Inbox {
             self.segments[index] = segment;
             self.joined |= segment < len;
         }
-        Ok(received)
+        Ok((received, received == wanted as usize))
     }
 
     /// Takes the datagrams of one message of the last batch.

@@ -333,7 +333,7 @@ impl Plan<'_> {
         let _ = write!(
             text,
             "[segments.lgwan]\nprefixes = [\"10.12.0.0/16\", \"10.250.0.0/16\"]\n\n\
-             [[flow]]\nid = \"load\"\n{}\ntcp = [{PORT}]\n\n\
+             [[flow]]\nid = \"load\"\n{}\ntcp = [{PORT}]\nudp = [{PORT}]\n\n\
              [[uplink]]\nkind = \"wired\"\nrank = 1\n\n\
              [vpn]\nkill_switch = \"always\"\n\n\
              [[vpn.gateway]]\nname = \"other\"\nkind = \"wireguard\"\naddress = \"{other}\"\n\

@@ -42,6 +42,8 @@ const SEGMENTS: usize = 45;
 /// Super-frames on their way at most. Their datagrams fit the receiving socket's buffer also where
 /// the kernel cut them and keeps each in a page of its own.
 const WINDOW: usize = 8;
+/// So few are left when the next ones are sent: several at a time, as a guest's queue gives them.
+const REFILL: usize = WINDOW / 2;
 /// How long one measurement sends.
 const SEND_FOR: Duration = Duration::from_millis(1500);
 /// Nothing came for so long: what was on its way is lost.
@@ -55,9 +57,24 @@ const PSH: u8 = 0x08;
 /// Most nanoseconds of a processor for a 1420-byte packet.
 const BARS: [(&str, bool, fn(&Cost) -> f64, f64); 4] = [
     ("sent, wire takes batches", true, |cost| cost.sealed, 1600.0),
-    ("sent, kernel cuts batches", false, |cost| cost.sealed, 2600.0),
-    ("received, wire takes batches", true, |cost| cost.opened, 1800.0),
-    ("received, kernel cuts batches", false, |cost| cost.opened, 1800.0),
+    (
+        "sent, kernel cuts batches",
+        false,
+        |cost| cost.sealed,
+        2600.0,
+    ),
+    (
+        "received, wire takes batches",
+        true,
+        |cost| cost.opened,
+        1800.0,
+    ),
+    (
+        "received, kernel cuts batches",
+        false,
+        |cost| cost.opened,
+        1800.0,
+    ),
 ];
 
 /// What one measurement showed.
@@ -85,7 +102,11 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
     pump.open_flow()?;
     let mut costs: [(bool, Vec<Cost>); 2] = [(true, Vec::new()), (false, Vec::new())];
     for run in 0..options.runs {
-        eprintln!("packet: a packet's cost, run {} of {}", run + 1, options.runs);
+        eprintln!(
+            "packet: a packet's cost, run {} of {}",
+            run + 1,
+            options.runs
+        );
         for (offload, costs) in &mut costs {
             world.offload(*offload)?;
             costs.push(pump.measure()?);
@@ -97,12 +118,23 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
              cores 0 and 1, medians of {} runs",
             options.runs
         ),
-        &["wire", "CPU ns to seal and send", "to receive and open", "Gbit/s", "lost %"],
+        &[
+            "wire",
+            "CPU ns to seal and send",
+            "to receive and open",
+            "Gbit/s",
+            "lost %",
+        ],
     );
     for (offload, costs) in &costs {
         let of = |value: fn(&Cost) -> f64| median(costs.iter().map(value).collect());
         table.row([
-            if *offload { "takes batches" } else { "kernel cuts them" }.to_owned(),
+            if *offload {
+                "takes batches"
+            } else {
+                "kernel cuts them"
+            }
+            .to_owned(),
             format!("{:.0}", of(|cost| cost.sealed)),
             format!("{:.0}", of(|cost| cost.opened)),
             format!("{:.2}", of(|cost| cost.rate) * 1e-9),
@@ -126,7 +158,9 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
 fn pin(gate: &Gate, core: usize) -> Result<(), BenchError> {
     let mut cores = CpuSet::new();
     cores.set(core);
-    let id = i32::try_from(gate.process.id()).ok().and_then(Pid::from_raw);
+    let id = i32::try_from(gate.process.id())
+        .ok()
+        .and_then(Pid::from_raw);
     sched_setaffinity(id, &cores).map_err(BenchError::system("pin a gate to a core"))
 }
 
@@ -203,7 +237,11 @@ impl Pump {
         wait(&self.far, PollFlags::IN, Duration::from_secs(5))?;
         self.far.recv_batch(&mut self.arena)?;
         if self.arena.is_empty() {
-            return Err(self.gates.far.process.failed("the first packet does not arrive"));
+            return Err(self
+                .gates
+                .far
+                .process
+                .failed("the first packet does not arrive"));
         }
         Ok(())
     }
@@ -213,10 +251,12 @@ impl Pump {
         let start = Instant::now();
         let (mut sent, mut arrived) = (0_usize, 0_usize);
         let mut on_way = 0_usize;
+        let mut filling = true;
         let mut heard = start;
         loop {
             let sending = start.elapsed() < SEND_FOR;
-            if sending && on_way < WINDOW * MSS * SEGMENTS && self.send_super()? {
+            filling = on_way < if filling { WINDOW } else { REFILL } * MSS * SEGMENTS;
+            if sending && filling && self.send_super()? {
                 sent += SEGMENTS;
                 on_way += SEGMENTS * MSS;
                 continue;
@@ -361,7 +401,10 @@ fn wait(link: &SeqPacket, flags: PollFlags, patience: Duration) -> Result<(), Be
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "packets of a second, far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "packets of a second, far below 2^52"
+)]
 fn count(packets: usize) -> f64 {
     packets as f64
 }
