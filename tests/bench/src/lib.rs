@@ -17,6 +17,7 @@ pub mod part;
 pub mod path;
 mod program;
 pub mod report;
+pub mod switch;
 
 use report::Report;
 
@@ -67,6 +68,11 @@ pub const BENCHES: &[Bench] = &[
         name: "packet",
         about: "what a packet costs the gates, from frame link to wire and back",
         run: path::packets::run,
+    },
+    Bench {
+        name: "switch",
+        about: "how long the guest is without an answer when its way changes",
+        run: switch::run,
     },
     Bench {
         name: "boot",
