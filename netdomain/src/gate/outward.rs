@@ -34,7 +34,7 @@ impl Gate {
             let short = arena.len() < arena.slots();
             for frame in arena.frames() {
                 self.guest_frame(&frame, now);
-                if !self.path.has_room() {
+                if self.path.is_ripe() {
                     self.flush(now);
                 }
             }

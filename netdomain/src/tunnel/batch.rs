@@ -56,6 +56,11 @@ impl SegBatch {
             && self.bytes.len() + len <= CAPACITY
     }
 
+    /// Whether nothing that is as long as the first datagram may follow.
+    pub const fn is_closed(&self) -> bool {
+        self.count > 0 && !self.fits(self.segment)
+    }
+
     /// Appends one datagram. The caller asked [`fits`](Self::fits) first; what does not fit is
     /// dropped, as a full queue would.
     pub fn push(&mut self, datagram: &[u8]) {

@@ -66,6 +66,17 @@ fn arrive(path: &UdpSocket, gateway: &UdpSocket, count: usize) -> usize {
     arrived
 }
 
+/// Something passes, and far from all. What the brake lets pass at once may just have been used up;
+/// each round of nothing takes long enough for some more.
+fn is_braked(path: &UdpSocket, gateway: &UdpSocket) {
+    let passed = (0..10).map(|_| arrive(path, gateway, SAMPLE));
+    let passed = passed.into_iter().find(|passed| *passed > 0);
+    assert!(
+        passed.is_some_and(|passed| passed < SAMPLE * 3 / 4),
+        "{passed:?} of {SAMPLE}"
+    );
+}
+
 #[test]
 fn a_spent_quota_is_remembered_by_the_next_uplink_on_another_interface() {
     if cannot_run("a_spent_quota_is_remembered_by_the_next_uplink_on_another_interface") {
@@ -84,8 +95,7 @@ fn a_spent_quota_is_remembered_by_the_next_uplink_on_another_interface() {
     reaches(&uplink, QuotaState::Warned);
     arrive(&path, &gateway, 500);
     reaches(&uplink, QuotaState::Throttled);
-    let slow = arrive(&path, &gateway, SAMPLE);
-    assert!((1..SAMPLE * 3 / 4).contains(&slow), "{slow} of {SAMPLE}");
+    is_braked(&path, &gateway);
     uplink.command(&Command::Shutdown);
     assert!(uplink.end().success());
 
@@ -94,6 +104,5 @@ fn a_spent_quota_is_remembered_by_the_next_uplink_on_another_interface() {
     reaches(&uplink, QuotaState::Throttled);
     let gate = uplink.attach_gate();
     let path = next_path(&gate, Side::Outside);
-    let slow = arrive(&path, &gateway, SAMPLE);
-    assert!((1..SAMPLE * 3 / 4).contains(&slow), "{slow} of {SAMPLE}");
+    is_braked(&path, &gateway);
 }

@@ -17,6 +17,7 @@ pub mod part;
 pub mod path;
 mod program;
 pub mod report;
+pub mod switch;
 
 use report::Report;
 
@@ -62,6 +63,16 @@ pub const BENCHES: &[Bench] = &[
         name: "path",
         about: "the gate's tunnel from guest to far end, against other WireGuards and a bare wire",
         run: path::run,
+    },
+    Bench {
+        name: "packet",
+        about: "what a packet costs the gates, from frame link to wire and back",
+        run: path::packets::run,
+    },
+    Bench {
+        name: "switch",
+        about: "how long the guest is without an answer when its way changes",
+        run: switch::run,
     },
     Bench {
         name: "boot",

@@ -159,6 +159,8 @@ pub(super) struct Full;
 pub(super) struct FlowTable {
     entries: Vec<Option<Entry>>,
     hash: RandomState,
+    /// Where the last one that was asked for was found: packets of a connection come in rows.
+    last: usize,
 }
 
 impl Default for FlowTable {
@@ -166,6 +168,7 @@ impl Default for FlowTable {
         Self {
             entries: vec![None; SETS * WAYS],
             hash: RandomState::new(),
+            last: 0,
         }
     }
 }
@@ -173,11 +176,14 @@ impl Default for FlowTable {
 impl FlowTable {
     /// The live connection of this key.
     pub(super) fn find(&mut self, key: &Key, now: Moment) -> Option<&mut Entry> {
-        let at = self.position(self.sets(key), |slot| {
+        let is_it = |slot: &Option<Entry>| {
             slot.as_ref()
                 .is_some_and(|held| held.key == *key && held.expires > now)
-        })?;
-        self.entries[at].as_mut()
+        };
+        if !is_it(&self.entries[self.last]) {
+            self.last = self.position(self.sets(key), is_it)?;
+        }
+        self.entries[self.last].as_mut()
     }
 
     /// Adds a connection that policy has allowed, over a former one of the same key. `spoke` sent

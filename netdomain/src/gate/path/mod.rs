@@ -16,9 +16,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 
 pub use coalesce::{Coalescer, Deliver, Ethernet};
-pub use datagram::{
-    BATCH as INBOX_DATAGRAMS, Inbox, enable_receive_offload, send as send_datagram,
-};
+pub use datagram::{Inbox, enable_receive_offload, send as send_datagram};
 pub use segment::{Segment, Segments};
 
 use super::admit::{Admitted, Scope};
@@ -86,6 +84,12 @@ impl Path {
         self.used + RESERVE <= BATCHES
     }
 
+    /// Whether a batch waits that nothing more goes into: it should leave while it is still in the
+    /// processor's cache.
+    pub const fn is_ripe(&self) -> bool {
+        self.used > 1 || (self.used == 1 && self.batches[self.first].is_closed())
+    }
+
     /// Seals an admitted packet into the waiting batches.
     pub fn send<T: Tunnel>(
         &mut self,
@@ -125,6 +129,8 @@ impl Path {
             self.first = (self.first + 1) % BATCHES;
             self.used -= 1;
         }
+        // The next batch takes the memory that the processor's cache knows.
+        self.first = 0;
         Ok(Flushed::All)
     }
 

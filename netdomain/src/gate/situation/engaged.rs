@@ -6,6 +6,7 @@
 
 use sekisho_control::PathId;
 
+use super::liveness::Liveness;
 use super::paths::Proof;
 use super::{Action, Machine, Phase};
 use crate::moment::Moment;
@@ -33,7 +34,7 @@ impl Machine {
         };
         engaged.until = None;
         if matches!(self.phase, Phase::Closed(_)) {
-            self.take(path, now, true, actions);
+            self.take(path, Liveness::new(now, true, None), actions);
         }
     }
 

@@ -5,6 +5,7 @@
 //! a live path leads to a gateway that has proven itself by a handshake.
 
 mod engaged;
+mod liveness;
 mod paths;
 mod premises;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::time::Duration;
 use sekisho_control::{PathId, Place, Side, UplinkKind};
 
 use self::engaged::Engaged;
+use self::liveness::Liveness;
 use self::paths::Paths;
 pub use self::paths::{MAX_PATHS, PathInfo, Proof};
 use self::premises::Proofs;
@@ -185,16 +187,6 @@ const KICKS: [Duration; 3] = [
     Duration::from_millis(20),
     Duration::from_millis(60),
 ];
-/// A new path that brought nothing by then is asked by a handshake.
-const CONFIRM: Duration = Duration::from_millis(300);
-/// Data without any answer for so long is reason to ask the gateway whether it lives.
-const SILENCE: Duration = Duration::from_secs(1);
-/// One-way traffic is no reason to ask more often than this.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-/// So long a path may be silent, asked and asked again, while another one is there.
-const GIVE_UP: Duration = Duration::from_millis(2500);
-/// `REKEY_AFTER_TIME` (`WireGuard` whitepaper, section 6.1): the session is renewed also while idle.
-const REKEY: Duration = Duration::from_mins(2);
 /// `REJECT_AFTER_TIME`: nothing sealed with an older session is accepted by anyone.
 const REJECT: Duration = Duration::from_mins(3);
 
@@ -203,7 +195,16 @@ const REJECT: Duration = Duration::from_mins(3);
 struct Attempt {
     path: PathId,
     tries: u8,
+    /// The last handshake.
+    asked: Moment,
     next: Moment,
+}
+
+impl Attempt {
+    /// From the handshake to an answer now, if there was but one.
+    fn round_trip(&self, now: Moment) -> Option<Duration> {
+        (self.tries == 1).then(|| now.since(self.asked))
+    }
 }
 
 /// The way that is in use.
@@ -212,40 +213,9 @@ struct Way {
     path: PathId,
     /// What the tunnel lives on.
     proof: Proof,
-    /// When it was taken, and how many kicks have been sent since.
-    taken: Moment,
+    /// How many kicks have been sent since it was taken.
     kicks: usize,
-    /// The last sign of life over this path since it was taken.
-    heard: Option<Moment>,
-    /// The first data that nothing has followed from the gateway.
-    unanswered: Option<Moment>,
-    /// When the gateway was last asked for a sign of life, and whether it still owes one.
-    asked: Option<Moment>,
-    owed: bool,
-}
-
-impl Way {
-    /// Since when the gateway is silent although it should not be.
-    fn silent_since(&self) -> Option<Moment> {
-        if self.heard.is_none() {
-            Some(self.taken)
-        } else {
-            self.unanswered
-        }
-    }
-
-    /// When the gateway is to be asked, with a session of this age.
-    fn next_question(&self, session: Moment) -> Moment {
-        let pause = if self.owed { REPEAT } else { ASK_EVERY };
-        let earliest = self.asked.map_or(self.taken, |at| at + pause);
-        let stale = session + REKEY;
-        let silent = match (self.heard, self.unanswered) {
-            (None, _) => self.taken + CONFIRM,
-            (Some(_), Some(since)) => since + SILENCE,
-            (Some(_), None) => stale,
-        };
-        silent.min(stale).max(earliest)
-    }
+    life: Liveness,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -349,27 +319,22 @@ impl Machine {
     }
 
     fn way_deadline(&self, way: &Way, now: Moment) -> Moment {
-        let session = self.session.map_or(way.taken, |(_, since)| since);
-        let mut due = way.next_question(session).min(session + REJECT);
+        let life = &way.life;
+        let session = self.session.map_or(life.taken(), |(_, since)| since);
+        let mut due = life.next_question(session).min(session + REJECT);
         if let Some(pause) = KICKS.get(way.kicks) {
-            due = due.min(way.taken + *pause);
+            due = due.min(life.taken() + *pause);
         }
-        let limits = [
-            GIVE_UP.min(self.timings.dead_after),
-            self.timings.dead_after,
-        ];
-        for limit in limits {
-            let end = way.silent_since().map(|since| since + limit);
-            due = end.filter(|&end| end > now).map_or(due, |end| due.min(end));
-        }
-        due
+        let dead = life
+            .silent_since()
+            .map(|since| since + self.timings.dead_after);
+        let ends = [life.lost_at(), dead].into_iter().flatten();
+        ends.filter(|&end| end > now).fold(due, Moment::min)
     }
 
     fn sent(&mut self, now: Moment) {
-        if let Phase::Open(way) = &mut self.phase
-            && way.unanswered.is_none()
-        {
-            way.unanswered = Some(now);
+        if let Phase::Open(way) = &mut self.phase {
+            way.life.sent(now);
         }
     }
 
@@ -391,16 +356,14 @@ impl Machine {
         if let Phase::Open(way) = &mut self.phase
             && way.path == path
         {
-            way.heard = Some(now);
-            way.unanswered = None;
-            way.owed = false;
+            way.life.heard(handshake, now);
         }
-        if self.attempt.is_some_and(|attempt| attempt.path == path) {
-            self.attempt = None;
-            self.take(path, now, true, actions);
+        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.path == path) {
+            let life = Liveness::new(now, true, attempt.round_trip(now));
+            self.take(path, life, actions);
         } else if matches!(self.phase, Phase::Closed(_)) && self.usable(path, now) {
             // The far end began.
-            self.take(path, now, true, actions);
+            self.take(path, Liveness::new(now, true, None), actions);
         }
     }
 
@@ -503,24 +466,20 @@ impl Machine {
     }
 
     /// Makes `path` the way, which needs something that carries it.
-    fn take(&mut self, path: PathId, now: Moment, heard: bool, actions: &mut Vec<Action>) {
+    fn take(&mut self, path: PathId, life: Liveness, actions: &mut Vec<Action>) {
         let Some(info) = self.paths.info(path) else {
             return;
         };
         let proof = info.proof;
-        if !self.carried(info) || !self.usable(path, now) {
+        if !self.carried(info) || !self.usable(path, life.taken()) {
             return;
         }
         self.paths.pardon_one(path);
         self.phase = Phase::Open(Way {
             path,
             proof,
-            taken: now,
             kicks: 1,
-            heard: heard.then_some(now),
-            unanswered: None,
-            asked: None,
-            owed: false,
+            life,
         });
         if proof == Proof::Handshake {
             actions.push(Action::Kick(path));
@@ -568,12 +527,15 @@ impl Machine {
             return self.close(Reason::Connecting);
         }
         let silence = way
+            .life
             .silent_since()
             .map_or(Duration::ZERO, |since| now.since(since));
-        if self.usable(way.path, now) && silence < GIVE_UP.min(self.timings.dead_after) {
+        let dead = silence >= self.timings.dead_after;
+        let lost = way.life.lost_at().is_some_and(|at| now >= at);
+        let lived = self.usable(way.path, now);
+        if lived && !lost && !dead {
             return;
         }
-        let lived = self.usable(way.path, now);
         if lived {
             self.paths.condemn(way.path, now, &self.timings);
         }
@@ -584,10 +546,10 @@ impl Machine {
         match next {
             Some(next) => {
                 self.attempt = None;
-                self.take(next, now, false, actions);
+                self.take(next, Liveness::new(now, false, None), actions);
             }
             // The only path: it is given all the time that policy allows.
-            None if lived && silence < self.timings.dead_after => {
+            None if lived && !dead => {
                 self.paths.pardon_one(way.path);
             }
             None => {
@@ -612,15 +574,14 @@ impl Machine {
         }
         while KICKS
             .get(way.kicks)
-            .is_some_and(|pause| now >= way.taken + *pause)
+            .is_some_and(|pause| now >= way.life.taken() + *pause)
         {
             way.kicks += 1;
             actions.push(Action::Kick(way.path));
         }
-        let since = session.map_or(way.taken, |(_, since)| since);
-        if now >= way.next_question(since) {
-            way.asked = Some(now);
-            way.owed = true;
+        let since = session.map_or(way.life.taken(), |(_, since)| since);
+        if now >= way.life.next_question(since) {
+            way.life.ask(now);
             actions.push(Action::Initiate(way.path));
         }
     }
@@ -655,6 +616,7 @@ impl Machine {
             self.attempt = wanted.map(|path| Attempt {
                 path,
                 tries: 0,
+                asked: now,
                 next: now,
             });
         }
@@ -662,6 +624,7 @@ impl Machine {
             && now >= attempt.next
         {
             attempt.tries += 1;
+            attempt.asked = now;
             attempt.next = now + REPEAT;
             actions.push(Action::Initiate(attempt.path));
         }

@@ -2,99 +2,18 @@
 //! the tunnel. The catalogue says a thousand times; here it is as often as `SEKISHO_FLAPS` says.
 
 use std::{
-    net::{SocketAddrV4, UdpSocket},
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
 
 use sekisho_attacks::{Expects, Scene, must};
-use sekisho_lab::{NetLaptop, Wall, address as at};
+use sekisho_lab::{NetLaptop, Prober, Wall, address as at};
 
 /// Some three minutes.
 const FLAPS: usize = 100;
 
 /// What the catalogue grants to the median, here to each.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
-
-/// A question to the time server each five milliseconds; when each answer came.
-struct Prober {
-    socket: UdpSocket,
-    answers: Mutex<Vec<Instant>>,
-    stop: AtomicBool,
-}
-
-impl Prober {
-    fn open(laptop: &NetLaptop<'_>) -> Self {
-        let socket = must(must(
-            laptop
-                .guest_space()
-                .enter(|| UdpSocket::bind(SocketAddrV4::new(at::GUEST, 0))),
-        ));
-        must(socket.connect(SocketAddrV4::new(at::LGWAN_NTP, 123)));
-        must(socket.set_read_timeout(Some(Duration::from_millis(5))));
-        Self {
-            socket,
-            answers: Mutex::default(),
-            stop: AtomicBool::new(false),
-        }
-    }
-
-    fn run(&self, canary: [u8; 16]) {
-        let mut question = [0; 64];
-        question[0] = 0x23;
-        question[48..].copy_from_slice(&canary);
-        let mut answer = [0; 512];
-        while !self.stop.load(Ordering::Relaxed) {
-            let next = Instant::now() + Duration::from_millis(5);
-            let _ = self.socket.send(&question);
-            while self.socket.recv(&mut answer).is_ok() {
-                self.answers().push(Instant::now());
-                if Instant::now() >= next {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn answers(&self) -> std::sync::MutexGuard<'_, Vec<Instant>> {
-        must(self.answers.lock())
-    }
-
-    /// Waits for an answer after `since`.
-    fn wait(&self, since: Instant) -> bool {
-        while since.elapsed() < BACK_WITHIN {
-            if self.answers().last().is_some_and(|last| *last > since) {
-                return true;
-            }
-            // The pace of the questions; there is no news of answers to wait for.
-            thread::sleep(Duration::from_millis(5));
-        }
-        false
-    }
-
-    /// The longest time without an answer that ended between the two.
-    fn outage(&self, from: Instant, to: Instant) -> Duration {
-        self.answers()
-            .windows(2)
-            .filter(|pair| pair[1] > from && pair[1] <= to)
-            .map(|pair| pair[1] - pair[0])
-            .max()
-            .unwrap_or(to - from)
-    }
-}
-
-/// Stops the prober, also where the test fails.
-struct StopAtEnd<'p>(&'p AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// The interface that carries the tunnel, as the gate last said.
 fn port_in_use(laptop: &NetLaptop<'_>) -> String {
@@ -110,9 +29,11 @@ fn port_in_use(laptop: &NetLaptop<'_>) -> String {
 
 fn figures(what: &str, outages: &mut [Duration]) {
     outages.sort_unstable();
-    if let (Some(median), Some(longest)) = (outages.get(outages.len() / 2), outages.last()) {
+    let at = |percent: usize| outages.get(outages.len() * percent / 100);
+    if let (Some(median), Some(slow), Some(longest)) = (at(50), at(99), outages.last()) {
         eprintln!(
-            "{} flaps {what}: without an answer for {median:?} (median), {longest:?} (longest)",
+            "{} flaps {what}: without an answer for {median:?} (median), {slow:?} (99th of a \
+             hundred), {longest:?} (longest)",
             outages.len()
         );
     }
@@ -134,13 +55,8 @@ fn t23_flapping_carriers_leak_nothing_and_the_tunnel_is_back_each_time() {
          yes {canary} | head -c 300000 | curl -s -m 5 -o /dev/null -T - http://10.12.10.6/; done"
     );
     let mut streams = must(laptop.guest_spawn("streams", &["sh", "-c", &script]));
-    let prober = Prober::open(&laptop);
-    let bytes = laptop.canary().bytes();
-    let marks = thread::scope(|threads| {
-        threads.spawn(|| prober.run(bytes));
-        let _stop = StopAtEnd(&prober.stop);
-        flap(&scene, &laptop, &prober, flaps)
-    });
+    let prober = must(Prober::open(&laptop));
+    let marks = prober.during(|| flap(&scene, &laptop, &prober, flaps));
     let end = Instant::now();
     let (mut moved, mut alone) = (Vec::new(), Vec::new());
     for (at, (pulled, other)) in marks.iter().enumerate() {
@@ -177,7 +93,7 @@ fn flap(
         let plugged = Instant::now();
         must(lab.plug(&port, Wall::Cafe));
         assert!(
-            prober.wait(plugged),
+            prober.wait(plugged, BACK_WITHIN),
             "flap {flap} of {port}: {}",
             laptop.events().tail()
         );

@@ -36,10 +36,13 @@ const UP_LIMIT: Duration = Duration::from_secs(15);
 
 /// What the guest of one end is like.
 #[derive(Debug, Clone, Copy)]
-struct Inner {
-    address: Ipv4Addr,
-    router: Ipv4Addr,
-    mac: &'static str,
+pub(super) struct Inner {
+    /// The guest's address.
+    pub(super) address: Ipv4Addr,
+    /// The gate's address on the guest's Ethernet.
+    pub(super) router: Ipv4Addr,
+    /// The guest's MAC address.
+    pub(super) mac: &'static str,
 }
 
 const NEAR: Inner = Inner {
@@ -53,17 +56,30 @@ const FAR: Inner = Inner {
     mac: "02:53:4b:00:0a:05",
 };
 
+/// What is in the guest's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// The TCP stack of the namespace, through a tap.
+    Stack,
+    /// Whoever takes the other end of the frame link.
+    Bare,
+}
+
 /// One end of ours.
 #[derive(Debug)]
 pub(super) struct Gate {
     /// The gate's process.
     pub(super) process: Daemon,
-    /// The tap joint's process.
-    pub(super) joint: Daemon,
+    /// The tap joint's process, where there is one.
+    pub(super) joint: Option<Daemon>,
+    /// The frame link's other end, where there is no joint.
+    pub(super) link: Option<OwnedFd>,
+    /// Addresses of the guest.
+    pub(super) inner: Inner,
     control: Channel<Command, Report>,
     // Both processes end with these.
     _uplink: Channel<UplinkToGate, GateToUplink>,
-    _joint_control: Channel<Command, Report>,
+    _joint_control: Option<Channel<Command, Report>>,
 }
 
 /// Both ends of ours.
@@ -80,7 +96,7 @@ impl Gates {
     pub(super) const TARGET: Ipv4Addr = FAR.address;
 
     /// Starts both and waits for the tunnel.
-    pub(super) fn start(world: &World) -> Result<Self, BenchError> {
+    pub(super) fn start(world: &World, guest: Guest) -> Result<Self, BenchError> {
         let (near_key, far_key) = (WireGuardKey::generate()?, WireGuardKey::generate()?);
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| {
@@ -112,8 +128,8 @@ impl Gates {
         // Both sockets are there before either gate sends its first handshake.
         let (near_socket, far_socket) = (near.socket()?, far.socket()?);
         let gates = Self {
-            far: far.start(world.folder.path(), &signer, &far_socket)?,
-            near: near.start(world.folder.path(), &signer, &near_socket)?,
+            far: far.start(guest, world.folder.path(), &signer, &far_socket)?,
+            near: near.start(guest, world.folder.path(), &signer, &near_socket)?,
         };
         for gate in [&gates.far, &gates.near] {
             gate.await_report("the tunnel", |report| {
@@ -161,13 +177,21 @@ impl Plan<'_> {
 
     fn start(
         &self,
+        guest: Guest,
         folder: &Path,
         signer: &PrivateKey,
         socket: &OwnedFd,
     ) -> Result<Gate, BenchError> {
         let (vmm_end, gate_end) = sekisho_framelink::pair()?;
-        let (joint, joint_control) = self.start_joint(folder, vmm_end)?;
-        self.configure_nic()?;
+        let (joint, link) = match guest {
+            Guest::Stack => {
+                let joint = self.start_joint(folder, vmm_end)?;
+                self.configure_nic()?;
+                (Some(joint), None)
+            }
+            Guest::Bare => (None, Some(vmm_end)),
+        };
+        let (joint, joint_control) = joint.unzip();
         let (process, control, uplink) = self.start_gate(folder, signer, gate_end)?;
         let path = UplinkToGate::Path {
             id: PathId(1),
@@ -184,6 +208,8 @@ impl Plan<'_> {
         Ok(Gate {
             process,
             joint,
+            link,
+            inner: self.inner,
             control,
             _uplink: uplink,
             _joint_control: joint_control,
@@ -307,7 +333,7 @@ impl Plan<'_> {
         let _ = write!(
             text,
             "[segments.lgwan]\nprefixes = [\"10.12.0.0/16\", \"10.250.0.0/16\"]\n\n\
-             [[flow]]\nid = \"load\"\n{}\ntcp = [{PORT}]\n\n\
+             [[flow]]\nid = \"load\"\n{}\ntcp = [{PORT}]\nudp = [{PORT}]\n\n\
              [[uplink]]\nkind = \"wired\"\nrank = 1\n\n\
              [vpn]\nkill_switch = \"always\"\n\n\
              [[vpn.gateway]]\nname = \"other\"\nkind = \"wireguard\"\naddress = \"{other}\"\n\

@@ -15,8 +15,12 @@ use crate::{
     program::{Daemon, run},
 };
 
-/// The peer that is built here: the command line of the crate whose `noise` module our gate uses.
-const GOTATUN: (&str, &str) = ("gotatun-cli", "0.10.2");
+/// A peer that is built here: package, version, program.
+type Package = (&'static str, &'static str, &'static str);
+/// The command line of the crate whose `noise` module our gate uses.
+const GOTATUN: Package = ("gotatun-cli", "0.10.2", "gotatun");
+/// That of the crate which gotatun began as.
+const BORINGTUN: Package = ("boringtun-cli", "0.7.1", "boringtun-cli");
 /// Where the daemons put their control sockets, by their interfaces' names.
 const SOCKETS: &str = "/run/wireguard";
 /// How long a daemon may take to make its interface.
@@ -27,6 +31,8 @@ const UP_LIMIT: Duration = Duration::from_secs(10);
 pub(super) enum Kind {
     /// Debian's `wireguard-go`.
     WireGuardGo,
+    /// `boringtun-cli`.
+    Boringtun,
     /// `gotatun-cli`.
     Gotatun,
 }
@@ -36,6 +42,7 @@ impl Kind {
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::WireGuardGo => "wireguard-go",
+            Self::Boringtun => "boringtun-cli",
             Self::Gotatun => "gotatun-cli",
         }
     }
@@ -43,6 +50,7 @@ impl Kind {
     const fn letter(self) -> char {
         match self {
             Self::WireGuardGo => 'w',
+            Self::Boringtun => 'b',
             Self::Gotatun => 'g',
         }
     }
@@ -51,6 +59,7 @@ impl Kind {
         match self {
             Self::WireGuardGo => 51821,
             Self::Gotatun => 51822,
+            Self::Boringtun => 51823,
         }
     }
 
@@ -59,6 +68,7 @@ impl Kind {
         let net = match self {
             Self::WireGuardGo => 1,
             Self::Gotatun => 2,
+            Self::Boringtun => 3,
         };
         (Ipv4Addr::new(10, 66, net, 1), Ipv4Addr::new(10, 66, net, 2))
     }
@@ -71,7 +81,8 @@ impl Kind {
     fn program(self) -> Result<PathBuf, BenchError> {
         match self {
             Self::WireGuardGo => Ok("wireguard-go".into()),
-            Self::Gotatun => gotatun(),
+            Self::Boringtun => built(BORINGTUN),
+            Self::Gotatun => built(GOTATUN),
         }
     }
 }
@@ -119,7 +130,7 @@ impl Device {
         let interface = format!("sk{}{}{side}", std::process::id(), kind.letter());
         let mut command = end.command(program);
         command.arg("--foreground").arg(&interface);
-        if kind == Kind::Gotatun {
+        if kind != Kind::WireGuardGo {
             command.arg("--disable-drop-privileges");
         }
         let name = format!("{}-{}", kind.label(), end.name);
@@ -175,11 +186,10 @@ impl Drop for Device {
     }
 }
 
-/// `gotatun-cli`, built once into the target folder.
-fn gotatun() -> Result<PathBuf, BenchError> {
-    let (package, version) = GOTATUN;
+/// A peer of the registry's, built once into the target folder.
+fn built((package, version, program): Package) -> Result<PathBuf, BenchError> {
     let root = sekisho_laptop::build::target_dir().join("peers");
-    let program = root.join("bin/gotatun");
+    let program = root.join("bin").join(program);
     let list = std::fs::read_to_string(root.join(".crates.toml")).unwrap_or_default();
     if program.exists() && list.contains(&format!("\"{package} {version} ")) {
         return Ok(program);

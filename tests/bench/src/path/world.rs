@@ -90,7 +90,20 @@ impl World {
             end.ip(&format!("addr add {}/24 dev {WIRE}", end.outer))?;
             end.ip(&format!("link set {WIRE} up"))?;
         }
-        Ok(Self { near, far, folder })
+        let world = Self { near, far, folder };
+        world.join_received()?;
+        Ok(world)
+    }
+
+    /// A network card's driver joins the datagrams that it receives. A veth does so only when asked
+    /// twice: it takes for granted that what comes from a socket of this machine is joined already
+    /// (`veth_skb_is_eligible_for_gro` in Linux).
+    fn join_received(&self) -> Result<(), BenchError> {
+        for end in [&self.near, &self.far] {
+            let mut command = end.command("ethtool");
+            run(command.args(["-K", WIRE, "gro", "on", "rx-udp-gro-forwarding", "on"]))?;
+        }
+        Ok(())
     }
 
     /// Whether the wire takes datagrams in batches and leaves their segmentation to whoever

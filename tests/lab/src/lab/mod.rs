@@ -88,6 +88,8 @@ pub struct Lab {
     captures: Mutex<Vec<Capture>>,
     machines: BTreeMap<&'static str, Machine>,
     servers: Vec<Process>,
+    /// The gateway's tunnel, once it was started again.
+    restarted: Mutex<Option<Process>>,
     launcher: Launcher,
     moves: Mutex<Moves>,
     generation: AtomicU32,
@@ -135,6 +137,7 @@ impl Lab {
             captures: Mutex::new(Vec::new()),
             machines: BTreeMap::new(),
             servers: Vec::new(),
+            restarted: Mutex::default(),
             launcher,
             moves: Mutex::default(),
             generation: AtomicU32::new(1),

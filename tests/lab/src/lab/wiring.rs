@@ -26,6 +26,31 @@ pub fn missing_programs() -> Vec<String> {
 }
 
 impl Lab {
+    /// Kills the gateway's tunnel and starts it again, without a memory of the laptop. It is there
+    /// when this returns.
+    pub fn restart_gateway(&self) -> Result<(), LabError> {
+        let found = self.topology.nodes.iter().find_map(|node| {
+            node.services.iter().find_map(|service| match service {
+                Service::WireGuard { inner, port } => Some((node.name, *inner, *port)),
+                _ => None,
+            })
+        });
+        let (node, inner, port) = found.ok_or_else(|| LabError::Unknown {
+            what: "a gateway to start again".to_owned(),
+        })?;
+        let space = self.space(node)?;
+        let mut running = self
+            .restarted
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let engine = running
+            .as_ref()
+            .or_else(|| self.server("gateway-wireguard"));
+        service::end_wireguard(&self.launcher, space, engine)?;
+        *running = service::wireguard(&self.launcher, space, &self.dir, &self.papers, inner, port)?;
+        Ok(())
+    }
+
     pub(super) fn connect_laptop(&mut self) -> Result<(), LabError> {
         let walls = self.space(WALLS)?.clone();
         let laptop = Netns::create().map_err(LabError::io("make the laptop's namespace"))?;

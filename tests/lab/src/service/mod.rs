@@ -5,4 +5,6 @@ mod server;
 
 pub use answer::{Guestbook, Visit};
 pub(crate) use answer::{Machine, answer};
-pub(crate) use server::{START_LIMIT, WIREGUARD_INTERFACE, dnsmasq, nginx, ocserv, wireguard};
+pub(crate) use server::{
+    START_LIMIT, WIREGUARD_INTERFACE, dnsmasq, end_wireguard, nginx, ocserv, wireguard,
+};

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, path::Path, time::Duration};
 
 use ipnet::Ipv4Net;
+use rustix::process::Signal;
 
 use crate::{
     LabError, Netns,
@@ -77,6 +78,23 @@ pub(crate) fn nginx(
         .args(["-e", "stderr"]);
     // Said after the listening sockets are open (`ngx_os_status` follows `ngx_init_cycle`).
     Ok((launcher.spawn(&name, command)?, "getrlimit(RLIMIT_NOFILE)"))
+}
+
+/// Takes the gateway's `WireGuard` interface away, with all that it knew of the laptop.
+pub(crate) fn end_wireguard(
+    launcher: &Launcher,
+    space: &Netns,
+    engine: Option<&Process>,
+) -> Result<(), LabError> {
+    if let Some(engine) = engine {
+        engine
+            .signal(Signal::KILL)
+            .map_err(LabError::io("kill the gateway's WireGuard"))?;
+    }
+    // The kernel's own; that of a process is gone soon, or by this.
+    let mut command = space.command("ip");
+    command.args(["link", "del", WIREGUARD_INTERFACE]);
+    launcher.run(command, START_LIMIT).map(drop)
 }
 
 /// Makes the gateway's `WireGuard` interface: the kernel's where it has the module, else
