@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     Canary, Event, Events, Lab, LabError, LaptopFiles, Netns, Output, Process, address as at,
+    dot1x::Dot1xPapers,
     packet::{PacketSocket, udp_frame},
 };
 
@@ -33,6 +34,8 @@ pub struct Setup {
     pub policy: Option<String>,
     /// Whether the engine of a TLS tunnel is there, and the policy has a gateway for it.
     pub tls: bool,
+    /// The laptop's papers for 802.1X; the policy demands it where they are given.
+    pub dot1x: Option<Dot1xPapers>,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -89,7 +92,14 @@ impl<'l> NetLaptop<'l> {
                 papers.policy()
             }
         });
+        let policy = match &setup.dot1x {
+            Some(dot1x) => dot1x.demand(&policy),
+            None => policy,
+        };
         let files = lab.papers().issue_policy(&dir, &policy)?;
+        if let Some(dot1x) = &setup.dot1x {
+            dot1x.issue(&dir)?;
+        }
         if let Some(tamper) = setup.tamper {
             tamper(&files);
         }
@@ -102,7 +112,7 @@ impl<'l> NetLaptop<'l> {
         write_guest_files(&dir)?;
         let config = dir.join("supervisor.toml");
         let started = setup.programs.as_ref().unwrap_or(&programs);
-        std::fs::write(&config, supervisor_config(started, &guest, setup.tls))
+        std::fs::write(&config, supervisor_config(started, &guest, setup))
             .map_err(LabError::io("write the supervisor's configuration"))?;
         let mut command = lab
             .space("laptop")?
@@ -334,6 +344,23 @@ impl<'l> NetLaptop<'l> {
             })
     }
 
+    /// Process id of the wired supplicant, as long as one runs: a child of its keeper, which is the
+    /// uplink's.
+    pub fn supplicant(&self) -> Result<u32, LabError> {
+        children(self.pid(Part::Uplink)?)
+            .into_iter()
+            .flat_map(children)
+            .next()
+            .ok_or_else(|| LabError::Lost {
+                what: "the process of wpa_supplicant".into(),
+            })
+    }
+
+    /// Kills the wired supplicant.
+    pub fn kill_supplicant(&self) -> Result<u32, LabError> {
+        kill(self.supplicant()?)
+    }
+
     /// Kills a part with SIGKILL and gives its process id.
     pub fn kill(&self, part: Part) -> Result<u32, LabError> {
         kill(self.pid(part)?)
@@ -434,8 +461,13 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-fn supervisor_config(programs: &Path, guest: &Netns, tls: bool) -> String {
-    let tls = if tls {
+fn supervisor_config(programs: &Path, guest: &Netns, setup: &Setup) -> String {
+    let dot1x = if setup.dot1x.is_some() {
+        "dot1x = 'dot1x.toml'\n"
+    } else {
+        ""
+    };
+    let tls = if setup.tls {
         "[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n"
     } else {
         ""
@@ -445,7 +477,7 @@ fn supervisor_config(programs: &Path, guest: &Netns, tls: bool) -> String {
     format!(
         "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
          trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
-         ports = ['{}', '{}']\n\n{tls}\
+         ports = ['{}', '{}']\n{dot1x}\n{tls}\
          [work]\nguest_channel = false\n\
          command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
          '--link', '{{link}}', '--control', '{{control}}']\n\n\
