@@ -91,6 +91,16 @@ impl Dot1xPapers {
     }
 }
 
+/// The address that authenticators and supplicants speak to (IEEE 802.1X-2020, 11.1.1): a switch does
+/// not pass it on.
+const PAE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 3];
+
+/// A frame of EAPOL (version 2) with an EAP packet in it, as an authenticator sends it.
+pub fn eap_frame(from: [u8; 6], eap: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(eap.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&PAE_GROUP[..], &from, &[0x88, 0x8e, 2, 0], &length, eap].concat()
+}
+
 /// A port of the office's switch that is open to authenticated addresses only.
 #[derive(Debug)]
 pub struct Authenticator<'l> {

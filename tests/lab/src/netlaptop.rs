@@ -326,8 +326,10 @@ impl<'l> NetLaptop<'l> {
 
     /// Process id of a part, as long as it runs.
     pub fn pid(&self, part: Part) -> Result<u32, LabError> {
-        children(self.supervisor.id())
-            .into_iter()
+        let own = children(self.supervisor.id());
+        // A keeper is a child of the process that it keeps something for.
+        let all = own.iter().copied().flat_map(children).chain(own.clone());
+        all.into_iter()
             .find(|pid| part.is(*pid))
             .ok_or_else(|| LabError::Lost {
                 what: format!("the process of {part:?}"),
@@ -344,12 +346,10 @@ impl<'l> NetLaptop<'l> {
             })
     }
 
-    /// Process id of the wired supplicant, as long as one runs: a child of its keeper, which is the
-    /// uplink's.
+    /// Process id of the wired supplicant, as long as one runs: a child of its keeper.
     pub fn supplicant(&self) -> Result<u32, LabError> {
-        children(self.pid(Part::Uplink)?)
+        children(self.pid(Part::Dot1x)?)
             .into_iter()
-            .flat_map(children)
             .next()
             .ok_or_else(|| LabError::Lost {
                 what: "the process of wpa_supplicant".into(),
@@ -359,6 +359,11 @@ impl<'l> NetLaptop<'l> {
     /// Kills the wired supplicant.
     pub fn kill_supplicant(&self) -> Result<u32, LabError> {
         kill(self.supplicant()?)
+    }
+
+    /// Stops it where it is: it lives, and does nothing more.
+    pub fn stop_supplicant(&self) -> Result<u32, LabError> {
+        signal(self.supplicant()?, Signal::STOP)
     }
 
     /// Kills a part with SIGKILL and gives its process id.
@@ -404,10 +409,14 @@ impl Drop for NetLaptop<'_> {
 }
 
 fn kill(pid: u32) -> Result<u32, LabError> {
+    signal(pid, Signal::KILL)
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<u32, LabError> {
     i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
-        .map(|pid| kill_process(pid, Signal::KILL))
+        .map(|pid| kill_process(pid, signal))
         .transpose()
         .map_err(|error| LabError::Io {
             doing: "kill a part".into(),
@@ -425,6 +434,8 @@ pub enum Part {
     Uplink,
     /// The keeper of the TLS tunnel's engine.
     Tls,
+    /// The keeper of the wired supplicants.
+    Dot1x,
     /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
     Vmm,
 }
@@ -439,6 +450,7 @@ impl Part {
         match self {
             Self::Gate => words.get(1) == Some(&&b"gate"[..]),
             Self::Uplink => words.get(1) == Some(&&b"uplink"[..]),
+            Self::Dot1x => words.get(1) == Some(&&b"dot1x"[..]),
             Self::Tls => words.get(1) == Some(&&b"tls"[..]),
             Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
         }

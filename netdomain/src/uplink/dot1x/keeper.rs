@@ -245,14 +245,20 @@ impl Port {
             None => {}
             Some(supplicant) => match supplicant.turn(now) {
                 Turn::Nothing => {}
-                Turn::Saw(look) => self.verdict.see(look, now),
-                Turn::Gone => {
-                    if now.saturating_sub(supplicant.started()) >= HEALTHY {
-                        self.pause = FIRST_PAUSE;
+                Turn::Saw(look) => {
+                    let was = self.verdict.standing();
+                    self.verdict.see(look, now);
+                    let lost = was == Standing::Authenticated
+                        && self.verdict.standing() != Standing::Authenticated;
+                    if lost {
+                        // Anybody on the wire can forge the failure that did it, after which the
+                        // supplicant would wait for half a minute. A new one asks at once.
+                        self.end(now);
                     }
-                    self.supplicant = None;
+                }
+                Turn::Gone => {
                     self.verdict.gone();
-                    self.later(now);
+                    self.end(now);
                 }
             },
         }
@@ -282,6 +288,14 @@ impl Port {
                 self.later(now);
             }
         }
+    }
+
+    fn end(&mut self, now: Duration) {
+        let ended = self.supplicant.take();
+        if ended.is_some_and(|ended| now.saturating_sub(ended.started()) >= HEALTHY) {
+            self.pause = FIRST_PAUSE;
+        }
+        self.later(now);
     }
 
     fn later(&mut self, now: Duration) {

@@ -1,16 +1,21 @@
 //! 802.1X on the office's cables, with stock hostapd as the switch: what opens the office, what does
 //! not, and what ends it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sekisho_attacks::{Expects, Scene, must};
 use sekisho_lab::{
-    NetLaptop, Setup, UP_LIMIT, Wall, address as at,
-    dot1x::{Authenticator, Dot1xPapers, SERVER},
+    NetLaptop, Part, Setup, Wall, address as at,
+    dot1x::{Authenticator, Dot1xPapers, SERVER, eap_frame},
+    packet::PacketSocket,
 };
 
 /// How long a port may take: two seconds until the supplicant calls, EAP, a lease, the beacon.
 const SOON: Duration = Duration::from_secs(20);
+/// How soon the loss of a port must have ended the proof: a look each second, and two for an answer.
+const LOST: Duration = Duration::from_secs(5);
+/// As long as several questions to a beacon and a whole attempt of the supplicant's.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 fn papers() -> Dot1xPapers {
     must(Dot1xPapers::generate(SERVER))
@@ -31,6 +36,15 @@ fn stands(laptop: &NetLaptop<'_>, mark: usize, how: &str) {
     }));
 }
 
+/// Waits until the gate has left the office.
+fn left(laptop: &NetLaptop<'_>, mark: usize) -> Duration {
+    let began = Instant::now();
+    must(laptop.wait_event(mark, "not in the office", LOST, |event| {
+        event.is("gate", "situation") && event.text("place") != "onprem"
+    }));
+    began.elapsed()
+}
+
 /// Nothing since `mark` has placed the laptop in the office.
 fn never_in_the_office(laptop: &NetLaptop<'_>, mark: usize) {
     let office = laptop.events().wait_after(mark, Duration::ZERO, |event| {
@@ -39,17 +53,167 @@ fn never_in_the_office(laptop: &NetLaptop<'_>, mark: usize) {
     assert!(office.is_none(), "{office:?}");
 }
 
+/// In the office at an authenticated port, with no other cable.
+fn at_the_desk<'s>(scene: &'s Scene, papers: &Dot1xPapers) -> (Authenticator<'s>, NetLaptop<'s>) {
+    must(scene.lab.unplug(at::ETH0));
+    let wall = must(Authenticator::plug(&scene.lab, at::ETH1, papers));
+    let laptop = laptop(scene, papers);
+    scene.placed(&laptop, 0, "onprem");
+    println!("in the office {:?} after power-on", laptop.uptime());
+    (wall, laptop)
+}
+
 #[test]
 fn an_authenticated_port_proves_the_office_and_its_loss_ends_the_proof() {
     let Some(scene) = Scene::cafe() else { return };
-    must(scene.lab.unplug(at::ETH0));
     let papers = papers();
-    let wall = must(Authenticator::plug(&scene.lab, at::ETH1, &papers));
-    let laptop = laptop(&scene, &papers);
-    stands(&laptop, 0, "dot1x-authenticated");
-    scene.placed(&laptop, 0, "onprem");
-    println!("in the office {:?} after power-on", laptop.uptime());
-    must(laptop.page(Duration::from_secs(10)));
+    let (wall, laptop) = at_the_desk(&scene, &papers);
     must(wall.log().wait_line("authorizing port", Duration::ZERO));
+    must(laptop.page(SOON));
+    let supplicant = must(laptop.supplicant());
+    let status = must(std::fs::read_to_string(format!(
+        "/proc/{supplicant}/status"
+    )));
+    // CAP_NET_ADMIN and CAP_NET_RAW.
+    assert!(status.contains("CapEff:\t0000000000003000"), "{status}");
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+
+    // Asked again by the hour it stays what it is.
+    let mark = laptop.events().mark();
+    let line = wall.log().mark();
+    let mac = must(PacketSocket::open(&must(laptop.uplink_space()), at::ETH1)).mac;
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    must(wall.tell(&["raw", "EAPOL_REAUTH", &mac]));
+    must(
+        wall.log()
+            .wait_after(line, "authenticated again", SOON, |line| {
+                line.contains("authenticated - EAP type").then_some(())
+            }),
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    let changed = laptop
+        .events()
+        .wait_after(mark, Duration::ZERO, |event| event.is("gate", "situation"));
+    assert!(changed.is_none(), "{changed:?}");
+
+    // The switch refuses the port, and does not take it back.
+    must(wall.off());
+    let wire = must(PacketSocket::open(must(scene.lab.space("walls")), at::ETH1));
+    let mark = laptop.events().mark();
+    for identifier in 0..=255 {
+        must(wire.send(&eap_frame(wire.mac, &[4, identifier, 0, 4])));
+    }
+    println!(
+        "left the office {:?} after the refusal",
+        left(&laptop, mark)
+    );
+    std::thread::sleep(PATIENCE);
+    never_in_the_office(&laptop, mark);
+    scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
+}
+
+#[test]
+fn another_citys_certificate_opens_no_port() {
+    let Some(scene) = Scene::cafe() else { return };
+    let (ours, mut theirs) = (papers(), papers());
+    let wall = must(Authenticator::plug(&scene.lab, at::ETH1, &ours));
+    // It trusts the right server, which does not take its certificate.
+    theirs.authority.clone_from(&ours.authority);
+    theirs.authority_sha256.clone_from(&ours.authority_sha256);
+    let laptop = laptop(&scene, &theirs);
+    stands(&laptop, 0, "dot1x-refused");
+    must(wall.log().wait_line("authentication failed", SOON));
+    std::thread::sleep(PATIENCE);
+    never_in_the_office(&laptop, 0);
+    // The cafe's cable carries the tunnel all the same.
+    must(laptop.page(SOON));
+    let said = must(laptop.sekisho(&["status", "--lang", "en"])).stdout;
+    assert!(said.contains("refused by the switch"), "{said}");
+    drop(laptop);
+    drop(wall);
+    // The control: with our own certificate the same port is the office's.
+    let wall = must(Authenticator::plug(&scene.lab, at::ETH1, &ours));
+    let laptop = self::laptop(&scene, &ours);
+    scene.placed(&laptop, 0, "onprem");
+    drop(wall);
+    scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
+}
+
+/// Somebody plays the switch, and behind his port is the true office with the true beacon, as by a
+/// relay. His server has the right name and another authority, or ours and another name.
+#[test]
+fn a_false_authenticator_before_the_true_beacon_is_no_office() {
+    let Some(scene) = Scene::cafe() else { return };
+    must(scene.lab.unplug(at::ETH0));
+    let ours = papers();
+    let printer = must(Dot1xPapers::generate("printer.mihon-city.example"));
+    for (pinned, shown) in [(&ours, &papers()), (&printer, &printer)] {
+        let wall = must(Authenticator::plug(&scene.lab, at::ETH1, shown));
+        // He lets everybody through.
+        scene.run(
+            "walls",
+            &["bridge", "link", "set", "dev", at::ETH1, "locked", "off"],
+        );
+        let laptop = laptop(&scene, pinned);
+        stands(&laptop, 0, "dot1x-refused");
+        must(laptop.page(SOON));
+        std::thread::sleep(PATIENCE);
+        never_in_the_office(&laptop, 0);
+        drop(wall);
+        drop(laptop);
+    }
+    // The control: the beacon is true, and where the policy does not demand 802.1X it is enough.
+    let laptop = must(NetLaptop::start_up(&scene.lab, &Setup::default()));
+    scene.placed(&laptop, 0, "onprem");
+    must(laptop.page(SOON));
+    scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
+}
+
+#[test]
+fn where_nobody_speaks_802_1x_the_cable_is_a_remote_uplink_at_once() {
+    let Some(scene) = Scene::cafe() else { return };
+    must(scene.lab.unplug(at::ETH0));
+    // The true office even: without 802.1X on this port the policy takes it for none.
+    must(scene.lab.plug(at::ETH1, Wall::Office));
+    let papers = papers();
+    let laptop = laptop(&scene, &papers);
+    let up = laptop.uptime();
+    println!("tunnel {up:?} after power-on");
+    stands(&laptop, 0, "dot1x-unanswered");
+    must(laptop.page(SOON));
+    std::thread::sleep(PATIENCE);
+    never_in_the_office(&laptop, 0);
+    let said = must(laptop.sekisho(&["status", "--lang", "en"])).stdout;
+    assert!(said.contains("no 802.1X"), "{said}");
+    scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
+}
+
+#[test]
+fn a_supplicant_that_dies_or_hangs_ends_the_proof_and_is_back_by_itself() {
+    let Some(scene) = Scene::cafe() else { return };
+    let papers = papers();
+    let (_wall, laptop) = at_the_desk(&scene, &papers);
+    for hangs in [false, true] {
+        let before = must(laptop.supplicant());
+        let mark = laptop.events().mark();
+        let began = Instant::now();
+        if hangs {
+            must(laptop.stop_supplicant());
+        } else {
+            must(laptop.kill_supplicant());
+        }
+        let gone = left(&laptop, mark);
+        scene.placed(&laptop, mark, "onprem");
+        println!(
+            "hangs: {hangs}; left after {gone:?}, back after {:?}",
+            began.elapsed()
+        );
+        assert_ne!(must(laptop.supplicant()), before);
+    }
+    // Its keeper takes the uplink with it, and both are started again.
+    let mark = laptop.events().mark();
+    must(laptop.kill(Part::Dot1x));
+    scene.placed(&laptop, mark, "onprem");
+    must(laptop.wait_page(SOON));
     scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
 }
