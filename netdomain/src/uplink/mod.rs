@@ -18,6 +18,7 @@
 //! | `wifi` | the supplicant, and the process that keeps it |
 //! | `dot1x` | 802.1X on cables: the supplicants, and the process that keeps them |
 //! | `dhcp` | the DHCP client of one port |
+//! | `uninvited` | what comes to a proven port unasked: told, not used |
 //! | `routers` | whether the routers answer ARP: told, not used |
 //! | `netlink`, `sockets` | the kernel's tables, and the sockets for the gate |
 //! | `turn` | the loop that joins them |
@@ -34,6 +35,7 @@ mod rules;
 mod setup;
 mod sockets;
 mod turn;
+mod uninvited;
 mod wifi;
 
 use std::{io, path::PathBuf};

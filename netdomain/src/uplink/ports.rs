@@ -279,6 +279,13 @@ impl Ports {
         self.by_index.keys().copied().collect()
     }
 
+    /// Whether a port has proven the office.
+    pub(crate) fn any_proven(&self) -> bool {
+        self.by_index
+            .values()
+            .any(|port| matches!(port.state, State::Leased { proven: true, .. }))
+    }
+
     /// Whether there is a port of the SIM's.
     pub(crate) fn has_sim(&self) -> bool {
         self.by_index

@@ -36,6 +36,7 @@ use super::{
     routers::Routers,
     sockets::{open_path, open_stream},
     supervisor,
+    uninvited::Uninvited,
 };
 
 type Control = Channel<Report, Command>;
@@ -77,6 +78,7 @@ pub(super) struct Turn {
     rules: RuleWatch,
     neighbours: NeighbourWatch,
     routers: Routers,
+    uninvited: Uninvited,
     /// Readable when the keeper of the supplicant has ended.
     keeper: Option<OwnedFd>,
     /// Where the policy demands 802.1X and the laptop can speak it.
@@ -150,6 +152,7 @@ impl Turn {
             rules: RuleWatch::open()?,
             neighbours: NeighbourWatch::open()?,
             routers: Routers::default(),
+            uninvited: Uninvited::open()?,
             keeper: None,
             dot1x: None,
             terminate,
@@ -265,6 +268,12 @@ impl Turn {
             }
             self.on_time()?;
             self.count(false)?;
+            if self.ports.any_proven()
+                && let Some(what) = self.uninvited.look(now())?
+            {
+                tracing::warn!("{what}");
+                self.report(&Report::Ignored { what })?;
+            }
         }
         tracing::info!("ending: links go down, the packet filter stays");
         Ok(())
@@ -273,7 +282,11 @@ impl Turn {
     fn wait(&self) -> Option<Timespec> {
         let clients = self.clients.values().map(|(client, _)| client.due());
         let meter = self.meter.as_ref().filter(|_| self.ports.has_sim());
-        let due = clients.chain(meter.map(Meter::due)).min()?;
+        let uninvited = self.ports.any_proven().then(|| self.uninvited.due());
+        let due = clients
+            .chain(meter.map(Meter::due))
+            .chain(uninvited)
+            .min()?;
         let wait = due.saturating_sub(now());
         Some(Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),

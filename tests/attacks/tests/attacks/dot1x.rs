@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use sekisho_attacks::{Expects, Scene, must};
 use sekisho_lab::{
-    NetLaptop, Part, Setup, Wall, address as at,
+    Canary, NetLaptop, Part, Setup, Wall, address as at,
     dot1x::{Authenticator, Dot1xPapers, SERVER, eap_frame},
-    packet::PacketSocket,
+    packet::{PacketSocket, arp_frame},
 };
 
 /// How long a port may take: two seconds until the supplicant calls, EAP, a lease, the beacon.
@@ -177,10 +177,86 @@ fn where_nobody_speaks_802_1x_the_cable_is_a_remote_uplink_at_once() {
     println!("tunnel {up:?} after power-on");
     stands(&laptop, 0, "dot1x-unanswered");
     must(laptop.page(SOON));
-    std::thread::sleep(PATIENCE);
-    never_in_the_office(&laptop, 0);
     let said = must(laptop.sekisho(&["status", "--lang", "en"])).stdout;
     assert!(said.contains("no 802.1X"), "{said}");
+    // A success that nobody earned.
+    let wire = must(PacketSocket::open(must(scene.lab.space("walls")), at::ETH1));
+    for identifier in 0..=255 {
+        must(wire.send(&eap_frame(wire.mac, &[3, identifier, 0, 4])));
+    }
+    std::thread::sleep(PATIENCE);
+    never_in_the_office(&laptop, 0);
+    scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
+}
+
+/// T25 with 802.1X: a hub between the wall and the laptop. The port was opened to the laptop's address;
+/// somebody else on the hub hears everything, and speaks to the laptop in the switch's place.
+#[test]
+fn t25_a_hub_at_an_authenticated_port_gains_no_frame_and_no_proof() {
+    let Some(scene) = Scene::cafe() else { return };
+    let lab = &scene.lab;
+    must(lab.unplug(at::ETH0));
+    must(lab.note(at::ETH1, Some(Wall::Office)));
+    for command in [
+        // Unlike a switch, a hub passes the group address on (bit 3).
+        "link add hub type bridge ageing_time 0 group_fwd_mask 8",
+        "link add wallside type veth peer name deskside",
+        "link add chair type veth peer name intruder",
+        "link set deskside master hub up",
+        "link set chair master hub up",
+        "link set intruder up",
+        "link set eth1 master hub up",
+        "link set hub up",
+    ] {
+        let words: Vec<&str> = ["ip"].into_iter().chain(command.split(' ')).collect();
+        scene.run("walls", &words);
+    }
+    let papers = papers();
+    let wall = must(Authenticator::guard(lab, "wallside", &papers));
+    let laptop = laptop(&scene, &papers);
+    scene.placed(&laptop, 0, "onprem");
+    must(laptop.page(SOON));
+
+    // The switch knows the laptop's address alone: what the intruder asks in his own name stays at
+    // the port, and the laptop's own frames pass.
+    let wire = must(PacketSocket::open(must(lab.space("walls")), "intruder"));
+    let office = must(PacketSocket::open(must(lab.space("office")), "lan"));
+    let own = wire.mac;
+    for _ in 0..20 {
+        let asks = arp_frame(1, (own, at::OFFICE_ROUTER), ([0; 6], at::OFFICE_ROUTER));
+        must(wire.send(&asks));
+    }
+    let mut laptops = 0;
+    let heard = must(office.wait(Duration::from_secs(2), |frame| {
+        laptops += u32::from(frame.len() > 34 && frame[30..34] == at::GATEWAY_LAN.ip().octets());
+        (frame[6..12] == own).then_some(())
+    }));
+    assert!(heard.is_none(), "the port is open to the intruder");
+    assert!(laptops > 0, "nothing of the laptop's was heard");
+
+    // In the switch's place: each identifier is tried, so that one of them is right.
+    let marker = must(Canary::random());
+    let mark = laptop.events().mark();
+    for identifier in 0..=255 {
+        let identity = [&[1, identifier, 0, 21, 1][..], &marker.bytes()[..16]].concat();
+        for eap in [
+            &[3, identifier, 0, 4][..],
+            &identity,
+            &[4, identifier, 0, 4],
+        ] {
+            must(wire.send(&eap_frame(own, eap)));
+        }
+    }
+    // He can end the proof, as he can cut the cable; it is back by itself.
+    let lost = laptop.events().wait_after(mark, LOST, |event| {
+        event.is("gate", "situation") && event.text("place") != "onprem"
+    });
+    if lost.is_some() {
+        scene.placed(&laptop, mark, "onprem");
+    }
+    println!("the proof was lost meanwhile: {}", lost.is_some());
+    must(laptop.wait_page(SOON));
+    must(wall.log().wait_line("authorizing port", Duration::ZERO));
     scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
 }
 
