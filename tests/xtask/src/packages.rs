@@ -54,7 +54,7 @@ impl Need {
                 "wpasupplicant",
                 "xz-utils",
             ],
-            Self::Judges => &["acpica-tools"],
+            Self::Judges => &["acpica-tools", "systemd"],
             Self::Bench => &["ethtool", "iperf3"],
         }
     }
