@@ -24,6 +24,9 @@ enum Role {
     /// Keeps the supplicant running; started by the uplink.
     #[command(hide = true)]
     Supplicant(uplink::KeeperArgs),
+    /// Keeps the wired supplicants running; started by the uplink.
+    #[command(hide = true)]
+    Dot1x(uplink::Dot1xArgs),
     /// Keeps openconnect, the engine of a TLS tunnel.
     Tls(tls::Args),
     /// Started by openconnect: hands its socket for packets to the keeper.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Role::Gate(args) => gate::run(&args).map_err(|error| error.to_string()),
         Role::Uplink(args) => uplink::run(&args).map_err(|error| error.to_string()),
         Role::Supplicant(args) => uplink::keep(&args).map_err(|error| error.to_string()),
+        Role::Dot1x(args) => uplink::keep_dot1x(&args).map_err(|error| error.to_string()),
         Role::Tls(args) => tls::run(&args).map_err(|error| error.to_string()),
         Role::Handover(args) => tls::hand_over(&args).map_err(|error| error.to_string()),
     };

@@ -28,6 +28,7 @@
 mod admission;
 mod bandwidth;
 mod check;
+mod dot1x;
 mod draft;
 mod fault;
 mod floor;
@@ -42,6 +43,7 @@ mod verify;
 
 pub use admission::{Admission, Decision, RuleId};
 pub use bandwidth::{Bandwidth, ClassId, MAX_CLASSES, Rates};
+pub use dot1x::{Dot1x, Radius, ServerName};
 pub use draft::{Draft, Explanation};
 pub use fault::{Fault, Lang, PolicyError, Problem};
 pub use floor::{FloorError, FloorFile};

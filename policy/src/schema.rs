@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use crate::bandwidth::Bandwidth;
+use crate::dot1x::{self, Dot1x};
 use crate::network::{Apn, Plmn, SsidGlob};
 use crate::quantity::{self, Rate};
 use crate::query::Probe;
@@ -335,18 +336,15 @@ pub enum GatewayProtocol {
 }
 
 /// `[onprem]`: the proof of being in the office.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Onprem {
     /// Kinds of uplink that the proof can be made over: `["wired"]`.
     pub uplinks: Vec<UplinkKind>,
+    /// What the port must have agreed on first, where the office has 802.1X.
+    pub dot1x: Option<Dot1x>,
     /// The beacon.
     pub beacon: Beacon,
     /// How often the proof is made again.
-    #[serde(
-        default = "value::default_recheck",
-        deserialize_with = "value::duration"
-    )]
     pub recheck: Duration,
 }
 
@@ -473,6 +471,33 @@ impl<'de> Deserialize<'de> for Flow {
             places: table.places,
             uplinks: table.uplinks,
             bandwidth: table.bandwidth,
+        })
+    }
+}
+
+/// `[onprem]` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnpremTable {
+    uplinks: Vec<UplinkKind>,
+    dot1x: Option<dot1x::Method>,
+    radius: Option<dot1x::Radius>,
+    beacon: Beacon,
+    #[serde(
+        default = "value::default_recheck",
+        deserialize_with = "value::duration"
+    )]
+    recheck: Duration,
+}
+
+impl<'de> Deserialize<'de> for Onprem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = OnpremTable::deserialize(deserializer)?;
+        Ok(Self {
+            uplinks: table.uplinks,
+            dot1x: Dot1x::of(table.dot1x, table.radius).map_err(serde::de::Error::custom)?,
+            beacon: table.beacon,
+            recheck: table.recheck,
         })
     }
 }

@@ -309,6 +309,38 @@ fn only_a_cable_proves_the_office() {
 }
 
 #[test]
+fn a_port_is_authenticated_by_eap_tls_with_a_server_that_is_named_and_pinned() {
+    const PIN: &str = "5f1d3c0c5b0e8b6a6c7f0c2f4f8d3f0a1f7f2b7d0a9c4e5d6b8a7c9e0f1a2b3c";
+    let lines = |lines: &str| {
+        with(
+            "recheck = \"30s\"\n",
+            &format!("recheck = \"30s\"\n{lines}\n"),
+        )
+    };
+    let radius = |name: &str| {
+        format!("dot1x = \"eap-tls\"\nradius = {{ name = \"{name}\", ca_sha256 = \"{PIN}\" }}")
+    };
+    let text = lines(&radius("radius.mihon-city.example"));
+    Draft::parse("policy.toml", text.as_bytes()).expect("all that is needed");
+    let alone = |text: &str, message: &str| {
+        let error = Draft::parse("policy.toml", lines(text).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+    };
+    alone("dot1x = \"eap-tls\"", "`dot1x` needs `radius");
+    alone(
+        &radius("r").replace("dot1x = \"eap-tls\"\n", ""),
+        "`radius` needs `dot1x",
+    );
+    for weak in ["eap-md5", "peap", "mab"] {
+        let line = format!("dot1x = \"{weak}\"");
+        refused(&lines(&line), &format!("\"{weak}\""), "`eap-tls`");
+    }
+    for name in ["", "*.mihon-city.example", "-a", "a..b", "a\\\" b"] {
+        alone(&radius(name), "not the name of a server");
+    }
+}
+
+#[test]
 fn a_flow_has_one_direction() {
     let text = with(
         "to     = {",

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use sekisho_control::UplinkKind;
 use sekisho_policy::{
-    GatewayProtocol, OverQuota, Policy, Quota, Rate, SsidGlob, Verified, WifiSecurity,
+    Dot1x, GatewayProtocol, OverQuota, Policy, Quota, Rate, SsidGlob, Verified, WifiSecurity,
 };
 
 /// Every address that the uplink may ever talk to, and over what.
@@ -64,6 +64,8 @@ pub struct Beacon {
     pub address: SocketAddrV4,
     /// Kinds of uplink over which it may prove anything.
     pub kinds: Vec<UplinkKind>,
+    /// What a port must have agreed on by 802.1X before it is asked.
+    pub dot1x: Option<Dot1x>,
 }
 
 /// A kind of uplink, as the policy ranks it.
@@ -105,6 +107,7 @@ impl From<&Verified<Policy>> for Endpoints {
             beacon: policy.onprem.as_ref().map(|onprem| Beacon {
                 address: onprem.beacon.address,
                 kinds: onprem.uplinks.clone(),
+                dot1x: onprem.dot1x.clone(),
             }),
             uplinks: policy
                 .uplink
@@ -199,6 +202,11 @@ impl Endpoints {
             .filter(|beacon| beacon.kinds.contains(&kind))
     }
 
+    /// What a port of this kind must have agreed on before it may prove the premises.
+    pub fn dot1x_for(&self, kind: UplinkKind) -> Option<&Dot1x> {
+        self.beacon_for(kind)?.dot1x.as_ref()
+    }
+
     /// Whether an address is one of ours to connect to; a lease may not claim it.
     pub fn names(&self, address: Ipv4Addr) -> bool {
         self.gateways
@@ -224,6 +232,7 @@ pub(crate) fn sample() -> Endpoints {
         beacon: Some(Beacon {
             address: "10.12.0.200:8443".parse().unwrap(),
             kinds: vec![UplinkKind::Wired],
+            dot1x: None,
         }),
         uplinks: vec![Uplink {
             kind: UplinkKind::Wired,

@@ -16,12 +16,15 @@
 //! | `ports` | the pure machine of carriers, leases, paths and proofs |
 //! | `quota`, `meter` | what the SIM may move in a month, and what it moved |
 //! | `wifi` | the supplicant, and the process that keeps it |
+//! | `dot1x` | 802.1X on cables: the supplicants, and the process that keeps them |
 //! | `dhcp` | the DHCP client of one port |
+//! | `uninvited` | what comes to a proven port unasked: told, not used |
 //! | `routers` | whether the routers answer ARP: told, not used |
 //! | `netlink`, `sockets` | the kernel's tables, and the sockets for the gate |
 //! | `turn` | the loop that joins them |
 
 mod dhcp;
+mod dot1x;
 mod endpoints;
 mod meter;
 pub(crate) mod netlink;
@@ -32,6 +35,7 @@ mod rules;
 mod setup;
 mod sockets;
 mod turn;
+mod uninvited;
 mod wifi;
 
 use std::{io, path::PathBuf};
@@ -41,6 +45,7 @@ use sekisho_control::{Channel, ChannelError, inherited};
 use crate::papers::{Papers, PapersError};
 
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
+pub use dot1x::{Dot1xArgs, Dot1xError, Dot1xKeeperError, keep as keep_dot1x};
 pub use endpoints::{Beacon, Endpoints, Gateway, Transport, Uplink, Wifi};
 pub use netlink::NetlinkError;
 pub use rules::{RulesError, load, ruleset};
@@ -78,6 +83,9 @@ pub struct Args {
     /// The Wi-Fi networks of the person and of IT.
     #[arg(long)]
     pub wifi: Option<PathBuf>,
+    /// The laptop's papers for 802.1X on cables.
+    #[arg(long)]
+    pub dot1x: Option<PathBuf>,
     /// Run as this user (and group of the same number) once everything is open.
     #[arg(long)]
     pub user: Option<u32>,
@@ -122,6 +130,11 @@ pub enum UplinkError {
     /// The process that keeps the supplicant.
     #[error("the keeper of wpa_supplicant ended; the uplink ends and starts it with itself")]
     KeeperEnded,
+    /// The process that keeps the wired supplicants.
+    #[error(
+        "the keeper of the wired supplicants ended ({0}); the uplink ends and starts it with itself"
+    )]
+    Dot1xEnded(#[source] ChannelError),
     /// The process could not be closed in.
     #[error(transparent)]
     Sandbox(#[from] sekisho_sandbox::SandboxError),
@@ -170,9 +183,22 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
             .ok()
             .flatten()
     });
+    let dot1x = endpoints
+        .beacon
+        .as_ref()
+        .and_then(|beacon| beacon.dot1x.as_ref())
+        .and_then(|wanted| {
+            // Without it no port proves the office, and each carries the tunnel as before.
+            dot1x::start(wanted, args.dot1x.as_deref())
+                .inspect_err(|error| tracing::error!("{error}"))
+                .ok()
+        });
     let mut turn = turn::Turn::open(endpoints, ports, routing, control, meter)?;
     if let Some(keeper) = keeper {
         turn.watch_keeper(keeper)?;
+    }
+    if let Some(dot1x) = dot1x {
+        turn.watch_dot1x(dot1x)?;
     }
     setup::close_in(args.user)?;
     turn.ready()?;

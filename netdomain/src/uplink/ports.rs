@@ -15,6 +15,7 @@ use sekisho_control::{GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGa
 use super::{
     Endpoints, Transport,
     dhcp::Lease,
+    dot1x::Standing,
     netlink::{AddressSet, Link, PortSet},
     quota::Allowance,
 };
@@ -35,6 +36,8 @@ pub(crate) enum Event {
     LeaseLost(u32),
     /// The network of the lease says that it has a captive portal.
     Portal(u32),
+    /// How a port that has a carrier stands with its authenticator.
+    Standing(u32, Standing),
     /// A gate is there, afresh.
     GateAttached,
     /// The gate's channel ended.
@@ -60,6 +63,10 @@ pub(crate) enum Action {
     StartDhcp(u32, [u8; 6]),
     /// End the DHCP client.
     StopDhcp(u32),
+    /// Speak 802.1X over the port; [`Event::Standing`] tells what comes of it.
+    BeginDot1x(At),
+    /// Speak it no more.
+    EndDot1x(u32),
     /// Set address, routes and next hop.
     Configure {
         /// The port.
@@ -134,6 +141,9 @@ struct Port {
     losses: u32,
     /// The link has a carrier, used or not.
     carrier: bool,
+    /// How it stands with its authenticator, while it has a carrier and the policy demands 802.1X
+    /// of it.
+    standing: Option<Standing>,
     state: State,
 }
 
@@ -206,6 +216,7 @@ impl Ports {
                         .map(|p| p.report("captive-portal")),
                 );
             }
+            Event::Standing(index, standing) => self.on_standing(index, standing, &mut actions),
             Event::GateAttached => {
                 self.forget_gate(&mut actions);
                 self.gate = true;
@@ -268,6 +279,13 @@ impl Ports {
         self.by_index.keys().copied().collect()
     }
 
+    /// Whether a port has proven the office.
+    pub(crate) fn any_proven(&self) -> bool {
+        self.by_index
+            .values()
+            .any(|port| matches!(port.state, State::Leased { proven: true, .. }))
+    }
+
     /// Whether there is a port of the SIM's.
     pub(crate) fn has_sim(&self) -> bool {
         self.by_index
@@ -312,6 +330,7 @@ impl Ports {
                     kind,
                     losses: link.losses,
                     carrier: false,
+                    standing: None,
                     state: State::Dark,
                 },
             );
@@ -354,6 +373,12 @@ impl Ports {
         if matches!(port.state, State::Dark) {
             port.state = State::Lit;
             actions.push(port.report("carrier"));
+            // At the same time, and neither waits for the other: at home nobody answers.
+            if self.endpoints.dot1x_for(port.kind).is_some() {
+                port.standing = Some(Standing::Asking);
+                let name = port.name.clone();
+                actions.push(Action::BeginDot1x(At { index, name }));
+            }
             actions.push(Action::StartDhcp(index, port.mac));
         }
     }
@@ -377,7 +402,35 @@ impl Ports {
             port.shut(index, &lease, actions);
         }
         actions.push(Action::StopDhcp(index));
+        if port.standing.take().is_some() {
+            actions.push(Action::EndDot1x(index));
+        }
         actions.push(port.report("no-carrier"));
+    }
+
+    /// A port is authenticated, or is no longer. Behind it may now be another network (a switch
+    /// moves it from one to the other), so it starts over as with another cable; and the gate hears
+    /// that its proof has ended before anything else is done.
+    fn on_standing(&mut self, index: u32, standing: Standing, actions: &mut Vec<Action>) {
+        let Some(port) = self.by_index.get_mut(&index) else {
+            return;
+        };
+        let Some(was) = port.standing.replace(standing) else {
+            // It lost its carrier meanwhile.
+            port.standing = None;
+            return;
+        };
+        let mac = port.mac;
+        if (was == Standing::Authenticated) != (standing == Standing::Authenticated) {
+            self.on_lease_lost(index, actions);
+            actions.push(Action::StopDhcp(index));
+            actions.push(Action::StartDhcp(index, mac));
+        }
+        if was != standing
+            && let Some(port) = self.by_index.get(&index)
+        {
+            actions.push(port.report(standing.words()));
+        }
     }
 
     fn on_lease(&mut self, index: u32, lease: Lease, actions: &mut Vec<Action>) {
@@ -406,7 +459,7 @@ impl Ports {
             actions.push(Action::Allow(port.name.clone(), PortSet::Slow));
         }
         actions.push(Action::Allow(port.name.clone(), PortSet::Open));
-        if self.endpoints.beacon_for(port.kind).is_some() {
+        if self.endpoints.beacon_for(port.kind).is_some() && port.may_prove() {
             actions.push(Action::Allow(port.name.clone(), PortSet::Premises));
         }
         actions.push(port.report("leased"));
@@ -538,6 +591,7 @@ impl Ports {
     fn probe(&self, index: u32, actions: &mut Vec<Action>) {
         if let Some(port) = self.by_index.get(&index).filter(|_| self.gate)
             && let State::Leased { lease, .. } = &port.state
+            && port.may_prove()
             && let Some(beacon) = self.endpoints.beacon_for(port.kind)
         {
             actions.push(Action::OpenBeacon {
@@ -555,7 +609,7 @@ impl Ports {
         let Some(port) = self.by_index.get_mut(&index) else {
             return;
         };
-        let may = self.endpoints.beacon_for(port.kind).is_some();
+        let may = self.endpoints.beacon_for(port.kind).is_some() && port.may_prove();
         let State::Leased { proven, paths, .. } = &mut port.state else {
             return;
         };
@@ -630,6 +684,12 @@ fn lose(gate: bool, paths: Vec<OpenPath>, actions: &mut Vec<Action>) {
 }
 
 impl Port {
+    /// Whether a proof may be made over it: it is authenticated, or need not be.
+    fn may_prove(&self) -> bool {
+        self.standing
+            .is_none_or(|standing| standing == Standing::Authenticated)
+    }
+
     /// Shuts the port in the packet filter and takes its address and routes.
     fn shut(&self, index: u32, lease: &Lease, actions: &mut Vec<Action>) {
         actions.extend(PortSet::ALL.map(|set| Action::Forbid(self.name.clone(), set)));
@@ -651,5 +711,7 @@ impl Port {
     }
 }
 
+#[cfg(test)]
+mod dot1x_tests;
 #[cfg(test)]
 mod tests;

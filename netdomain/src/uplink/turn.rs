@@ -24,6 +24,7 @@ use sekisho_control::{
 use super::{
     Endpoints, NetlinkError, UplinkError,
     dhcp::{Client, Socket, Step},
+    dot1x::{self, Standing},
     gate_ended,
     meter::Meter,
     netlink::{
@@ -35,6 +36,7 @@ use super::{
     routers::Routers,
     sockets::{open_path, open_stream},
     supervisor,
+    uninvited::Uninvited,
 };
 
 type Control = Channel<Report, Command>;
@@ -58,6 +60,7 @@ const SIGNAL: u64 = 3;
 const RULES: u64 = 4;
 const NEIGHBOURS: u64 = 5;
 const KEEPER: u64 = 6;
+const DOT1X: u64 = 7;
 /// From here on: the DHCP socket of the port with index `token - DHCP`.
 const DHCP: u64 = 16;
 
@@ -75,8 +78,11 @@ pub(super) struct Turn {
     rules: RuleWatch,
     neighbours: NeighbourWatch,
     routers: Routers,
+    uninvited: Uninvited,
     /// Readable when the keeper of the supplicant has ended.
     keeper: Option<OwnedFd>,
+    /// Where the policy demands 802.1X and the laptop can speak it.
+    dot1x: Option<dot1x::Keeper>,
     terminate: UnixStream,
     clients: BTreeMap<u32, (Client, Socket)>,
     /// Where the policy gives the SIM a quota.
@@ -146,7 +152,9 @@ impl Turn {
             rules: RuleWatch::open()?,
             neighbours: NeighbourWatch::open()?,
             routers: Routers::default(),
+            uninvited: Uninvited::open()?,
             keeper: None,
+            dot1x: None,
             terminate,
             clients: BTreeMap::new(),
             meter,
@@ -179,6 +187,13 @@ impl Turn {
     pub(super) fn watch_keeper(&mut self, keeper: OwnedFd) -> Result<(), UplinkError> {
         self.watch(&keeper, KEEPER)?;
         self.keeper = Some(keeper);
+        Ok(())
+    }
+
+    /// Speaks 802.1X over cables by way of its keeper, whose end is the uplink's.
+    pub(super) fn watch_dot1x(&mut self, keeper: dot1x::Keeper) -> Result<(), UplinkError> {
+        self.watch(&keeper, DOT1X)?;
+        self.dot1x = Some(keeper);
         Ok(())
     }
 
@@ -242,6 +257,7 @@ impl Turn {
                     SIGNAL => self.ending = true,
                     RULES if self.rules.changed() => return Err(UplinkError::RulesChanged),
                     KEEPER => return Err(UplinkError::KeeperEnded),
+                    DOT1X => self.on_dot1x()?,
                     RULES | LINKS => {}
                     NEIGHBOURS => self.on_neighbours()?,
                     token => {
@@ -252,6 +268,12 @@ impl Turn {
             }
             self.on_time()?;
             self.count(false)?;
+            if self.ports.any_proven()
+                && let Some(what) = self.uninvited.look(now())?
+            {
+                tracing::warn!("{what}");
+                self.report(&Report::Ignored { what })?;
+            }
         }
         tracing::info!("ending: links go down, the packet filter stays");
         Ok(())
@@ -260,7 +282,11 @@ impl Turn {
     fn wait(&self) -> Option<Timespec> {
         let clients = self.clients.values().map(|(client, _)| client.due());
         let meter = self.meter.as_ref().filter(|_| self.ports.has_sim());
-        let due = clients.chain(meter.map(Meter::due)).min()?;
+        let uninvited = self.ports.any_proven().then(|| self.uninvited.due());
+        let due = clients
+            .chain(meter.map(Meter::due))
+            .chain(uninvited)
+            .min()?;
         let wait = due.saturating_sub(now());
         Some(Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
@@ -329,6 +355,15 @@ impl Turn {
                     tracing::warn!("the supervisor sent a command that is not for the uplink");
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn on_dot1x(&mut self) -> Result<(), UplinkError> {
+        while let Some(keeper) = &mut self.dot1x
+            && let Some((index, standing)) = keeper.read().map_err(UplinkError::Dot1xEnded)?
+        {
+            self.feed(Event::Standing(index, standing))?;
         }
         Ok(())
     }
@@ -487,6 +522,17 @@ impl Turn {
                         source: lease.address,
                         via,
                     }))?;
+                }
+            }
+            Action::BeginDot1x(port) => match &mut self.dot1x {
+                Some(keeper) => keeper
+                    .begin(port.index, &port.name)
+                    .map_err(UplinkError::Dot1xEnded)?,
+                None => self.feed(Event::Standing(port.index, Standing::Unable))?,
+            },
+            Action::EndDot1x(index) => {
+                if let Some(keeper) = &mut self.dot1x {
+                    keeper.end(index).map_err(UplinkError::Dot1xEnded)?;
                 }
             }
             Action::Flush(index) => {

@@ -7,7 +7,9 @@
 use sekisho_control::GatewayFound;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{Answers, Process, ProcessState, Situation, Status, Uplink, UplinkState};
+use crate::status::{
+    Answers, Dot1x, Process, ProcessState, Situation, Status, Uplink, UplinkState,
+};
 
 /// One thing that must hold, in the order in which each needs the ones before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,6 +64,10 @@ pub enum Cause {
     NoCarrier,
     /// Nobody gives an address.
     NoAddress,
+    /// Nobody gives an address, and 802.1X with the switch failed: it keeps the port shut.
+    PortRefused,
+    /// Nobody gives an address, and the laptop has no usable certificate for 802.1X.
+    PortUnable,
     /// The router does not answer.
     RouterSilent,
     /// Over this network, policy names no gateway, or no socket could be made to it.
@@ -231,7 +237,11 @@ impl<'s> Way<'s> {
                 if uplink.age_ms < ADDRESS_WITHIN {
                     Outcome::Waiting
                 } else {
-                    failed(Cause::NoAddress)
+                    failed(match uplink.dot1x {
+                        Some(Dot1x::Refused) => Cause::PortRefused,
+                        Some(Dot1x::Unable) => Cause::PortUnable,
+                        _ => Cause::NoAddress,
+                    })
                 }
             }
             _ => Outcome::Passed,

@@ -8,8 +8,8 @@ use sekisho_control::{
 
 use crate::{
     status::{
-        Agent, Answers, Gateway, Ignored, Policy, Process, ProcessState, Quota, Refusal, Situation,
-        Standing, Status, Uplink, UplinkState, Work,
+        Agent, Answers, Dot1x, Gateway, Ignored, Policy, Process, ProcessState, Quota, Refusal,
+        Situation, Standing, Status, Uplink, UplinkState, Work,
     },
     text::clean,
 };
@@ -29,6 +29,7 @@ struct UplinkRow {
     kind: Option<UplinkKind>,
     state: UplinkState,
     portal: bool,
+    dot1x: Option<Dot1x>,
     since: Duration,
 }
 
@@ -178,6 +179,8 @@ impl Ledger {
             Report::Uplink { port, kind, event } => {
                 if event == "captive-portal" {
                     self.portal(port);
+                } else if let Some(dot1x) = dot1x(event) {
+                    self.dot1x(port, dot1x);
                 } else if let Some(state) = state(event) {
                     self.uplink(port, Some(*kind), state, now);
                 }
@@ -213,6 +216,7 @@ impl Ledger {
             kind: row.kind,
             state: row.state,
             portal: row.portal,
+            dot1x: row.dot1x,
             age_ms: age(row.since),
         });
         let gateways = self.gateways.iter().map(|row| Gateway {
@@ -277,6 +281,7 @@ impl Ledger {
             }
             "uplink" => {
                 for row in &mut self.uplinks {
+                    row.dot1x = None;
                     row.enter(UplinkState::NoCarrier, now);
                 }
             }
@@ -345,6 +350,10 @@ impl Ledger {
         if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
             row.kind = kind.or(row.kind);
             row.portal &= !matches!(state, UplinkState::NoCarrier | UplinkState::Carrier);
+            // Another carrier; a lease alone comes and goes with the same switch.
+            if state == UplinkState::NoCarrier {
+                row.dot1x = None;
+            }
             row.enter(state, now);
         } else if self.uplinks.len() < MAX_UPLINKS {
             self.uplinks.push(UplinkRow {
@@ -352,6 +361,7 @@ impl Ledger {
                 kind,
                 state,
                 portal: false,
+                dot1x: None,
                 since: now,
             });
             self.uplinks.sort_by(|a, b| a.port.cmp(&b.port));
@@ -363,6 +373,14 @@ impl Ledger {
         let port = clean(port);
         if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
             row.portal = true;
+        }
+    }
+
+    /// A card stands so with its switch.
+    fn dot1x(&mut self, port: &str, dot1x: Dot1x) {
+        let port = clean(port);
+        if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
+            row.dot1x = Some(dot1x);
         }
     }
 
@@ -428,6 +446,18 @@ fn state(event: &str) -> Option<UplinkState> {
         "leased" => UplinkState::Leased,
         "router" => UplinkState::Reached,
         "router-silent" => UplinkState::RouterSilent,
+        _ => return None,
+    })
+}
+
+/// And for how it stands with its switch.
+fn dot1x(event: &str) -> Option<Dot1x> {
+    Some(match event {
+        "dot1x-asking" => Dot1x::Asking,
+        "dot1x-authenticated" => Dot1x::Authenticated,
+        "dot1x-refused" => Dot1x::Refused,
+        "dot1x-unanswered" => Dot1x::Unanswered,
+        "dot1x-unable" => Dot1x::Unable,
         _ => return None,
     })
 }

@@ -87,8 +87,26 @@ pub struct Uplink {
     pub state: UplinkState,
     /// Whether its network says that it lets nobody through without a page of its own.
     pub portal: bool,
+    /// How it stands with the switch at its other end, once something came of 802.1X.
+    pub dot1x: Option<Dot1x>,
     /// Since when.
     pub age_ms: u64,
+}
+
+/// How a card stands with the switch at its other end (802.1X).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dot1x {
+    /// It was authenticated, and is asked anew.
+    Asking,
+    /// The switch took the laptop's certificate, and its server showed the right one.
+    Authenticated,
+    /// One of the two was not content with the other.
+    Refused,
+    /// Nobody speaks it there.
+    Unanswered,
+    /// The laptop cannot speak it.
+    Unable,
 }
 
 /// How far a network card has come.

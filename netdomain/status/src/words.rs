@@ -8,7 +8,7 @@ pub use refusals::{knows as knows_rule, refusal};
 
 use crate::{
     doctor::{Cause, Outcome, Step},
-    status::{ProcessState, UplinkState},
+    status::{Dot1x, ProcessState, UplinkState},
 };
 
 /// A language.
@@ -133,6 +133,23 @@ pub const fn uplink(state: UplinkState, lang: Lang) -> &'static str {
     }
 }
 
+/// How a card stands with the switch at its other end.
+pub const fn dot1x(dot1x: Dot1x, lang: Lang) -> &'static str {
+    match dot1x {
+        Dot1x::Asking => lang.of("802.1X 認証中", "802.1X under way"),
+        Dot1x::Authenticated => lang.of("802.1X 認証済み", "authenticated by 802.1X"),
+        Dot1x::Refused => lang.of(
+            "802.1X 認証に失敗",
+            "refused by the switch, or the switch by the laptop (802.1X)",
+        ),
+        Dot1x::Unanswered => lang.of("802.1X なし", "no 802.1X here"),
+        Dot1x::Unable => lang.of(
+            "802.1X の証明書が使えません",
+            "no usable certificate for 802.1X",
+        ),
+    }
+}
+
 /// Where the laptop is.
 pub const fn place(place: Place, lang: Lang) -> &'static str {
     match place {
@@ -227,6 +244,14 @@ pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
         Cause::NoAddress => lang.of(
             "ルーターの電源を入れ直すか、モバイルルーターなど別の回線を使ってください。",
             "Switch the router off and on, or use another network such as a mobile router.",
+        ),
+        Cause::PortRefused => lang.of(
+            "別の回線を使い、情報担当へ連絡してください（庁内 LAN の 802.1X 認証に失敗しました。端末の証明書の期限切れかもしれません）。",
+            "Use another network, and tell IT: the 802.1X of this socket failed; the laptop's certificate may have expired.",
+        ),
+        Cause::PortUnable => lang.of(
+            "別の回線を使い、情報担当へ連絡してください（802.1X の証明書または認証サーバーの設定が端末にありません）。",
+            "Use another network, and tell IT: the laptop has no usable certificate for this socket's 802.1X.",
         ),
         Cause::RouterSilent => lang.of(
             "ルーターの電源を入れ直すか、別の回線を使ってください。",

@@ -9,6 +9,7 @@
 //! state = "/var/lib/sekisho/gate"
 //! usage = "/var/lib/sekisho/uplink"   # what the SIM moved this month
 //! wifi = "wifi.toml"                  # the Wi-Fi networks of the person and of IT
+//! dot1x = "dot1x.toml"                # the laptop's papers for 802.1X on cables
 //! ports = ["eth0", "eth1", "wlan0"]   # moved into the uplink's own namespace
 //! power_button = "auto"
 //!
@@ -59,6 +60,8 @@ pub struct Config {
     pub usage: Option<PathBuf>,
     /// The Wi-Fi networks of the person and of IT.
     pub wifi: Option<PathBuf>,
+    /// The laptop's papers for 802.1X on cables, where the policy demands it.
+    pub dot1x: Option<PathBuf>,
     /// Interfaces to move into the uplink's namespace, once its packet filter is loaded. With
     /// `netns`: interfaces of it to use, none for all.
     #[serde(default)]
@@ -264,8 +267,8 @@ impl Config {
         if let Some(status) = &mut config.status {
             status.socket = folder.join(&status.socket);
         }
-        if let Some(wifi) = &mut config.wifi {
-            *wifi = folder.join(&*wifi);
+        for file in [&mut config.wifi, &mut config.dot1x].into_iter().flatten() {
+            *file = folder.join(&*file);
         }
         config.usage = Some(match &config.usage {
             Some(own) => folder.join(own),
@@ -357,8 +360,8 @@ impl Config {
         if let Some(usage) = &self.usage {
             words.extend(["--usage".into(), text(usage)]);
         }
-        if let Some(wifi) = &self.wifi {
-            words.extend(["--wifi".into(), text(wifi)]);
+        for (option, file) in [("--wifi", &self.wifi), ("--dot1x", &self.dot1x)] {
+            words.extend(file.iter().flat_map(|file| [option.into(), text(file)]));
         }
         if !self.ports.is_empty() {
             words.extend(["--ports".into(), self.ports.join(",")]);

@@ -15,6 +15,7 @@
 mod child;
 mod config;
 mod events;
+mod host;
 mod netns;
 mod notices;
 pub mod plan;

@@ -27,6 +27,7 @@ use crate::{
     child::{Handed, Running},
     config::{CONTROL, Config, ConfigError, GUEST, LINK, NETNS, PATH, PowerButton, Recipe, TLS},
     events::{Events, Own},
+    host::Host,
     netns,
     notices::Notices,
     plan::{Action, Death, End, Event, Plan, Role, Wire},
@@ -123,6 +124,7 @@ struct Supervisor {
     ledger: Ledger,
     notices: Notices,
     serving: Option<Serving>,
+    host: Host,
     epoll: OwnedFd,
     signals: Vec<(UnixStream, Event)>,
     buttons: Vec<File>,
@@ -205,6 +207,7 @@ pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> 
         ledger: Ledger::new(VERSION, now()),
         notices: Notices::new(),
         serving: serving(config),
+        host: Host::new(),
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("open epoll"))?,
         signals,
         buttons: match config.power_button {
@@ -245,6 +248,7 @@ impl Supervisor {
             self.watch(button, Source::Button(number))?;
         }
         self.feed(Event::Time)?;
+        self.host.ready();
         let mut ready = Vec::with_capacity(32);
         while !self.over {
             let wait = self.wait();
@@ -262,7 +266,9 @@ impl Supervisor {
             self.move_ports();
             self.feed(Event::Time)?;
             self.tell_people();
+            self.host.turn(now());
         }
+        self.host.stopping();
         self.events.own(now(), &Own::Ended);
         Ok(())
     }
@@ -291,6 +297,7 @@ impl Supervisor {
         let due = [
             ends.chain(self.plan.due()).min(),
             self.notices.due(situation, since),
+            self.host.due(),
             serving.and_then(|serving| serving.due(&self.ledger, now)),
         ];
         let due = due.into_iter().flatten().min();

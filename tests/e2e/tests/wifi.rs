@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sekisho_lab::{Papers, programs};
+use sekisho_lab::{
+    Papers,
+    dot1x::{Dot1xPapers, IDENTITY, SERVER},
+    programs,
+};
 use sekisho_laptop::{Laptop, Options, exec::Running};
 use sekisho_skip::skip_unless;
 
@@ -25,24 +29,27 @@ const EVENTS: &str = "events.jsonl";
 const PRODUCT: &str = "supervisor.log";
 
 /// An access point: a radio, its protection as `hostapd.conf` says it, and its name.
-struct Point {
+struct Point<'p> {
     radio: u8,
     ssid: &'static str,
-    protection: &'static str,
+    protection: &'p str,
 }
 
-const WPA2: Point = Point {
+const WPA2: Point<'static> = Point {
     radio: 1,
     ssid: "mihon-home",
     protection: "wpa=2\nwpa_key_mgmt=WPA-PSK\nrsn_pairwise=CCMP\nwpa_passphrase=correct horse battery\n",
 };
-const WPA3: Point = Point {
+const WPA3: Point<'static> = Point {
     radio: 1,
     ssid: "mihon-office",
     protection: "wpa=2\nwpa_key_mgmt=SAE\nrsn_pairwise=CCMP\nieee80211w=2\nsae_password=correct horse battery\n",
 };
+/// WPA2 and WPA3 with certificates, as `hostapd.conf` says it.
+const WPA2_EAP: &str = "wpa_key_mgmt=WPA-EAP";
+const WPA3_EAP: &str = "wpa_key_mgmt=WPA-EAP-SHA256\nieee80211w=2";
 /// Those that must not be joined. The person entered both names, with the right passphrase.
-const REFUSED: [Point; 4] = [
+const REFUSED: [Point<'static>; 4] = [
     Point {
         radio: 2,
         ssid: "mihon-home",
@@ -64,6 +71,12 @@ const REFUSED: [Point; 4] = [
         protection: WPA2.protection,
     },
 ];
+
+/// The office's network with certificates: its name, and where the laptop's papers are.
+const HALL: &str = "mihon-hall";
+const CERTIFICATES: &str = "/etc/opt";
+/// What its access point says of a station that ended EAP without success.
+const REFUSED_EAP: &str = "CTRL-EVENT-EAP-FAILURE";
 
 /// The laptop, with access points in its own namespace and its radio in the uplink's.
 struct Air {
@@ -126,7 +139,7 @@ impl Air {
     }
 
     /// Puts an access point on the air; gives its log's name too.
-    fn point(&self, point: &Point) -> (Running, String) {
+    fn point(&self, point: &Point<'_>) -> (Running, String) {
         let Point {
             radio,
             ssid,
@@ -143,6 +156,28 @@ impl Air {
         let hostapd = self.spawn(&log, &format!("hostapd -t {config}"));
         self.wait(&log, 0, "AP-ENABLED", SOON);
         (hostapd, log)
+    }
+
+    /// The laptop's papers for the office's network, where its supplicant may read them.
+    fn certificates(&self, papers: &Dot1xPapers) {
+        papers.issue(&self.folder).expect("papers");
+        self.sh(&format!(
+            "mkdir -p {CERTIFICATES} && mount -t tmpfs none {CERTIFICATES} && \
+             cp {}/dot1x* {CERTIFICATES}",
+            self.folder.display()
+        ));
+    }
+
+    /// Protection of an access point with its own EAP server.
+    fn enterprise(&self, name: &str, suite: &str, papers: &Dot1xPapers) -> String {
+        let users = self.write("users", "*\tTLS\n");
+        let authority = self.write(&format!("{name}-ca.pem"), &papers.authority);
+        let server = self.write(&format!("{name}.pem"), &papers.server.0);
+        let key = self.write(&format!("{name}.key"), &papers.server.1);
+        format!(
+            "wpa=2\n{suite}\nrsn_pairwise=CCMP\nieee8021x=1\neap_server=1\neap_user_file={users}\n\
+             ca_cert={authority}\nserver_cert={server}\nprivate_key={key}\n"
+        )
     }
 
     /// What is behind an access point: DHCP, and the gateway.
@@ -171,7 +206,7 @@ impl Air {
             .policy()
             .replacen(
                 "[vpn]\n",
-                "[[uplink]]\nkind = \"wifi\"\nrank = 2\nsecurity = [\"wpa3-sae\", \"wpa2-personal\"]\n\
+                "[[uplink]]\nkind = \"wifi\"\nrank = 2\nsecurity = [\"wpa3-sae\", \"wpa3-enterprise\", \"wpa2-personal\", \"wpa2-enterprise\"]\n\
                  deny_ssids = [\"*-free-*\"]\n\n[vpn]\n",
                 1,
             )
@@ -180,7 +215,12 @@ impl Air {
         let networks: String = ["mihon-home", "mihon-office", "Shop-Free-WiFi"]
             .map(|ssid| format!("[[network]]\nssid = \"{ssid}\"\npassphrase = \"{PASSPHRASE}\"\n"))
             .concat();
-        self.write("wifi.toml", &networks);
+        let hall = format!(
+            "[[network]]\nssid = \"{HALL}\"\n[network.certificate]\nidentity = \"{IDENTITY}\"\n\
+             server = \"{SERVER}\"\nauthorities = \"{CERTIFICATES}/dot1x-ca.pem\"\n\
+             certificate = \"{CERTIFICATES}/dot1x.pem\"\nkey = \"{CERTIFICATES}/dot1x.key\"\n"
+        );
+        self.write("wifi.toml", &(networks + &hall));
         let programs = programs().expect("programs");
         let config = self.write(
             "supervisor.toml",
@@ -219,6 +259,11 @@ fn t17_wifi_joins_what_the_policy_lets_it_and_nothing_else() {
     let air = Air::new();
     let papers = Papers::generate(&air.folder).expect("papers");
     air.gateway(&papers);
+    let (ours, theirs) = (
+        Dot1xPapers::generate(SERVER).expect("papers"),
+        Dot1xPapers::generate(SERVER).expect("papers"),
+    );
+    air.certificates(&ours);
     let refused: Vec<(Running, String)> = REFUSED.iter().map(|point| air.point(point)).collect();
     let product = air.product(&papers);
 
@@ -245,7 +290,26 @@ fn t17_wifi_joins_what_the_policy_lets_it_and_nothing_else() {
     air.wait(&refused[0].1, 0, JOINED, JOIN);
     drop(station);
 
-    for point in [WPA2, WPA3] {
+    // The office's network, played by somebody whose server shows the right name under another
+    // authority: the radio tries it and breaks off.
+    let evil = air.enterprise("evil", WPA2_EAP, &theirs);
+    let (hostapd, log) = air.point(&Point {
+        radio: 1,
+        ssid: HALL,
+        protection: &evil,
+    });
+    let tried = air.wait(&log, 0, REFUSED_EAP, JOIN);
+    println!("the evil twin was tried and refused after {tried:?}");
+    assert!(!joined(&log), "{}", air.log(&log, 0));
+    off(hostapd);
+
+    let hall = [WPA2_EAP, WPA3_EAP].map(|suite| air.enterprise("hall", suite, &ours));
+    let hall = hall.each_ref().map(|protection| Point {
+        radio: 1,
+        ssid: HALL,
+        protection,
+    });
+    for point in hall.into_iter().chain([WPA2, WPA3]) {
         let mark = air.mark(EVENTS);
         let (hostapd, log) = air.point(&point);
         let dhcp = air.network(point.radio);

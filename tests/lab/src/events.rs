@@ -68,7 +68,7 @@ pub struct Events {
 
 impl Events {
     /// Makes the named pipe and follows it; a copy goes to `log`.
-    pub(crate) fn follow(pipe: &Path, log: &Path) -> io::Result<Self> {
+    pub fn follow(pipe: &Path, log: &Path) -> io::Result<Self> {
         mknodat(CWD, pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
         // Open for writing too, so that it never ends while nobody else writes.
         let pipe = File::options()

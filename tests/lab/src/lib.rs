@@ -16,6 +16,7 @@
 
 pub mod address;
 mod capture;
+pub mod dot1x;
 mod draw;
 mod error;
 mod events;

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     Canary, Event, Events, Lab, LabError, LaptopFiles, Netns, Output, Process, address as at,
+    dot1x::Dot1xPapers,
     packet::{PacketSocket, udp_frame},
 };
 
@@ -33,6 +34,8 @@ pub struct Setup {
     pub policy: Option<String>,
     /// Whether the engine of a TLS tunnel is there, and the policy has a gateway for it.
     pub tls: bool,
+    /// The laptop's papers for 802.1X; the policy demands it where they are given.
+    pub dot1x: Option<Dot1xPapers>,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -89,7 +92,14 @@ impl<'l> NetLaptop<'l> {
                 papers.policy()
             }
         });
+        let policy = match &setup.dot1x {
+            Some(dot1x) => dot1x.demand(&policy),
+            None => policy,
+        };
         let files = lab.papers().issue_policy(&dir, &policy)?;
+        if let Some(dot1x) = &setup.dot1x {
+            dot1x.issue(&dir)?;
+        }
         if let Some(tamper) = setup.tamper {
             tamper(&files);
         }
@@ -102,7 +112,7 @@ impl<'l> NetLaptop<'l> {
         write_guest_files(&dir)?;
         let config = dir.join("supervisor.toml");
         let started = setup.programs.as_ref().unwrap_or(&programs);
-        std::fs::write(&config, supervisor_config(started, &guest, setup.tls))
+        std::fs::write(&config, supervisor_config(started, &guest, setup))
             .map_err(LabError::io("write the supervisor's configuration"))?;
         let mut command = lab
             .space("laptop")?
@@ -316,8 +326,10 @@ impl<'l> NetLaptop<'l> {
 
     /// Process id of a part, as long as it runs.
     pub fn pid(&self, part: Part) -> Result<u32, LabError> {
-        children(self.supervisor.id())
-            .into_iter()
+        let own = children(self.supervisor.id());
+        // A keeper is a child of the process that it keeps something for.
+        let all = own.iter().copied().flat_map(children).chain(own.clone());
+        all.into_iter()
             .find(|pid| part.is(*pid))
             .ok_or_else(|| LabError::Lost {
                 what: format!("the process of {part:?}"),
@@ -332,6 +344,26 @@ impl<'l> NetLaptop<'l> {
             .ok_or_else(|| LabError::Lost {
                 what: "the process of openconnect".into(),
             })
+    }
+
+    /// Process id of the wired supplicant, as long as one runs: a child of its keeper.
+    pub fn supplicant(&self) -> Result<u32, LabError> {
+        children(self.pid(Part::Dot1x)?)
+            .into_iter()
+            .next()
+            .ok_or_else(|| LabError::Lost {
+                what: "the process of wpa_supplicant".into(),
+            })
+    }
+
+    /// Kills the wired supplicant.
+    pub fn kill_supplicant(&self) -> Result<u32, LabError> {
+        kill(self.supplicant()?)
+    }
+
+    /// Stops it where it is: it lives, and does nothing more.
+    pub fn stop_supplicant(&self) -> Result<u32, LabError> {
+        signal(self.supplicant()?, Signal::STOP)
     }
 
     /// Kills a part with SIGKILL and gives its process id.
@@ -377,10 +409,14 @@ impl Drop for NetLaptop<'_> {
 }
 
 fn kill(pid: u32) -> Result<u32, LabError> {
+    signal(pid, Signal::KILL)
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<u32, LabError> {
     i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
-        .map(|pid| kill_process(pid, Signal::KILL))
+        .map(|pid| kill_process(pid, signal))
         .transpose()
         .map_err(|error| LabError::Io {
             doing: "kill a part".into(),
@@ -398,6 +434,8 @@ pub enum Part {
     Uplink,
     /// The keeper of the TLS tunnel's engine.
     Tls,
+    /// The keeper of the wired supplicants.
+    Dot1x,
     /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
     Vmm,
 }
@@ -412,6 +450,7 @@ impl Part {
         match self {
             Self::Gate => words.get(1) == Some(&&b"gate"[..]),
             Self::Uplink => words.get(1) == Some(&&b"uplink"[..]),
+            Self::Dot1x => words.get(1) == Some(&&b"dot1x"[..]),
             Self::Tls => words.get(1) == Some(&&b"tls"[..]),
             Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
         }
@@ -434,8 +473,13 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-fn supervisor_config(programs: &Path, guest: &Netns, tls: bool) -> String {
-    let tls = if tls {
+fn supervisor_config(programs: &Path, guest: &Netns, setup: &Setup) -> String {
+    let dot1x = if setup.dot1x.is_some() {
+        "dot1x = 'dot1x.toml'\n"
+    } else {
+        ""
+    };
+    let tls = if setup.tls {
         "[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n"
     } else {
         ""
@@ -445,7 +489,7 @@ fn supervisor_config(programs: &Path, guest: &Netns, tls: bool) -> String {
     format!(
         "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
          trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
-         ports = ['{}', '{}']\n\n{tls}\
+         ports = ['{}', '{}']\n{dot1x}\n{tls}\
          [work]\nguest_channel = false\n\
          command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
          '--link', '{{link}}', '--control', '{{control}}']\n\n\

@@ -28,6 +28,7 @@ impl Need {
                 "curl",
                 "dnsmasq-base",
                 "faketime",
+                "hostapd",
                 "iproute2",
                 "iputils-ping",
                 "netcat-openbsd",
@@ -40,6 +41,7 @@ impl Need {
                 "tcpdump",
                 "wireguard-go",
                 "wireguard-tools",
+                "wpasupplicant",
             ],
             Self::Laptop => &[
                 "busybox-static",
@@ -52,7 +54,7 @@ impl Need {
                 "wpasupplicant",
                 "xz-utils",
             ],
-            Self::Judges => &["acpica-tools"],
+            Self::Judges => &["acpica-tools", "systemd"],
             Self::Bench => &["ethtool", "iperf3"],
         }
     }

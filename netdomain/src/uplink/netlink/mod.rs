@@ -1,12 +1,14 @@
 //! The kernel's tables, over netlink: links, addresses and routes, and the sets of the packet
 //! filter. Blocking requests with acknowledgement, and sockets of events for epoll.
 
+mod counter;
 mod neighbour;
 mod route;
 mod sets;
 mod wire;
 mod wireless;
 
+pub(crate) use counter::Counter;
 pub(crate) use neighbour::{Neighbour, NeighbourWatch};
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};

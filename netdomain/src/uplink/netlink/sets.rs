@@ -75,10 +75,10 @@ impl AddressSet {
     }
 }
 
-const FAMILY_INET: u8 = 1;
+pub(super) const FAMILY_INET: u8 = 1;
 const FAMILY_ARP: u8 = 3;
 /// `NFNL_SUBSYS_NFTABLES`.
-const NFTABLES: u16 = 10;
+pub(super) const NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_ELEMENT: u16 = (NFTABLES << 8) | 0x0c;
@@ -226,7 +226,7 @@ impl AsFd for RuleWatch {
 }
 
 /// `struct nfgenmsg`: family, version 0, resource id in network byte order.
-fn generic(family: u8, resource: u16) -> [u8; 4] {
+pub(super) fn generic(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
     [family, 0, high, low]
 }
@@ -245,7 +245,7 @@ fn address_key(port: &str, address: Ipv4Addr) -> [u8; NAME_SIZE + 4] {
     key
 }
 
-fn zero_ended(name: &str) -> Vec<u8> {
+pub(super) fn zero_ended(name: &str) -> Vec<u8> {
     [name.as_bytes(), &[0]].concat()
 }
 

@@ -9,10 +9,10 @@ use super::{
         Uplink,
         endpoints::{sample, sample_sim},
     },
-    *,
+    dot1x_tests, *,
 };
 
-fn link(index: u32, carrier: bool, losses: u32) -> Link {
+pub(super) fn link(index: u32, carrier: bool, losses: u32) -> Link {
     Link {
         index,
         name: format!("eth{index}"),
@@ -26,7 +26,7 @@ fn link(index: u32, carrier: bool, losses: u32) -> Link {
     }
 }
 
-fn lease(last: u8) -> Lease {
+pub(super) fn lease(last: u8) -> Lease {
     Lease {
         address: Ipv4Addr::new(192, 168, 43, last),
         prefix: 24,
@@ -37,14 +37,15 @@ fn lease(last: u8) -> Lease {
 
 /// What the actions have made of the world.
 #[derive(Debug, Default)]
-struct World {
+pub(super) struct World {
     /// Paths that are open, with port and side.
-    sockets: BTreeMap<PathId, (String, Side)>,
+    pub(super) sockets: BTreeMap<PathId, (String, Side)>,
     /// What the gate believes to have.
-    gate: BTreeSet<PathId>,
-    sets: BTreeSet<(String, &'static str)>,
+    pub(super) gate: BTreeSet<PathId>,
+    pub(super) sets: BTreeSet<(String, &'static str)>,
     configured: BTreeSet<u32>,
-    dhcp: BTreeSet<u32>,
+    pub(super) dot1x: BTreeSet<u32>,
+    pub(super) dhcp: BTreeSet<u32>,
     used: BTreeSet<PathId>,
 }
 
@@ -58,11 +59,13 @@ fn set_name(set: PortSet) -> &'static str {
 }
 
 impl World {
-    fn does(&mut self, actions: &[Action]) {
+    pub(super) fn does(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
                 Action::StartDhcp(index, _) => assert!(self.dhcp.insert(*index)),
                 Action::StopDhcp(index) => assert!(self.dhcp.remove(index)),
+                Action::BeginDot1x(port) => assert!(self.dot1x.insert(port.index)),
+                Action::EndDot1x(index) => assert!(self.dot1x.remove(index)),
                 Action::Configure { port, .. } => assert!(self.configured.insert(port.index)),
                 Action::Flush(index) => {
                     self.configured.remove(index);
@@ -286,6 +289,17 @@ fn a_laptop_has_no_hundred_cards() {
     assert_eq!(taken, MAX_PORTS);
 }
 
+fn standing() -> impl Strategy<Value = Standing> {
+    prop::sample::select(vec![
+        Standing::Asking,
+        Standing::Authenticated,
+        Standing::Authenticated,
+        Standing::Refused,
+        Standing::Unanswered,
+        Standing::Unable,
+    ])
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let index = 0u32..3;
     let port = (0u32..4).prop_map(|index| format!("eth{index}"));
@@ -294,7 +308,8 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(index, carrier, losses)| Event::Link(link(index, carrier, losses))),
         1 => index.clone().prop_map(Event::Gone),
         4 => (index.clone(), 50u8..53).prop_map(|(index, last)| Event::Bound(index, lease(last))),
-        1 => index.prop_map(Event::LeaseLost),
+        1 => index.clone().prop_map(Event::LeaseLost),
+        3 => (index, standing()).prop_map(|(index, standing)| Event::Standing(index, standing)),
         1 => Just(Event::GateAttached),
         1 => Just(Event::GateLost),
         3 => (port.clone(), any::<bool>())
@@ -313,8 +328,14 @@ proptest! {
     /// it is proven, the packet filter open exactly there, and the gate believes in no socket that
     /// is not there.
     #[test]
-    fn nothing_is_open_without_its_grounds(events in prop::collection::vec(event(), 0..80)) {
+    fn nothing_is_open_without_its_grounds(
+        events in prop::collection::vec(event(), 0..80),
+        dot1x in any::<bool>(),
+    ) {
         let mut endpoints = sample();
+        if dot1x {
+            dot1x_tests::demand(&mut endpoints);
+        }
         endpoints.uplinks.push(Uplink {
             interfaces: vec!["eth2".into()],
             ..sample_sim()
@@ -355,10 +376,15 @@ proptest! {
             for name in ["eth0", "eth1", "eth2"] {
                 let is_in = |set| world.sets.contains(&(name.to_owned(), set));
                 prop_assert_eq!(is_in("open"), leased.contains_key(name));
+                let may = ports.by_index.values().any(|port| {
+                    port.name == name
+                        && (!dot1x || port.standing == Some(Standing::Authenticated))
+                });
                 prop_assert_eq!(
                     is_in("premises"),
-                    name != "eth2" && leased.contains_key(name)
+                    name != "eth2" && leased.contains_key(name) && may
                 );
+                prop_assert!(may || leased.get(name) != Some(&true));
                 prop_assert_eq!(is_in("proven"), leased.get(name) == Some(&true));
             }
             prop_assert_eq!(world.configured.len(), leased.len());
@@ -367,6 +393,10 @@ proptest! {
             if ports.asleep {
                 prop_assert!(open.is_empty() && world.dhcp.is_empty());
             }
+            // It is spoken exactly where a lease is asked for, except over the SIM.
+            let mut cables = world.dhcp.clone();
+            cables.retain(|index| dot1x && *index != 2);
+            prop_assert_eq!(&world.dot1x, &cables);
         }
     }
 }

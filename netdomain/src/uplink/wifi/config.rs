@@ -123,7 +123,8 @@ fn pairwise_master_key(passphrase: &Passphrase, ssid: &Ssid) -> [u8; 32] {
     key
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal: what the supplicant takes for any string.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

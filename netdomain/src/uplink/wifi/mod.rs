@@ -31,7 +31,9 @@ use rustix::{
 use self::networks::{MAX_FILE, Networks};
 use super::Endpoints;
 
+pub(super) use config::hex;
 pub use keeper::{KeeperArgs, KeeperError, run as keep};
+pub(super) use networks::Word;
 
 /// Why there is no Wi-Fi.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +81,7 @@ fn read(path: &Path) -> Result<Networks, String> {
 }
 
 /// A file in memory that nobody changes any more: secrets are never written to a disk.
-fn sealed(text: &str) -> io::Result<File> {
+pub(super) fn sealed(text: &str) -> io::Result<File> {
     let mut file = File::from(memfd_create(
         "wpa_supplicant.conf",
         MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,

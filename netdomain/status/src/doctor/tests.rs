@@ -75,10 +75,28 @@ fn each_step_is_named_when_it_is_the_one() {
     let lit = uplink("carrier");
     let leased = uplink("leased");
     let reached = uplink("router");
-    let cases: [(&[Report], u64, Step, Outcome); 11] = [
+    let cases: [(&[Report], u64, Step, Outcome); 14] = [
         (&[], 1, Step::Carrier, failed(Cause::NoCarrier)),
         (from_ref(&lit), 5, Step::Address, Outcome::Waiting),
         (from_ref(&lit), 30, Step::Address, failed(Cause::NoAddress)),
+        (
+            &[lit.clone(), uplink("dot1x-refused")],
+            30,
+            Step::Address,
+            failed(Cause::PortRefused),
+        ),
+        (
+            &[lit.clone(), uplink("dot1x-unable")],
+            30,
+            Step::Address,
+            failed(Cause::PortUnable),
+        ),
+        (
+            &[lit.clone(), uplink("dot1x-unanswered")],
+            30,
+            Step::Address,
+            failed(Cause::NoAddress),
+        ),
         (
             &[leased.clone(), uplink("router-silent")],
             30,

@@ -82,6 +82,21 @@ fn a_dead_process_takes_its_words_along() {
 }
 
 #[test]
+fn what_came_of_802_1x_is_told_while_its_carrier_lasts() {
+    let mut ledger = Ledger::new("0", at(0));
+    for event in ["carrier", "dot1x-authenticated", "leased", "lease-lost"] {
+        ledger.reported("uplink", &uplink(event), at(1));
+    }
+    let told = |ledger: &Ledger| ledger.status(at(2)).uplinks[0].dot1x;
+    assert_eq!(told(&ledger), Some(Dot1x::Authenticated));
+    ledger.reported("uplink", &uplink("no-carrier"), at(2));
+    assert_eq!(told(&ledger), None);
+    ledger.reported("uplink", &uplink("dot1x-refused"), at(2));
+    ledger.ended("uplink", "exit status: 1", at(3));
+    assert_eq!(told(&ledger), None);
+}
+
+#[test]
 fn a_portal_is_told_while_its_lease_lasts_and_the_quota_as_it_was_last() {
     let mut ledger = Ledger::new("0", at(0));
     for event in ["leased", "captive-portal", "router"] {

@@ -62,6 +62,12 @@ fn t25_what_a_hub_injects_reaches_nobody() {
     };
     let mac: [u8; 6] = must(mac.try_into().map_err(|_| "six bytes"));
 
+    // Nothing was told before he began.
+    let quiet = laptop.events().wait_after(0, Duration::ZERO, |event| {
+        event.is("uplink", "ignored") && event.text("what").contains("nobody asked for")
+    });
+    assert!(quiet.is_none(), "{quiet:?}");
+
     let nic = must(laptop.guest_packets());
     let marker = must(Canary::random());
     let bytes = marker.bytes();
@@ -107,6 +113,15 @@ fn t25_what_a_hub_injects_reaches_nobody() {
         .events()
         .wait_after(mark, Duration::ZERO, |event| event.is("gate", "situation"));
     assert!(changed.is_none(), "{changed:?}");
+    // A hundred of them were for the laptop's own address and through no door.
+    let told = must(laptop.wait_event(mark, "the alarm", limit, |event| {
+        event.is("uplink", "ignored") && event.text("what").contains("nobody asked for")
+    }));
+    assert!(
+        told.text("what").starts_with("100 packets"),
+        "{:?}",
+        told.said
+    );
 
     let recordings = scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
     let arrived = must(count_canaries(must(recordings.get("eth1.to")), &canaries));

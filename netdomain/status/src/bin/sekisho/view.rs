@@ -54,6 +54,10 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
         } else {
             state.to_owned()
         };
+        let state = match uplink.dot1x {
+            Some(dot1x) => format!("{state}, {}", words::dot1x(dot1x, lang)),
+            None => state,
+        };
         let name = format!("{} {kind}", uplink.port);
         page.row(
             "回線",
