@@ -109,6 +109,14 @@ pub fn dhcp_reply(data: &[u8]) {
     crate::uplink::fuzz_dhcp(DEVICE.mac.0, || RANDOM, data);
 }
 
+/// Reads `data` as what a message bus sends for `ModemManager`.
+///
+/// # Panics
+/// If what was read breaks what its types promise.
+pub fn modem_answer(data: &[u8]) {
+    crate::uplink::fuzz_modem(data);
+}
+
 /// Reads `data` as a beacon's answer, cut anywhere.
 ///
 /// # Panics

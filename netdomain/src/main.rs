@@ -1,4 +1,4 @@
-//! `sekisho-netdomain gate | uplink | tls`: the processes of the network domain.
+//! `sekisho-netdomain gate | uplink | modem | tls`: the processes of the network domain.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -24,6 +24,8 @@ enum Role {
     /// Keeps the supplicant running; started by the uplink.
     #[command(hide = true)]
     Supplicant(uplink::KeeperArgs),
+    /// Asks ModemManager for the SIM's connection.
+    Modem(uplink::ModemArgs),
     /// Keeps openconnect, the engine of a TLS tunnel.
     Tls(tls::Args),
     /// Started by openconnect: hands its socket for packets to the keeper.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Role::Gate(args) => gate::run(&args).map_err(|error| error.to_string()),
         Role::Uplink(args) => uplink::run(&args).map_err(|error| error.to_string()),
         Role::Supplicant(args) => uplink::keep(&args).map_err(|error| error.to_string()),
+        Role::Modem(args) => uplink::ask_modem(&args).map_err(|error| error.to_string()),
         Role::Tls(args) => tls::run(&args).map_err(|error| error.to_string()),
         Role::Handover(args) => tls::hand_over(&args).map_err(|error| error.to_string()),
     };

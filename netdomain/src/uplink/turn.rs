@@ -18,7 +18,8 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use sekisho_control::{
-    Channel, ChannelError, Command, GateToUplink, PathId, Port, Report, UplinkToGate,
+    Channel, ChannelError, Command, GateToUplink, ModemToUplink, PathId, Port, Report,
+    UplinkToGate, UplinkToModem,
 };
 
 use super::{
@@ -39,6 +40,9 @@ use super::{
 
 type Control = Channel<Report, Command>;
 type Gate = Channel<UplinkToGate, GateToUplink>;
+pub(super) type Modem = Channel<UplinkToModem, ModemToUplink>;
+
+mod modem;
 
 /// Frames that one port's DHCP client reads in one turn; a flood on one port must not starve the
 /// news of a pulled cable on another.
@@ -58,6 +62,7 @@ const SIGNAL: u64 = 3;
 const RULES: u64 = 4;
 const NEIGHBOURS: u64 = 5;
 const KEEPER: u64 = 6;
+const MODEM: u64 = 7;
 /// From here on: the DHCP socket of the port with index `token - DHCP`.
 const DHCP: u64 = 16;
 
@@ -68,6 +73,8 @@ pub(super) struct Turn {
     epoll: OwnedFd,
     control: Control,
     gate: Option<Gate>,
+    /// Whoever asks ModemManager for the SIM.
+    modem: Option<Modem>,
     routing: Routing,
     sets: Sets,
     links: LinkEvents,
@@ -139,6 +146,7 @@ impl Turn {
             ports,
             control,
             gate: None,
+            modem: None,
             routing,
             sets: Sets::open()?,
             links,
@@ -185,6 +193,7 @@ impl Turn {
     /// Tells the supervisor that the rules are loaded, and looks at the links that are there.
     pub(super) fn ready(&mut self) -> Result<(), UplinkError> {
         self.report(&Report::Ready)?;
+        self.miss_modem()?;
         // A spent quota is known before the first SIM is.
         if let Some(allowance) = self.meter.as_ref().map(Meter::allowance) {
             self.feed(Event::Allowance(allowance))?;
@@ -242,6 +251,7 @@ impl Turn {
                     SIGNAL => self.ending = true,
                     RULES if self.rules.changed() => return Err(UplinkError::RulesChanged),
                     KEEPER => return Err(UplinkError::KeeperEnded),
+                    MODEM => self.on_modem()?,
                     RULES | LINKS => {}
                     NEIGHBOURS => self.on_neighbours()?,
                     token => {
@@ -320,6 +330,11 @@ impl Turn {
                 Command::Attach { port: Port::Gate } => {
                     if let Some(fd) = fds.next() {
                         self.attach_gate(Channel::from_fd(fd).map_err(gate_ended)?)?;
+                    }
+                }
+                Command::Attach { port: Port::Modem } => {
+                    if let Some(fd) = fds.next() {
+                        self.attach_modem(fd)?;
                     }
                 }
                 Command::Suspend => self.feed(Event::Suspend)?,
@@ -450,6 +465,7 @@ impl Turn {
         match action {
             Action::Up(index) => or_gone(self.routing.set_up(index, true))?,
             Action::Down(index) => self.routing.set_up(index, false)?,
+            Action::Mtu(index, mtu) => or_gone(self.routing.set_mtu(index, mtu))?,
             Action::StartDhcp(index, mac) => self.start_dhcp(index, mac)?,
             Action::StopDhcp(index) => {
                 if let Some((_, socket)) = self.clients.remove(&index) {
