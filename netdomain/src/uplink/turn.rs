@@ -424,6 +424,8 @@ impl Turn {
         });
         let (allowance, news) = meter.look(marks, now, last);
         let monthly = meter.monthly();
+        // What is told has happened.
+        self.feed(Event::Allowance(allowance))?;
         if let Some(news) = news {
             self.report(&Report::Quota {
                 used: news.used,
@@ -432,7 +434,7 @@ impl Turn {
                 state: news.state,
             })?;
         }
-        self.feed(Event::Allowance(allowance))
+        Ok(())
     }
 
     /// Does what a DHCP client says.
