@@ -177,7 +177,12 @@ impl Gate {
             untold: true,
             slept: slept(),
             wall: wall_less_boot(now),
-            expiry: Expiry::of(parts.policy, wall(), now),
+            // Opening takes a while: the clock of now is read after the wall's, so that a gate never
+            // ends for its policy's age before that policy does.
+            expiry: {
+                let wall = wall();
+                Expiry::of(parts.policy, wall, Moment::now())
+            },
             ended: false,
             plan,
         })
