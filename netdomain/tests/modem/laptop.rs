@@ -28,10 +28,21 @@ type Gate = Channel<GateToUplink, UplinkToGate>;
 type Supervisor = Channel<Command, Report>;
 
 /// What differs between policies.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Sim {
+    pub(crate) interface: &'static str,
     pub(crate) roaming: bool,
     pub(crate) quota: bool,
+}
+
+impl Default for Sim {
+    fn default() -> Self {
+        Self {
+            interface: "eth0",
+            roaming: false,
+            quota: false,
+        }
+    }
 }
 
 impl Sim {
@@ -39,8 +50,9 @@ impl Sim {
         let quota = "monthly_quota = \"1MiB\"\nwarn_percent = [50]\n\
                      over_quota = { action = \"throttle\", rate = \"256kbit/s\" }\n";
         let sim = format!(
-            "kind = \"sim\"\nrank = 1\ninterfaces = [\"eth0\"]\napn = \"mihon.closed.example\"\n\
+            "kind = \"sim\"\nrank = 1\ninterfaces = [\"{}\"]\napn = \"mihon.closed.example\"\n\
              plmn = [\"44010\"]\nroaming = {}\n{}",
+            self.interface,
             self.roaming,
             if self.quota { quota } else { "" }
         );
@@ -60,6 +72,7 @@ pub(crate) struct Laptop {
     /// What the modem's process is joined to the uplink by, until one of them runs.
     link: Option<OwnedFd>,
     quota: bool,
+    interface: &'static str,
 }
 
 impl Laptop {
@@ -74,6 +87,7 @@ impl Laptop {
             uplink: None,
             link: None,
             quota: sim.quota,
+            interface: sim.interface,
         }
     }
 
@@ -92,7 +106,7 @@ impl Laptop {
     /// Starts the uplink, with or without a place for a modem.
     pub(crate) fn run_uplink(&mut self, asks: bool) {
         let folder = self.wire.folder().to_string_lossy().into_owned();
-        let mut arguments = vec!["--ports", "eth0"];
+        let mut arguments = vec!["--ports", self.interface];
         if self.quota {
             arguments.extend(["--usage", &folder]);
         }

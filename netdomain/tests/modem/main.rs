@@ -13,10 +13,13 @@ mod fixture;
 mod laptop;
 mod service;
 mod stock;
+#[path = "../fixture/tun.rs"]
+mod tun;
 #[path = "../uplink/wire.rs"]
 mod wire;
 
 use std::{
+    io::{Read as _, Write as _},
     net::{SocketAddr, UdpSocket},
     time::Duration,
 };
@@ -83,6 +86,47 @@ fn the_sim_connects_by_the_access_point_that_policy_names() {
         )
     });
     laptop::round_trip(&path, &gateway);
+}
+
+/// Most modems carry packets without a frame: no MAC address, no ARP, no DHCP of ours.
+#[test]
+fn a_modem_whose_packets_have_no_frames_is_used() {
+    if cannot_run("a_modem_whose_packets_have_no_frames_is_used") {
+        return;
+    }
+    let mut laptop = Laptop::prepare(Sim {
+        interface: "wwan0",
+        ..Sim::default()
+    });
+    let mut network = laptop.wire.in_host(|| tun::interface("wwan0", tun::TUN));
+    let bearer = "{'Interface': <'wwan0'>, 'Ip4Config': <{'method': <uint32 2>, \
+                  'address': <'100.64.7.2'>, 'prefix': <uint32 30>, 'gateway': <'100.64.7.1'>}>}";
+    laptop.service.become_(BEARER, CONNECTION, bearer);
+    laptop.run();
+    let path = laptop.path();
+    let source = path.local_addr().unwrap();
+    assert_eq!(source.ip().to_string(), "100.64.7.2");
+    path.send(CANARY).unwrap();
+    let mut packet = [0; 2048];
+    let mut length = 0;
+    until("the packet is in the mobile network", || {
+        length = network.read(&mut packet).unwrap_or(0);
+        length > 0
+    });
+    assert!(packet[..length].ends_with(CANARY));
+    let (gateway, port) = (std::net::Ipv4Addr::new(203, 0, 113, 10), 51820);
+    assert_eq!(packet[16..20], gateway.octets());
+    let to = (std::net::Ipv4Addr::new(100, 64, 7, 2), source.port());
+    let answer = fixture::packets::udp((gateway, port), to, b"answer");
+    network.write_all(&answer).unwrap();
+    let length = path.recv(&mut packet).unwrap();
+    assert_eq!(&packet[..length], b"answer");
+    // Somebody else in the mobile network is not let in.
+    let stray = fixture::packets::udp((std::net::Ipv4Addr::new(100, 64, 7, 9), port), to, b"stray");
+    network.write_all(&stray).unwrap();
+    path.set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    assert!(path.recv(&mut packet).is_err());
 }
 
 /// The wire's own ear hears nothing at all of a laptop whose SIM is served by another network, and

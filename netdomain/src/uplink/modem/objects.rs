@@ -270,7 +270,7 @@ pub(super) fn bearer(mut body: Reader<'_>) -> Result<BearerState, Malformed> {
         let value = properties.variant()?;
         match key {
             "Connected" => bearer.connected = value.of("b")?.bool()?,
-            "Interface" => bearer.interface = interface(value.of("s")?.text()?)?,
+            "Interface" => bearer.interface = interface(value.of("s")?.text()?),
             "Ip4Config" => bearer.config = config(value.of(PROPERTIES)?)?,
             "Properties" => bearer.apn = apn(value.of(PROPERTIES)?)?,
             _ => {}
@@ -279,13 +279,15 @@ pub(super) fn bearer(mut body: Reader<'_>) -> Result<BearerState, Malformed> {
     Ok(bearer)
 }
 
-/// A name of an interface: at most 15 bytes (`IFNAMSIZ`), empty while there is none.
-fn interface(name: &str) -> Result<String, Malformed> {
+/// The name of an interface: at most 15 bytes (`IFNAMSIZ`). Empty where there is none, or where it is
+/// the name of a port that is none, as PPP has it.
+fn interface(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
-    if name.len() > 15 || !name.bytes().all(plain) {
-        return Err(Malformed("a name is no interface's"));
+    if name.len() <= 15 && name.bytes().all(plain) {
+        name.to_owned()
+    } else {
+        String::new()
     }
-    Ok(name.to_owned())
 }
 
 fn apn(mut value: Reader<'_>) -> Result<String, Malformed> {

@@ -440,12 +440,13 @@ impl Session {
         if asked.is_some_and(|apn| !apn.eq_ignore_ascii_case(&state.apn)) {
             return Err(ModemFound::Unusable);
         }
+        let address = address(&state.config).ok_or(ModemFound::Unusable)?;
         if !self.wish.owns(&state.interface) {
             return Err(ModemFound::OtherInterface);
         }
         Ok(Bearer {
             interface: state.interface.clone(),
-            address: address(&state.config).ok_or(ModemFound::Unusable)?,
+            address,
             mtu: state.config.mtu.filter(|mtu| MTU.contains(mtu)),
         })
     }
