@@ -132,12 +132,7 @@ impl Gate {
         }
         let uplink = parts.uplink.map(Channel::from_fd).transpose()?;
         let engine = Engine::new(parts.tls.map(Channel::from_fd).transpose()?);
-        let resolver = Resolver::new(
-            plan.domains.clone(),
-            device.address,
-            device.router,
-            Box::new(random),
-        );
+        let resolver = Resolver::new(plan.domains.clone(), &device, Box::new(random), now);
         Ok(Self {
             edge: Edge::new(device, plan.probes, now),
             resolver,

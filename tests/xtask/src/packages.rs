@@ -25,6 +25,7 @@ impl Need {
             Self::Build => &["gcc", "libc6-dev", "cmake", "make"],
             Self::Lab => &[
                 "busybox-static",
+                "bind9-dnsutils",
                 "curl",
                 "dbus-daemon",
                 "dnsmasq-base",
