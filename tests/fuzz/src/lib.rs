@@ -24,7 +24,7 @@ pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
     control::control,
     frame_link::frame_link,
-    gate::{guest_frame, inner_packet},
+    gate::{guest_frame, inner_packet, resolver_segments},
     net_hdr::net_hdr,
     policy::policy,
     policy_words::policy_words,
@@ -92,6 +92,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "registers",
         run: registers,
+    },
+    Target {
+        name: "resolver_segments",
+        run: resolver_segments,
     },
     Target {
         name: "status_socket",
