@@ -1,12 +1,22 @@
 //! A message bus of its own, with python-dbusmock's ModemManager on it.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared by two test programs, neither of which needs all of it; they fail by panicking"
+)]
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
-use super::wire::until;
+/// What the mock is.
+const TEMPLATE: &str = include_str!("modem_manager.py");
+/// Python starts in a second, on a machine that is busy in some.
+const SOON: Duration = Duration::from_secs(20);
 
 const NAME: &str = "org.freedesktop.ModemManager1";
 pub(crate) const MODEM: &str = "/org/freedesktop/ModemManager1/Modem/0";
@@ -44,6 +54,14 @@ pub(crate) fn is_there() -> bool {
     runs(&["dbus-daemon", "--version"])
         && runs(&["gdbus", "help"])
         && runs(&["/usr/bin/python3", "-c", "import dbusmock"])
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < SOON, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The bus, and who is on it.
@@ -87,7 +105,8 @@ impl Service {
 
     /// `ModemManager` starts.
     pub(crate) fn start_mock(&mut self) {
-        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/modem/modem_manager.py");
+        let template = self.folder.join("modem_manager.py");
+        fs::write(&template, TEMPLATE).unwrap();
         let mock = Command::new("/usr/bin/python3")
             .args(["-m", "dbusmock", "--session", "-t"])
             .arg(template)

@@ -33,6 +33,8 @@ pub struct Setup {
     pub policy: Option<String>,
     /// Whether the engine of a TLS tunnel is there, and the policy has a gateway for it.
     pub tls: bool,
+    /// The socket of the message bus that ModemManager is on, where somebody is to ask it.
+    pub modem: Option<PathBuf>,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -102,7 +104,7 @@ impl<'l> NetLaptop<'l> {
         write_guest_files(&dir)?;
         let config = dir.join("supervisor.toml");
         let started = setup.programs.as_ref().unwrap_or(&programs);
-        std::fs::write(&config, supervisor_config(started, &guest, setup.tls))
+        std::fs::write(&config, supervisor_config(started, &guest, setup))
             .map_err(LabError::io("write the supervisor's configuration"))?;
         let mut command = lab
             .space("laptop")?
@@ -398,6 +400,8 @@ pub enum Part {
     Uplink,
     /// The keeper of the TLS tunnel's engine.
     Tls,
+    /// Who asks ModemManager for the SIM.
+    Modem,
     /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
     Vmm,
 }
@@ -412,6 +416,7 @@ impl Part {
         match self {
             Self::Gate => words.get(1) == Some(&&b"gate"[..]),
             Self::Uplink => words.get(1) == Some(&&b"uplink"[..]),
+            Self::Modem => words.get(1) == Some(&&b"modem"[..]),
             Self::Tls => words.get(1) == Some(&&b"tls"[..]),
             Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
         }
@@ -434,8 +439,11 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-fn supervisor_config(programs: &Path, guest: &Netns, tls: bool) -> String {
-    let tls = if tls {
+fn supervisor_config(programs: &Path, guest: &Netns, setup: &Setup) -> String {
+    let modem = setup.modem.as_ref().map_or_else(String::new, |bus| {
+        format!("[modem]\nbus = '{}'\n\n", bus.display())
+    });
+    let tls = if setup.tls {
         "[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n"
     } else {
         ""
@@ -445,7 +453,7 @@ fn supervisor_config(programs: &Path, guest: &Netns, tls: bool) -> String {
     format!(
         "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
          trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
-         ports = ['{}', '{}']\n\n{tls}\
+         ports = ['{}', '{}']\n\n{tls}{modem}\
          [work]\nguest_channel = false\n\
          command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
          '--link', '{{link}}', '--control', '{{control}}']\n\n\

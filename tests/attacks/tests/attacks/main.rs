@@ -1,6 +1,7 @@
 //! The attack catalogue, one module an attack. Needs root and the built programs:
 //! `cargo build -p sekisho-netdomain -p sekisho-supervisor -p sekisho-lab`.
 
+mod sim_modem;
 mod sim_quota;
 mod t01_dhcp_routes;
 mod t03_wide_prefix;
