@@ -274,3 +274,6 @@ impl Streams {
         self.host.sent(packet);
     }
 }
+
+#[cfg(test)]
+mod tests;
