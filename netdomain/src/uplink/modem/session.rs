@@ -139,6 +139,15 @@ enum State {
     Doing { trouble: ModemFound },
 }
 
+/// Whether this keeps a modem from being connected for a while. That it was switched on a moment ago
+/// does not, nor that it was in another network.
+fn spoils(trouble: ModemFound) -> bool {
+    matches!(
+        trouble,
+        ModemFound::Refused | ModemFound::Unusable | ModemFound::OtherInterface
+    )
+}
+
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -395,9 +404,7 @@ impl Session {
         };
         let told = match self.trouble {
             // Why it came to nothing is worth more than that it is tried again.
-            Some((trouble, _)) if found == ModemFound::Connecting && trouble != SWITCHING_ON => {
-                trouble
-            }
+            Some((trouble, _)) if found == ModemFound::Connecting && spoils(trouble) => trouble,
             _ => found,
         };
         let finding = Finding {
@@ -422,11 +429,14 @@ impl Session {
 
     /// Does something, unless it failed a moment ago.
     fn act(&mut self, now: Duration, call: Call, trouble: ModemFound, actions: &mut Vec<Action>) {
-        // That it was switched on a moment ago does not keep it from being connected.
-        let other = |trouble| trouble == SWITCHING_ON && !matches!(call, Call::Enable(_));
+        let hinders = |before| match call {
+            Call::Connect(_) => spoils(before),
+            Call::Disconnect(_) => before != SWITCHING_ON,
+            _ => true,
+        };
         if self
             .trouble
-            .is_some_and(|(trouble, at)| now < at && !other(trouble))
+            .is_some_and(|(before, at)| now < at && hinders(before))
         {
             return self.idle(now);
         }

@@ -138,6 +138,46 @@ fn without_a_named_interface_a_modems_own_will_do() {
     }
 }
 
+/// Back in its own network the modem is connected at once, however often it was out of it.
+#[test]
+fn a_network_that_is_right_again_is_not_waited_for() {
+    let mut session = connected();
+    let in_network = |operator: &str, state| {
+        Answer::Modems(vec![Modem {
+            operator: Some(operator.into()),
+            bearers: Vec::new(),
+            ..modem(state)
+        }])
+    };
+    for round in 1..20 {
+        let now = at(round * 1000);
+        assert_eq!(calls(&session.on(now, Event::Changed)), [&Call::Modems]);
+        let actions = answers(
+            &mut session,
+            now,
+            in_network("44020", ModemState::Connected),
+        );
+        assert_eq!(calls(&actions), [&Call::Disconnect(path("/m/0"))]);
+        assert_eq!(told(&actions).unwrap().found, ModemFound::WrongNetwork);
+        let now = now + at(300);
+        let actions = answers(&mut session, now, Answer::Done);
+        assert_eq!(calls(&actions), [&Call::Modems]);
+        let actions = answers(
+            &mut session,
+            now,
+            in_network("44010", ModemState::Registered),
+        );
+        assert_eq!(told(&actions).unwrap().found, ModemFound::Connecting);
+        assert_eq!(calls(&actions), [&Call::Connect(path("/m/0"))]);
+        let now = now + at(300);
+        answers(&mut session, now, Answer::Done);
+        let up = Answer::Modems(vec![modem(ModemState::Connected)]);
+        answers(&mut session, now, up);
+        let actions = answers(&mut session, now, Answer::Bearer(bearer()));
+        assert!(told(&actions).unwrap().bearer.is_some());
+    }
+}
+
 #[test]
 fn silence_takes_the_bearer_back() {
     let mut session = connected();
