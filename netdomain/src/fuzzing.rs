@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 
 use sekisho_framelink::{HEADER_LEN, Offloads, Rules};
 use sekisho_policy::Policy;
-use smoltcp::wire::EthernetAddress;
+use smoltcp::wire::{EthernetAddress, IpProtocol};
 
 use crate::gate::MOST_FROM_GUEST;
 use crate::gate::device::Device;
-use crate::gate::edge::{Domains, Edge, Heard, Question, Reply, Resolver, Taken};
+use crate::gate::edge::{Domains, Edge, Heard, Question, Reply, Resolver, Taken, write_ipv4};
 use crate::gate::packet::{Offload, Packet};
 use crate::moment::Moment;
 
@@ -60,10 +60,76 @@ pub fn guest_frame(policy: &Policy, data: &[u8]) {
             packet.quoted();
             edge.prohibit(&packet, &mut reply, now);
         }
+        Taken::Segment(packet) => {
+            let mut resolver = resolver(policy);
+            resolver.segment(&packet, now);
+            while resolver
+                .ask_next(true, &ethernet, &mut reply, now)
+                .is_some()
+            {}
+            while resolver.segment_for_guest(&ethernet, &mut reply) {}
+        }
         Taken::Probe(packet) => edge.serve_probe(&packet, &mut reply),
         Taken::Done | Taken::Refused(_) => {}
     }
     assert!(reply.frame().len() <= 14 + usize::from(DEVICE.mtu));
+}
+
+/// Reads `data` as segments of connections to the resolver, 16 bits of length before each, and a
+/// byte of time behind that. Where a segment acknowledges, it acknowledges what the gate sent last,
+/// so that a connection can be had without guessing.
+///
+/// # Panics
+/// If more comes out than a bounded number of segments of a bounded length.
+pub fn resolver_segments(policy: &Policy, data: &[u8]) {
+    // Where in a TCP header they stand (RFC 9293, section 3.1).
+    const PORT: usize = 2;
+    const ACKNOWLEDGED: usize = 8;
+    const FLAGS: usize = 13;
+    let mut now = Moment::default();
+    let ethernet = Edge::new(DEVICE, true, now).ethernet();
+    let (mut resolver, mut reply) = (resolver(policy), Reply::with_mtu(DEVICE.mtu));
+    let mut next = [0; 4];
+    let mut rest = data;
+    while let Some(([high, low, time], tail)) = rest.split_first_chunk::<3>() {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(tail.len());
+        let (segment, tail) = tail.split_at(length);
+        rest = tail;
+        now = now + std::time::Duration::from_millis(u64::from(*time) * 20);
+        let mut frame = vec![0; 20 + segment.len()];
+        frame[20..].copy_from_slice(segment);
+        if segment.len() > FLAGS {
+            frame[20 + PORT..][..2].copy_from_slice(&53u16.to_be_bytes());
+            if segment[FLAGS] & 0x10 != 0 {
+                frame[20 + ACKNOWLEDGED..][..4].copy_from_slice(&next);
+            }
+        }
+        write_ipv4(&mut frame, (DEVICE.address, DEVICE.router), IpProtocol::Tcp);
+        let Ok(packet) = Packet::parse(&frame, Offload::None) else {
+            continue;
+        };
+        resolver.segment(&packet, now);
+        resolver.tick(now);
+        for _ in 0..16 {
+            if resolver
+                .ask_next(true, &ethernet, &mut reply, now)
+                .is_none()
+            {
+                break;
+            }
+        }
+        let mut count = 0;
+        while resolver.segment_for_guest(&ethernet, &mut reply) {
+            count += 1;
+            let out = reply.frame();
+            assert!(out.len() <= 14 + usize::from(DEVICE.mtu));
+            let tcp = &out[14 + 20..];
+            let sent = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+            // A greeting takes one number; so does all else that is not yet acknowledged.
+            next = sent.wrapping_add(1).to_be_bytes();
+        }
+        assert!(count <= 64, "one segment is answered by a few");
+    }
 }
 
 /// Reads `data` as two packets, as they come out of the tunnel: 16 bits of length, the guest's
@@ -109,6 +175,14 @@ pub fn dhcp_reply(data: &[u8]) {
     crate::uplink::fuzz_dhcp(DEVICE.mac.0, || RANDOM, data);
 }
 
+/// Reads `data` as what a message bus sends for `ModemManager`.
+///
+/// # Panics
+/// If what was read breaks what its types promise.
+pub fn modem_answer(data: &[u8]) {
+    crate::uplink::fuzz_modem(data);
+}
+
 /// Reads `data` as a beacon's answer, cut anywhere.
 ///
 /// # Panics
@@ -120,5 +194,5 @@ pub fn beacon_answer(data: &[u8]) {
 fn resolver(policy: &Policy) -> Resolver {
     let random = Box::new(|| RANDOM);
     let domains = Domains::new(policy);
-    Resolver::new(domains, DEVICE.address, DEVICE.router, random)
+    Resolver::new(domains, &DEVICE, random, Moment::default())
 }

@@ -1,4 +1,4 @@
-//! `sekisho-netdomain gate | uplink | tls`: the processes of the network domain.
+//! `sekisho-netdomain gate | uplink | modem | tls`: the processes of the network domain.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -27,6 +27,8 @@ enum Role {
     /// Keeps the wired supplicants running; started by the uplink.
     #[command(hide = true)]
     Dot1x(uplink::Dot1xArgs),
+    /// Asks ModemManager for the SIM's connection.
+    Modem(uplink::ModemArgs),
     /// Keeps openconnect, the engine of a TLS tunnel.
     Tls(tls::Args),
     /// Started by openconnect: hands its socket for packets to the keeper.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Role::Uplink(args) => uplink::run(&args).map_err(|error| error.to_string()),
         Role::Supplicant(args) => uplink::keep(&args).map_err(|error| error.to_string()),
         Role::Dot1x(args) => uplink::keep_dot1x(&args).map_err(|error| error.to_string()),
+        Role::Modem(args) => uplink::ask_modem(&args).map_err(|error| error.to_string()),
         Role::Tls(args) => tls::run(&args).map_err(|error| error.to_string()),
         Role::Handover(args) => tls::hand_over(&args).map_err(|error| error.to_string()),
     };

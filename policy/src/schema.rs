@@ -175,6 +175,9 @@ pub struct Uplink {
     /// Mobile networks that may be used (SIM only); empty: whichever the modem is served by.
     #[serde(default)]
     pub plmn: Vec<Plmn>,
+    /// Whether the SIM may be used outside its own network (SIM only).
+    #[serde(default)]
+    pub roaming: bool,
     /// Bytes a month, both ways together (SIM only).
     #[serde(default, deserialize_with = "quantity::optional_bytes")]
     pub monthly_quota: Option<u64>,

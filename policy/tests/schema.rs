@@ -95,6 +95,7 @@ fn radios_are_read_as_they_are_written() {
     assert!(wifi.deny_ssids[0].matches(b"Shop-Free-Wifi") && wifi.quota().is_none());
     assert_eq!(sim.apn.as_ref().unwrap().as_str(), "mihon.closed.example");
     assert_eq!(sim.plmn[0].as_str(), "44010");
+    assert!(!sim.roaming, "not unless it is written");
     let quota = sim.quota().unwrap();
     assert_eq!((quota.monthly, quota.resets), (5 << 30, 1));
     assert_eq!(quota.warn_percent, [80, 95]);
@@ -147,6 +148,11 @@ fn radios_that_cannot_be_meant_are_refused() {
             "kind = \"sim\"",
             "kind = \"wired\"",
             "belongs to SIM uplinks",
+        ),
+        (
+            "rank = 2\n",
+            "rank = 2\nroaming = true\n",
+            "`roaming` belongs to SIM uplinks",
         ),
         (
             "[\"*-Free-*\", \"*_Free_*\"]",

@@ -28,6 +28,7 @@ mod message;
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
-    Carries, Command, EngineToGate, GateToEngine, GateToUplink, GatewayFound, PathId, Place, Port,
-    QuotaState, Refused, Report, Side, SituationReport, UplinkKind, UplinkToGate, WorkFound,
+    Bearer, BearerAddress, Carries, Command, EngineToGate, GateToEngine, GateToUplink,
+    GatewayFound, ModemFound, ModemToUplink, PathId, Place, Port, QuotaState, Refused, Report,
+    Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WorkFound,
 };

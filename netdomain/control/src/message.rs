@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 pub enum Port {
     /// The frame link between VMM and gate.
     Link,
-    /// The gate's channel to the uplink process ([`GateToUplink`]).
+    /// The channel to the uplink process: the gate's ([`GateToUplink`]) or the modem's
+    /// ([`ModemToUplink`]).
     Uplink,
+    /// The uplink's channel to the process that asks for the SIM ([`UplinkToModem`]).
+    Modem,
     /// The channel to the gate process: the uplink's ([`UplinkToGate`]) or the engine's
     /// ([`EngineToGate`]).
     Gate,
@@ -109,6 +112,15 @@ pub enum Report {
         /// What follows.
         state: QuotaState,
     },
+    /// What became of the SIM's modem; told when it changes (modem).
+    Modem {
+        /// How far it is.
+        found: ModemFound,
+        /// The mobile network that serves it, as it calls itself; empty if none.
+        operator: String,
+        /// Quality of its signal in percent, where it is known.
+        signal: Option<u8>,
+    },
     /// Something on the network was ignored on purpose (a DHCP route option, a spoofed answer).
     Ignored {
         /// What it was, in the field's own words.
@@ -141,6 +153,86 @@ pub enum QuotaState {
     /// It is spent: the uplink is not used until it begins anew.
     Refused,
 }
+
+/// How far the SIM's modem is, or why it goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModemFound {
+    /// Policy says what the SIM must be, and there is no process that asks ModemManager for it.
+    Unasked,
+    /// ModemManager does not run, or does not answer.
+    Absent,
+    /// It knows no modem.
+    NoModem,
+    /// The modem is broken.
+    Failed,
+    /// It has no SIM, or one that it cannot read.
+    SimMissing,
+    /// Its SIM asks for a code.
+    SimLocked,
+    /// It is being switched on.
+    Starting,
+    /// It is looking for a network.
+    Searching,
+    /// It is served by a network that policy does not name.
+    WrongNetwork,
+    /// It is outside its own network, and policy does not allow that.
+    Roaming,
+    /// It is registered, and being connected.
+    Connecting,
+    /// The network, or the modem, refused the connection.
+    Refused,
+    /// It is connected in a way that is not used: by PPP, without an IPv4 address, without a next
+    /// hop, or by another access point than policy's.
+    Unusable,
+    /// It is connected over an interface that policy does not name.
+    OtherInterface,
+    /// It is connected.
+    Connected,
+}
+
+/// A connection of the modem that may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bearer {
+    /// Interface that carries it.
+    pub interface: String,
+    /// Where its address comes from.
+    pub address: BearerAddress,
+    /// Longest packet that the mobile network carries, in bytes, where it says so.
+    pub mtu: Option<u16>,
+}
+
+/// Where the address of a bearer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "by")]
+pub enum BearerAddress {
+    /// The modem was told it.
+    Static {
+        /// The address.
+        address: Ipv4Addr,
+        /// Length of its prefix.
+        prefix: u8,
+        /// The next hop.
+        router: Ipv4Addr,
+    },
+    /// It is asked for over the interface.
+    Dhcp,
+}
+
+/// Modem to uplink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "modem")]
+pub enum ModemToUplink {
+    /// This is the bearer, in place of any other.
+    Bearer(Bearer),
+    /// There is none.
+    NoBearer,
+}
+
+/// Uplink to modem: nothing is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UplinkToModem {}
 
 /// The gate's situation, as it is told to others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -411,6 +503,18 @@ impl Carries for Command {
 impl Carries for Report {
     fn descriptors(&self) -> usize {
         0
+    }
+}
+
+impl Carries for ModemToUplink {
+    fn descriptors(&self) -> usize {
+        0
+    }
+}
+
+impl Carries for UplinkToModem {
+    fn descriptors(&self) -> usize {
+        match *self {}
     }
 }
 

@@ -131,12 +131,7 @@ impl Gate {
         }
         let uplink = parts.uplink.map(Channel::from_fd).transpose()?;
         let engine = Engine::new(parts.tls.map(Channel::from_fd).transpose()?);
-        let resolver = Resolver::new(
-            plan.domains.clone(),
-            device.address,
-            device.router,
-            Box::new(random),
-        );
+        let resolver = Resolver::new(plan.domains.clone(), &device, Box::new(random), now);
         Ok(Self {
             edge: Edge::new(device, plan.probes, now),
             resolver,
@@ -175,7 +170,12 @@ impl Gate {
             untold: true,
             slept: slept(),
             wall: wall_less_boot(now),
-            expiry: Expiry::of(parts.policy, wall(), now),
+            // Opening takes a while: the clock of now is read after the wall's, so that a gate never
+            // ends for its policy's age before that policy does.
+            expiry: {
+                let wall = wall();
+                Expiry::of(parts.policy, wall, Moment::now())
+            },
             ended: false,
             plan,
         })

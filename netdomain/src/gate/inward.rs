@@ -165,6 +165,7 @@ impl Gate {
         let ethernet = self.edge.ethernet();
         let situation = self.machine.situation();
         let mut coalescer = Coalescer::new(ethernet, self.mtu);
+        let mut names = false;
         for bytes in opened {
             let packet = match Packet::parse(bytes, Offload::None) {
                 Ok(packet) => packet,
@@ -186,6 +187,7 @@ impl Gate {
                     .answer(&packet, &ethernet, &mut self.reply, now),
             };
             if heard != Heard::Nothing {
+                names = true;
                 self.findings.name_answered();
                 self.send_reply();
                 if let Heard::Refused(rule) = heard {
@@ -205,5 +207,8 @@ impl Gate {
             }
         }
         coalescer.flush(&mut self.guest);
+        if names {
+            self.serve_connections(now);
+        }
     }
 }

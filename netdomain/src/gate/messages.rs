@@ -67,7 +67,7 @@ impl Gate {
                 }
             }
             Port::Tls => self.attach_engine(socket, now),
-            Port::Gate | Port::GuestChannel => {}
+            Port::Gate | Port::Modem | Port::GuestChannel => {}
         }
     }
 

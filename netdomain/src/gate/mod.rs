@@ -14,6 +14,7 @@ mod fixture;
 mod guest;
 mod inward;
 mod messages;
+mod names;
 mod outward;
 pub mod packet;
 pub mod path;

@@ -6,9 +6,9 @@ use rustix::io::Errno;
 use sekisho_framelink::Frame;
 
 use super::admit::{Admitted, Origin, Refusal, Rule, Subject};
-use super::edge::{Asked, Taken};
+use super::edge::Taken;
 use super::engine::Gate;
-use super::packet::{Offload, Packet, Transport};
+use super::packet::{Packet, Transport};
 use super::path::Flushed;
 use super::situation::{Event, Situation};
 use crate::moment::Moment;
@@ -68,6 +68,7 @@ impl Gate {
         {
             Taken::Transit(packet) => self.transit(packet, now),
             Taken::Question(packet) => self.question(&packet, now),
+            Taken::Segment(packet) => self.resolver_segment(&packet, now),
             Taken::Probe(packet) => self.probe(&packet, now),
             Taken::Done => {}
             Taken::Refused(refusal) => self.refused(&refusal, now),
@@ -101,7 +102,12 @@ impl Gate {
     }
 
     /// Passes an admitted packet to the tunnel of the situation.
-    fn send(&mut self, admitted: &Admitted<Packet<'_>>, situation: Situation, now: Moment) {
+    pub(super) fn send(
+        &mut self,
+        admitted: &Admitted<Packet<'_>>,
+        situation: Situation,
+        now: Moment,
+    ) {
         let Situation::Tunnelled { gateway, .. } = situation else {
             return;
         };
@@ -131,35 +137,11 @@ impl Gate {
     fn question(&mut self, packet: &Packet<'_>, now: Moment) {
         self.findings.address();
         let ethernet = self.edge.ethernet();
-        let refusal = |rule| Refusal {
-            rule,
-            subject: Subject::outbound(&packet.flow()),
-        };
         let connected = self.machine.situation().scope().is_some();
         let asked = self
             .resolver
             .ask(packet, connected, &ethernet, &mut self.reply, now);
-        match asked {
-            Asked::Answered => {}
-            Asked::Refused(rule) => self.refused(&refusal(rule), now),
-            Asked::Forward => {
-                let situation = self.machine.situation();
-                let bytes = std::mem::take(self.resolver.packet_mut());
-                if let Ok(question) = Packet::parse(&bytes, Offload::None) {
-                    match self
-                        .keeper
-                        .admit(question, Origin::Resolver, &situation, now)
-                    {
-                        Ok(admitted) => {
-                            self.findings.asks_name(now);
-                            self.send(&admitted, situation, now);
-                        }
-                        Err(refused) => self.refused(&refused, now),
-                    }
-                }
-                *self.resolver.packet_mut() = bytes;
-            }
-        }
+        self.asked(asked, Subject::outbound(&packet.flow()), now);
     }
 
     /// Sends the waiting batches over the path in use.

@@ -161,10 +161,14 @@ impl Gate {
         Ok(())
     }
 
-    fn wait(&self, patience: Duration) -> Result<Awake, GateError> {
+    fn wait(&mut self, patience: Duration) -> Result<Awake, GateError> {
         let now = Moment::now();
+        let names = self.resolver.due(now);
         let pause = self
             .next_deadline(now)
+            .into_iter()
+            .chain(names)
+            .min()
             .map_or(patience, |due| due.since(now).min(patience));
         let pause = Timespec::try_from(pause).unwrap_or(Timespec {
             tv_sec: 1,
@@ -241,6 +245,7 @@ impl Gate {
     /// Does what is due, the machine's own deadline included.
     fn timers(&mut self, due: Option<Moment>, now: Moment) {
         self.sockets.expire(now);
+        self.tick_connections(now);
         if due.is_some_and(|due| due <= now) {
             self.happen(Event::Tick, now);
         }

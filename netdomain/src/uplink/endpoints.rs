@@ -9,6 +9,8 @@ use sekisho_policy::{
     Dot1x, GatewayProtocol, OverQuota, Policy, Quota, Rate, SsidGlob, Verified, WifiSecurity,
 };
 
+use super::Wish;
+
 /// Every address that the uplink may ever talk to, and over what.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Endpoints {
@@ -20,6 +22,9 @@ pub struct Endpoints {
     pub uplinks: Vec<Uplink>,
     /// Which Wi-Fi networks may be joined, where the policy knows Wi-Fi.
     pub wifi: Option<Wifi>,
+    /// What the SIM must be, where the policy says anything of that: then it is used only as
+    /// ModemManager connects it.
+    pub mobile: Option<Wish>,
 }
 
 /// What a Wi-Fi network must and must not be.
@@ -86,6 +91,12 @@ pub struct Uplink {
 /// laptop share the last place.
 const RANK_STEP: u32 = 256;
 
+/// Whether a name is one that modems' interfaces are given: `wwan0` by the kernel, `wwp0s20f0u6` by
+/// udev (systemd.net-naming-scheme(7)). Nobody on a network has a say in it.
+pub(super) fn is_modems(name: &str) -> bool {
+    name.starts_with("ww")
+}
+
 impl From<&Verified<Policy>> for Endpoints {
     fn from(policy: &Verified<Policy>) -> Self {
         Self {
@@ -128,13 +139,25 @@ impl From<&Verified<Policy>> for Endpoints {
                     denied: uplink.deny_ssids.clone(),
                     interfaces: uplink.interfaces.clone(),
                 }),
+            mobile: policy
+                .uplink
+                .iter()
+                .filter(|uplink| uplink.kind == UplinkKind::Sim)
+                .find(|uplink| uplink.apn.is_some() || !uplink.plmn.is_empty())
+                .map(|uplink| Wish {
+                    apn: uplink.apn.as_ref().map(|apn| apn.as_str().to_owned()),
+                    networks: uplink.plmn.iter().map(ToString::to_string).collect(),
+                    roaming: uplink.roaming,
+                    interfaces: uplink.interfaces.clone(),
+                }),
         }
     }
 }
 
 impl Endpoints {
     /// The kind of a port. A radio is Wi-Fi, whatever the policy calls it: over a cable the office
-    /// can be proven. Else an entry that names the port decides.
+    /// can be proven. Else an entry that names the port decides; and a modem's interface, which its
+    /// name tells, is the SIM's where the policy names none.
     pub fn kind(&self, name: &str, radio: bool) -> UplinkKind {
         if radio {
             return UplinkKind::Wifi;
@@ -142,7 +165,16 @@ impl Endpoints {
         self.uplinks
             .iter()
             .find(|uplink| uplink.interfaces.iter().any(|i| i == name))
-            .map_or(UplinkKind::Wired, |uplink| uplink.kind)
+            .map_or_else(|| self.unnamed(name), |uplink| uplink.kind)
+    }
+
+    fn unnamed(&self, name: &str) -> UplinkKind {
+        let sim = |uplink: &Uplink| uplink.kind == UplinkKind::Sim && uplink.interfaces.is_empty();
+        if is_modems(name) && self.uplinks.iter().any(sim) {
+            UplinkKind::Sim
+        } else {
+            UplinkKind::Wired
+        }
     }
 
     /// The monthly quota of the SIM.
@@ -241,6 +273,7 @@ pub(crate) fn sample() -> Endpoints {
             quota: None,
         }],
         wifi: None,
+        mobile: None,
     }
 }
 
@@ -280,6 +313,27 @@ mod tests {
         assert!(wired(4000) < endpoints.rank("wlan0", UplinkKind::Wifi, 0).unwrap());
         assert_eq!(endpoints.rank("wlan1", UplinkKind::Wifi, 0), None);
         assert_eq!(endpoints.rank("wwan0", UplinkKind::Sim, 0), None);
+    }
+
+    #[test]
+    fn a_modems_interface_is_the_sims_where_policy_names_none() {
+        let mut endpoints = sample();
+        assert_eq!(endpoints.kind("wwan0", false), UplinkKind::Wired);
+        endpoints.uplinks.push(sample_sim());
+        assert_eq!(endpoints.kind("wwan9", false), UplinkKind::Sim);
+        assert_eq!(
+            endpoints.kind("wwan0", false),
+            UplinkKind::Wired,
+            "not that one"
+        );
+        endpoints.uplinks[1].interfaces.clear();
+        for (name, kind) in [
+            ("wwan0", UplinkKind::Sim),
+            ("wwp0s20f0u6", UplinkKind::Sim),
+            ("eth0", UplinkKind::Wired),
+        ] {
+            assert_eq!(endpoints.kind(name, false), kind, "{name}");
+        }
     }
 
     #[test]

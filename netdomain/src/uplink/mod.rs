@@ -15,6 +15,7 @@
 //! | `setup`, `rules` | namespace, sysctls, packet filter: before any link is up |
 //! | `ports` | the pure machine of carriers, leases, paths and proofs |
 //! | `quota`, `meter` | what the SIM may move in a month, and what it moved |
+//! | `modem` | the process that asks ModemManager for the SIM's connection |
 //! | `wifi` | the supplicant, and the process that keeps it |
 //! | `dot1x` | 802.1X on cables: the supplicants, and the process that keeps them |
 //! | `dhcp` | the DHCP client of one port |
@@ -27,6 +28,7 @@ mod dhcp;
 mod dot1x;
 mod endpoints;
 mod meter;
+mod modem;
 pub(crate) mod netlink;
 mod ports;
 mod quota;
@@ -47,6 +49,8 @@ use crate::papers::{Papers, PapersError};
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
 pub use dot1x::{Dot1xArgs, Dot1xError, Dot1xKeeperError, keep as keep_dot1x};
 pub use endpoints::{Beacon, Endpoints, Gateway, Transport, Uplink, Wifi};
+pub(crate) use modem::fuzz as fuzz_modem;
+pub use modem::{Args as ModemArgs, BusError, ModemError, Wish, run as ask_modem};
 pub use netlink::NetlinkError;
 pub use rules::{RulesError, load, ruleset};
 pub use wifi::{KeeperArgs, KeeperError, WifiError, keep};
@@ -71,6 +75,9 @@ pub struct Args {
     /// Channel to the gate, `fd:N`; it may come later over the control channel.
     #[arg(long)]
     pub gate: Option<String>,
+    /// Channel to the process that asks ModemManager for the SIM, `fd:N`.
+    #[arg(long)]
+    pub modem: Option<String>,
     /// Control channel to the supervisor, `fd:N`.
     #[arg(long)]
     pub control: String,
@@ -162,6 +169,10 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
         None => None,
         Some(word) => Some(Channel::from_fd(inherited(word)?).map_err(gate_ended)?),
     };
+    let modem = match &args.modem {
+        None => None,
+        Some(word) => Some(inherited(word)?),
+    };
     if let Some(word) = &args.netns {
         setup::enter(&inherited(word)?)?;
     }
@@ -199,6 +210,9 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
     }
     if let Some(dot1x) = dot1x {
         turn.watch_dot1x(dot1x)?;
+    }
+    if let Some(modem) = modem {
+        turn.attach_modem(modem)?;
     }
     setup::close_in(args.user)?;
     turn.ready()?;

@@ -10,7 +10,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use sekisho_control::{GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGate};
+use sekisho_control::{Bearer, GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGate};
 
 use super::{
     Endpoints, Transport,
@@ -19,6 +19,8 @@ use super::{
     netlink::{AddressSet, Link, PortSet},
     quota::Allowance,
 };
+
+mod bearer;
 
 /// More network cards than this are no laptop's; the rest stays down.
 const MAX_PORTS: usize = 16;
@@ -46,6 +48,8 @@ pub(crate) enum Event {
     Gate(GateToUplink),
     /// What may pass over the SIM.
     Allowance(Allowance),
+    /// The SIM's connection, or that there is none.
+    Bearer(Option<Bearer>),
     /// Shut everything until [`Event::Resume`].
     Suspend,
     /// Start over.
@@ -61,6 +65,8 @@ pub(crate) enum Action {
     Down(u32),
     /// Start a DHCP client for this MAC.
     StartDhcp(u32, [u8; 6]),
+    /// Set the longest packet that the link carries.
+    Mtu(u32, u16),
     /// End the DHCP client.
     StopDhcp(u32),
     /// Speak 802.1X over the port; [`Event::Standing`] tells what comes of it.
@@ -137,6 +143,7 @@ pub(crate) struct Bound {
 struct Port {
     name: String,
     mac: [u8; 6],
+    ethernet: bool,
     kind: UplinkKind,
     losses: u32,
     /// The link has a carrier, used or not.
@@ -180,6 +187,8 @@ pub(crate) struct Ports {
     asleep: bool,
     /// Of the ports of kind SIM.
     allowance: Allowance,
+    /// The SIM's connection, as ModemManager made it.
+    bearer: Option<Bearer>,
     next_path: u32,
 }
 
@@ -193,6 +202,7 @@ impl Ports {
             gate: false,
             asleep: false,
             allowance: Allowance::Full,
+            bearer: None,
             next_path: 0,
         }
     }
@@ -239,6 +249,7 @@ impl Ports {
                 }
             }
             Event::Allowance(allowance) => self.on_allowance(allowance, &mut actions),
+            Event::Bearer(bearer) => self.on_bearer(bearer, &mut actions),
             Event::Gate(GateToUplink::Dial { id }) => self.dial(id, &mut actions),
             Event::Gate(GateToUplink::HangUp { id }) => {
                 if self.stream(id).is_some() {
@@ -319,7 +330,7 @@ impl Ports {
         }
         if !self.by_index.contains_key(&link.index) {
             let kind = self.endpoints.kind(&link.name, link.radio);
-            if !self.wanted(&link.name, kind) {
+            if !self.wanted(&link.name, kind) || !self.carries(link, kind) {
                 return;
             }
             self.by_index.insert(
@@ -327,6 +338,7 @@ impl Ports {
                 Port {
                     name: link.name.clone(),
                     mac: link.mac,
+                    ethernet: link.ethernet,
                     kind,
                     losses: link.losses,
                     carrier: false,
@@ -369,6 +381,9 @@ impl Ports {
         };
         if port.kind == UplinkKind::Sim && self.allowance == Allowance::Nothing {
             return;
+        }
+        if port.kind == UplinkKind::Sim && self.endpoints.mobile.is_some() {
+            return self.light_bearer(index, actions);
         }
         if matches!(port.state, State::Dark) {
             port.state = State::Lit;

@@ -18,7 +18,8 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use sekisho_control::{
-    Channel, ChannelError, Command, GateToUplink, PathId, Port, Report, UplinkToGate,
+    Channel, ChannelError, Command, GateToUplink, ModemToUplink, PathId, Port, Report,
+    UplinkToGate, UplinkToModem,
 };
 
 use super::{
@@ -41,6 +42,9 @@ use super::{
 
 type Control = Channel<Report, Command>;
 type Gate = Channel<UplinkToGate, GateToUplink>;
+pub(super) type Modem = Channel<UplinkToModem, ModemToUplink>;
+
+mod modem;
 
 /// Frames that one port's DHCP client reads in one turn; a flood on one port must not starve the
 /// news of a pulled cable on another.
@@ -61,6 +65,7 @@ const RULES: u64 = 4;
 const NEIGHBOURS: u64 = 5;
 const KEEPER: u64 = 6;
 const DOT1X: u64 = 7;
+const MODEM: u64 = 8;
 /// From here on: the DHCP socket of the port with index `token - DHCP`.
 const DHCP: u64 = 16;
 
@@ -71,6 +76,8 @@ pub(super) struct Turn {
     epoll: OwnedFd,
     control: Control,
     gate: Option<Gate>,
+    /// Whoever asks ModemManager for the SIM.
+    modem: Option<Modem>,
     routing: Routing,
     sets: Sets,
     links: LinkEvents,
@@ -145,6 +152,7 @@ impl Turn {
             ports,
             control,
             gate: None,
+            modem: None,
             routing,
             sets: Sets::open()?,
             links,
@@ -200,6 +208,7 @@ impl Turn {
     /// Tells the supervisor that the rules are loaded, and looks at the links that are there.
     pub(super) fn ready(&mut self) -> Result<(), UplinkError> {
         self.report(&Report::Ready)?;
+        self.miss_modem()?;
         // A spent quota is known before the first SIM is.
         if let Some(allowance) = self.meter.as_ref().map(Meter::allowance) {
             self.feed(Event::Allowance(allowance))?;
@@ -258,6 +267,7 @@ impl Turn {
                     RULES if self.rules.changed() => return Err(UplinkError::RulesChanged),
                     KEEPER => return Err(UplinkError::KeeperEnded),
                     DOT1X => self.on_dot1x()?,
+                    MODEM => self.on_modem()?,
                     RULES | LINKS => {}
                     NEIGHBOURS => self.on_neighbours()?,
                     token => {
@@ -346,6 +356,11 @@ impl Turn {
                 Command::Attach { port: Port::Gate } => {
                     if let Some(fd) = fds.next() {
                         self.attach_gate(Channel::from_fd(fd).map_err(gate_ended)?)?;
+                    }
+                }
+                Command::Attach { port: Port::Modem } => {
+                    if let Some(fd) = fds.next() {
+                        self.attach_modem(fd)?;
                     }
                 }
                 Command::Suspend => self.feed(Event::Suspend)?,
@@ -444,6 +459,8 @@ impl Turn {
         });
         let (allowance, news) = meter.look(marks, now, last);
         let monthly = meter.monthly();
+        // What is told has happened.
+        self.feed(Event::Allowance(allowance))?;
         if let Some(news) = news {
             self.report(&Report::Quota {
                 used: news.used,
@@ -452,7 +469,7 @@ impl Turn {
                 state: news.state,
             })?;
         }
-        self.feed(Event::Allowance(allowance))
+        Ok(())
     }
 
     /// Does what a DHCP client says.
@@ -485,6 +502,7 @@ impl Turn {
         match action {
             Action::Up(index) => or_gone(self.routing.set_up(index, true))?,
             Action::Down(index) => self.routing.set_up(index, false)?,
+            Action::Mtu(index, mtu) => or_gone(self.routing.set_mtu(index, mtu))?,
             Action::StartDhcp(index, mac) => self.start_dhcp(index, mac)?,
             Action::StopDhcp(index) => {
                 if let Some((_, socket)) = self.clients.remove(&index) {

@@ -4,11 +4,11 @@
 //! The way out is a chain: the first link that does not hold is the one to mend, and what comes
 //! after it is not known. While the tunnel is up, the chain holds, whatever was reported earlier.
 
-use sekisho_control::GatewayFound;
+use sekisho_control::{GatewayFound, ModemFound};
 use serde::{Deserialize, Serialize};
 
 use crate::status::{
-    Answers, Dot1x, Process, ProcessState, Situation, Status, Uplink, UplinkState,
+    Answers, Dot1x, Process, ProcessState, Sim, Situation, Status, Uplink, UplinkState,
 };
 
 /// One thing that must hold, in the order in which each needs the ones before.
@@ -62,6 +62,22 @@ pub enum Cause {
     NoPort,
     /// No cable, or nobody at its other end.
     NoCarrier,
+    /// Nobody asks for the SIM's connection, or there is no working modem.
+    ModemAbsent,
+    /// There is no SIM in the modem.
+    SimMissing,
+    /// The SIM asks for a code.
+    SimLocked,
+    /// No mobile network serves the SIM.
+    NoMobileNetwork,
+    /// One serves it that policy does not name.
+    WrongMobileNetwork,
+    /// The SIM is outside its own network, which policy does not allow.
+    SimRoaming,
+    /// The mobile network refuses the connection.
+    SimRefused,
+    /// The modem connects in a way that is not used.
+    SimUnusable,
     /// Nobody gives an address.
     NoAddress,
     /// Nobody gives an address, and 802.1X with the switch failed: it keeps the port shut.
@@ -119,6 +135,8 @@ pub struct Check {
 const STARTS_WITHIN: u64 = 5_000;
 /// A DHCP server that lives answers within this time; our client has then asked four times.
 const ADDRESS_WITHIN: u64 = 10_000;
+/// A modem that is switched on finds its network in this time.
+const REGISTERED_WITHIN: u64 = 60_000;
 /// The gate asks at once when there is an address.
 const ASKED_WITHIN: u64 = 5_000;
 /// A work OS boots and asks for its address in this time.
@@ -206,6 +224,7 @@ const fn answers(answers: Answers, silent: Cause) -> Outcome {
 /// The network card that has come furthest, and the most that was found at a gateway over it.
 struct Way<'s> {
     uplink: Option<&'s Uplink>,
+    sim: Option<&'s Sim>,
     found: Option<GatewayFound>,
 }
 
@@ -219,16 +238,25 @@ impl<'s> Way<'s> {
         let best = all.max_by_key(|(uplink, found)| (uplink.state, found.map(hope)));
         Self {
             uplink: best.map(|(uplink, _)| uplink),
+            sim: status.sim.as_ref(),
             found: best.and_then(|(_, found)| found),
         }
     }
 
     fn carrier(&self) -> Outcome {
-        match self.uplink {
-            None => failed(Cause::NoPort),
-            Some(uplink) if uplink.state == UplinkState::NoCarrier => failed(Cause::NoCarrier),
-            Some(_) => Outcome::Passed,
-        }
+        let cause = match self.uplink {
+            None => Cause::NoPort,
+            Some(uplink) if uplink.state == UplinkState::NoCarrier => Cause::NoCarrier,
+            Some(_) => return Outcome::Passed,
+        };
+        // Where there is no cable, the SIM is what was to carry the tunnel.
+        self.sim.map_or(failed(cause), |sim| {
+            let fresh = sim.age_ms < REGISTERED_WITHIN;
+            match sim_cause(sim.state) {
+                Some(Cause::NoMobileNetwork) | None if fresh => Outcome::Waiting,
+                why => failed(why.unwrap_or(cause)),
+            }
+        })
     }
 
     fn address(&self) -> Outcome {
@@ -281,6 +309,23 @@ impl<'s> Way<'s> {
             _ => Outcome::Waiting,
         }
     }
+}
+
+/// Why a SIM is not connected, if it is not merely on its way.
+const fn sim_cause(state: ModemFound) -> Option<Cause> {
+    Some(match state {
+        ModemFound::Unasked | ModemFound::Absent | ModemFound::NoModem | ModemFound::Failed => {
+            Cause::ModemAbsent
+        }
+        ModemFound::SimMissing => Cause::SimMissing,
+        ModemFound::SimLocked => Cause::SimLocked,
+        ModemFound::Searching => Cause::NoMobileNetwork,
+        ModemFound::WrongNetwork => Cause::WrongMobileNetwork,
+        ModemFound::Roaming => Cause::SimRoaming,
+        ModemFound::Refused => Cause::SimRefused,
+        ModemFound::Unusable | ModemFound::OtherInterface => Cause::SimUnusable,
+        ModemFound::Starting | ModemFound::Connecting | ModemFound::Connected => return None,
+    })
 }
 
 /// Of several gateways the one is of interest that is nearest to working.

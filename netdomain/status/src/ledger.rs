@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use sekisho_control::{
-    GatewayFound, Refused, Report, Side, SituationReport, UplinkKind, WorkFound,
+    GatewayFound, ModemFound, Refused, Report, Side, SituationReport, UplinkKind, WorkFound,
 };
 
 use crate::{
     status::{
         Agent, Answers, Dot1x, Gateway, Ignored, Policy, Process, ProcessState, Quota, Refusal,
-        Situation, Standing, Status, Uplink, UplinkState, Work,
+        Sim, Situation, Standing, Status, Uplink, UplinkState, Work,
     },
     text::clean,
 };
@@ -20,7 +20,7 @@ const MAX_UPLINKS: usize = 16;
 const MAX_GATEWAYS: usize = 16;
 /// Rules with refusals. A person reads the first few; the count of the rest is kept.
 const MAX_RULES: usize = 32;
-/// The supervisor starts four.
+/// The supervisor starts six.
 const MAX_PROCESSES: usize = 8;
 
 #[derive(Debug)]
@@ -30,6 +30,14 @@ struct UplinkRow {
     state: UplinkState,
     portal: bool,
     dot1x: Option<Dot1x>,
+    since: Duration,
+}
+
+#[derive(Debug)]
+struct SimRow {
+    state: ModemFound,
+    operator: String,
+    signal: Option<u8>,
     since: Duration,
 }
 
@@ -76,6 +84,7 @@ pub struct Ledger {
     situation: Situation,
     since: Duration,
     uplinks: Vec<UplinkRow>,
+    sim: Option<SimRow>,
     quota: Option<Quota>,
     gateways: Vec<GatewayRow>,
     work: WorkRow,
@@ -95,6 +104,7 @@ impl Ledger {
             situation: Situation::Unknown,
             since: now,
             uplinks: Vec::new(),
+            sim: None,
             quota: None,
             gateways: Vec::new(),
             work: WorkRow::default(),
@@ -185,6 +195,11 @@ impl Ledger {
                     self.uplink(port, Some(*kind), state, now);
                 }
             }
+            Report::Modem {
+                found,
+                operator,
+                signal,
+            } => self.modem(*found, operator, *signal, now),
             Report::Quota {
                 used,
                 monthly,
@@ -247,6 +262,12 @@ impl Ledger {
                 age_ms: age(self.since),
             },
             uplinks: uplinks.collect(),
+            sim: self.sim.as_ref().map(|row| Sim {
+                state: row.state,
+                operator: row.operator.clone(),
+                signal: row.signal,
+                age_ms: age(row.since),
+            }),
             quota: self.quota,
             gateways: gateways.collect(),
             work: Work {
@@ -285,6 +306,8 @@ impl Ledger {
                     row.enter(UplinkState::NoCarrier, now);
                 }
             }
+            // Nobody asks ModemManager until it is there again.
+            "modem" if self.sim.is_some() => self.modem(ModemFound::Absent, "", None, now),
             "guest" => self.work.agent = None,
             "vmm" => {
                 self.work = WorkRow::default();
@@ -366,6 +389,16 @@ impl Ledger {
             });
             self.uplinks.sort_by(|a, b| a.port.cmp(&b.port));
         }
+    }
+
+    fn modem(&mut self, state: ModemFound, operator: &str, signal: Option<u8>, now: Duration) {
+        let before = self.sim.as_ref().filter(|row| row.state == state);
+        self.sim = Some(SimRow {
+            state,
+            operator: clean(operator),
+            signal,
+            since: before.map_or(now, |row| row.since),
+        });
     }
 
     /// The network of a card says that it has a captive portal.

@@ -32,8 +32,8 @@ pub use doctor::{Cause, Check, Outcome, Step, diagnose};
 pub use ledger::Ledger;
 pub use server::{Dropped, Interest, MAX_OUTPUT, MAX_PEERS, MAX_PER_USER, PeerId, Server};
 pub use status::{
-    Agent, Answers, Dot1x, Gateway, Ignored, Policy, Process, ProcessState, Refusal, Situation,
-    Standing, Status, Uplink, UplinkState, Work,
+    Agent, Answers, Dot1x, Gateway, Ignored, Policy, Process, ProcessState, Refusal, Sim,
+    Situation, Standing, Status, Uplink, UplinkState, Work,
 };
 
 /// Where the supervisor listens unless its configuration says otherwise.

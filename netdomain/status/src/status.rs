@@ -3,7 +3,7 @@
 //! Times are ages in milliseconds at the moment of the answer, so that nobody needs to know which
 //! clock the laptop counts by.
 
-use sekisho_control::{GatewayFound, Place, QuotaState, Side, UplinkKind};
+use sekisho_control::{GatewayFound, ModemFound, Place, QuotaState, Side, UplinkKind};
 use serde::{Deserialize, Serialize};
 
 /// Everything.
@@ -17,6 +17,8 @@ pub struct Status {
     pub situation: Standing,
     /// Every network card that is the uplink's, by name.
     pub uplinks: Vec<Uplink>,
+    /// The SIM, where the policy says what it must be.
+    pub sim: Option<Sim>,
     /// The SIM's monthly quota, where the policy gives one.
     pub quota: Option<Quota>,
     /// What was found at the gateways.
@@ -123,6 +125,19 @@ pub enum UplinkState {
     Leased,
     /// Its router answers.
     Reached,
+}
+
+/// The SIM and its modem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sim {
+    /// How far it is, or why it goes no further.
+    pub state: ModemFound,
+    /// The mobile network that serves it; empty if none.
+    pub operator: String,
+    /// Quality of its signal in percent, where it is known.
+    pub signal: Option<u8>,
+    /// Since when it is so far.
+    pub age_ms: u64,
 }
 
 /// How much of the SIM's month is used.

@@ -1,10 +1,12 @@
 //! What it all means, in words that a person understands: Japanese, and English.
 
 mod refusals;
+mod sim;
 
 use sekisho_control::{GatewayFound, Place, QuotaState, Side, UplinkKind};
 
 pub use refusals::{knows as knows_rule, refusal};
+pub use sim::{signal, sim, sim_uplink};
 
 use crate::{
     doctor::{Cause, Outcome, Step},
@@ -193,6 +195,7 @@ pub fn process_name(name: &str, lang: Lang) -> &str {
         "uplink" => lang.of("回線", "uplink"),
         "vmm" => lang.of("業務 OS", "work OS"),
         "guest" => lang.of("連絡路", "guest channel"),
+        "modem" => lang.of("SIM", "SIM"),
         other => other,
     }
 }
@@ -201,7 +204,7 @@ pub fn process_name(name: &str, lang: Lang) -> &str {
 pub const fn step(step: Step, lang: Lang) -> &'static str {
     match step {
         Step::Parts => lang.of("端末の部品", "the laptop's own parts"),
-        Step::Carrier => lang.of("ケーブル", "cable"),
+        Step::Carrier => lang.of("ケーブルまたは電波", "cable or radio"),
         Step::Address => lang.of("アドレスの取得", "address from the network"),
         Step::Router => lang.of("ルーター", "router"),
         Step::Gateway => lang.of("ゲートウェイの応答", "the gateway answers"),
@@ -240,6 +243,38 @@ pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
         Cause::NoCarrier => lang.of(
             "LAN ケーブルの両端を差し直すか、別のケーブルや差込口を試してください。",
             "Plug the cable in again at both ends, or try another cable or socket.",
+        ),
+        Cause::ModemAbsent => lang.of(
+            "端末を再起動し、それでも直らなければ情報担当へ連絡してください（SIM の通信機器が使えません）。",
+            "Restart the laptop, and tell IT if that does not help: the modem of the SIM does not work.",
+        ),
+        Cause::SimMissing => lang.of(
+            "情報担当へ連絡してください（SIM がないか、読めません）。",
+            "Tell IT: there is no SIM, or it cannot be read.",
+        ),
+        Cause::SimLocked => lang.of(
+            "情報担当へ連絡してください（SIM に暗証番号がかかっています。この端末は番号を送りません）。",
+            "Tell IT: the SIM asks for a code, which this laptop never sends.",
+        ),
+        Cause::NoMobileNetwork => lang.of(
+            "電波の入る場所へ移るか、LAN ケーブルなど別の回線を使ってください。",
+            "Go where there is a signal, or use another network such as a cable.",
+        ),
+        Cause::WrongMobileNetwork => lang.of(
+            "場所を移るか別の回線を使い、続くようなら情報担当へ連絡してください（市が契約していない事業者の電波につながろうとしています）。",
+            "Go elsewhere or use another network, and tell IT if it goes on: the SIM is served by a mobile network that policy does not name.",
+        ),
+        Cause::SimRoaming => lang.of(
+            "別の回線を使ってください（SIM が契約先の圏外で、ローミングは許可されていません）。",
+            "Use another network: the SIM is outside its own network, and policy does not allow roaming.",
+        ),
+        Cause::SimRefused => lang.of(
+            "しばらく待ち、続くようなら情報担当へ連絡してください（事業者が接続を断りました。APN の設定かもしれません）。",
+            "Wait a little, and tell IT if it goes on: the mobile network refuses the connection; perhaps the APN is wrong.",
+        ),
+        Cause::SimUnusable => lang.of(
+            "情報担当へ連絡してください（SIM の接続方式か接続先がポリシーに合いません）。",
+            "Tell IT: the SIM's connection is of a kind, or to an access point, that policy does not name.",
         ),
         Cause::NoAddress => lang.of(
             "ルーターの電源を入れ直すか、モバイルルーターなど別の回線を使ってください。",

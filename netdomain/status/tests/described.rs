@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sekisho_control::{
-    GatewayFound, Place, Refused, Report, Side, SituationReport, UplinkKind, WorkFound,
+    GatewayFound, ModemFound, Place, Refused, Report, Side, SituationReport, UplinkKind, WorkFound,
 };
 use sekisho_status::{Ledger, Step, diagnose, varlink::DESCRIPTION};
 use serde_json::Value;
@@ -186,6 +186,11 @@ fn full(place: Option<Place>) -> Ledger {
             packet: "tcp 10.99.0.1:443".into(),
             count: 3,
         }),
+        Report::Modem {
+            found: ModemFound::WrongNetwork,
+            operator: "Mihon Mobile (44020)".into(),
+            signal: Some(63),
+        },
         Report::Ignored {
             what: "DHCP option 121".into(),
         },

@@ -21,10 +21,14 @@
 //! gate = 64017
 //! uplink = 64018
 //! tls = 64020
+//! modem = 64021
 //!
 //! [tls]                               # only where policy has a gateway of kind `tls`
 //! certificate = "laptop.pem"
 //! key = "laptop.key"
+//!
+//! [modem]                             # only where policy says `apn` or `plmn` of a SIM
+//! bus = "/run/dbus/system_bus_socket" # of the bus that ModemManager is on; this is the default
 //!
 //! [work]
 //! arguments = ["run", "--kernel", "vmlinuz", "--memory", "512M"]   # of sekisho-vmm
@@ -76,6 +80,8 @@ pub struct Config {
     pub users: Users,
     /// The engine of a TLS tunnel; without it such gateways are not reached.
     pub tls: Option<Tls>,
+    /// Who asks ModemManager for the SIM; without it a SIM that policy describes is not used.
+    pub modem: Option<Modem>,
     /// The work OS.
     pub work: Work,
     /// Times of restarts.
@@ -123,6 +129,9 @@ pub struct Users {
     pub vmm: Option<u32>,
     /// The TLS engine's; it must be able to read the files of `[tls]`.
     pub tls: Option<u32>,
+    /// The modem's; it must have an entry in passwd, and ModemManager's rules must let it control
+    /// modems.
+    pub modem: Option<u32>,
 }
 
 /// `[tls]`: how this laptop proves itself to a TLS gateway.
@@ -133,6 +142,19 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key, in PEM.
     pub key: PathBuf,
+}
+
+/// `[modem]`: where ModemManager is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Modem {
+    /// The socket of its message bus.
+    #[serde(default = "system_bus")]
+    pub bus: PathBuf,
+}
+
+fn system_bus() -> PathBuf {
+    PathBuf::from("/run/dbus/system_bus_socket")
 }
 
 /// `[work]`: the VMM, or something that stands for it.
@@ -216,6 +238,7 @@ pub(crate) const LINK: &str = "{link}";
 pub(crate) const PATH: &str = "{path}";
 pub(crate) const GUEST: &str = "{guest}";
 pub(crate) const TLS: &str = "{tls}";
+pub(crate) const MODEM: &str = "{modem}";
 pub(crate) const CONTROL: &str = "{control}";
 pub(crate) const NETNS: &str = "{netns}";
 
@@ -274,6 +297,9 @@ impl Config {
             Some(own) => folder.join(own),
             None => config.state.with_file_name("uplink"),
         });
+        if let Some(modem) = &mut config.modem {
+            modem.bus = folder.join(&modem.bus);
+        }
         if let Some(tls) = &mut config.tls {
             for file in [&mut tls.certificate, &mut tls.key] {
                 *file = folder.join(&*file);
@@ -310,6 +336,7 @@ impl Config {
         let mut recipes = vec![work, self.gate(), self.uplink()];
         recipes.extend(guest);
         recipes.extend(self.tls.as_ref().map(|tls| self.tls(tls)));
+        recipes.extend(self.modem.as_ref().map(|modem| self.modem(modem)));
         Ok(recipes)
     }
 
@@ -366,6 +393,9 @@ impl Config {
         if !self.ports.is_empty() {
             words.extend(["--ports".into(), self.ports.join(",")]);
         }
+        if self.modem.is_some() {
+            words.extend(pairs(&[("--modem", MODEM)]));
+        }
         words.extend(user(self.users.uplink));
         Recipe {
             role: Role::Uplink,
@@ -385,6 +415,21 @@ impl Config {
         words.extend(user(self.users.tls));
         Recipe {
             role: Role::Tls,
+            words,
+        }
+    }
+
+    fn modem(&self, modem: &Modem) -> Recipe {
+        let mut words = vec![self.program("sekisho-netdomain"), "modem".into()];
+        words.extend(self.signed());
+        words.extend(pairs(&[
+            ("--bus", &text(&modem.bus)),
+            ("--uplink", MODEM),
+            ("--control", CONTROL),
+        ]));
+        words.extend(user(self.users.modem));
+        Recipe {
+            role: Role::Modem,
             words,
         }
     }
@@ -488,6 +533,28 @@ mtu = 1420
             )
         );
         assert_eq!(recipes[3].role, Role::Guest);
+    }
+
+    #[test]
+    fn modem_manager_is_asked_only_where_it_is_named() {
+        let extra =
+            "ports = ['wwan0']\n[users]\nmodem = 64021\n[modem]\n[work]\narguments = ['run']\n";
+        let (_folder, config) = config(extra).unwrap();
+        let recipes = config.recipes().unwrap();
+        let modem = recipes
+            .iter()
+            .find(|recipe| recipe.role == Role::Modem)
+            .unwrap();
+        let end =
+            "--bus /run/dbus/system_bus_socket --uplink {modem} --control {control} --user 64021";
+        assert!(modem.words.join(" ").ends_with(end), "{:?}", modem.words);
+        assert!(recipes[2].takes(MODEM), "the uplink is told of it");
+        assert!(!recipes[1].takes(MODEM), "the gate is not");
+
+        let (_folder, without) =
+            self::config("ports = ['eth0']\n[work]\narguments = ['run']\n").unwrap();
+        let recipes = without.recipes().unwrap();
+        assert!(recipes.iter().all(|recipe| !recipe.takes(MODEM)));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Role {
     Guest,
     /// The engine of a TLS tunnel.
     Tls,
+    /// Asks ModemManager for the SIM's connection.
+    Modem,
 }
 
 impl Role {
@@ -33,6 +35,7 @@ impl Role {
             Self::Uplink => "uplink",
             Self::Guest => "guest",
             Self::Tls => "tls",
+            Self::Modem => "modem",
         }
     }
 }
@@ -48,10 +51,12 @@ pub enum Wire {
     Guest,
     /// The channel of the TLS tunnel's engine.
     Tls,
+    /// The channel of the SIM's connection.
+    Modem,
 }
 
 impl Wire {
-    const ALL: [Self; 4] = [Self::Link, Self::Path, Self::Guest, Self::Tls];
+    const ALL: [Self; 5] = [Self::Link, Self::Path, Self::Guest, Self::Tls, Self::Modem];
 
     /// The two processes that it joins.
     pub fn ends(self) -> (Role, Role) {
@@ -60,6 +65,7 @@ impl Wire {
             Self::Path => (Role::Gate, Role::Uplink),
             Self::Guest => (Role::Work, Role::Guest),
             Self::Tls => (Role::Gate, Role::Tls),
+            Self::Modem => (Role::Uplink, Role::Modem),
         }
     }
 
@@ -78,7 +84,8 @@ impl Wire {
             (Self::Link, _) => Port::Link,
             (Self::Path, Role::Uplink) | (Self::Tls, Role::Tls) => Port::Gate,
             (Self::Tls, _) => Port::Tls,
-            (Self::Path, _) => Port::Uplink,
+            (Self::Modem, Role::Uplink) => Port::Modem,
+            (Self::Path | Self::Modem, _) => Port::Uplink,
             (Self::Guest, _) => Port::GuestChannel,
         }
     }

@@ -18,8 +18,11 @@ mod frames;
 mod hostile;
 mod lengths;
 mod names;
+mod names_tcp;
 mod ncsi;
 mod services;
+#[path = "../fixture/tun.rs"]
+mod tun;
 mod world;
 
 use sekisho_framelink::{GsoType, NetHdr};

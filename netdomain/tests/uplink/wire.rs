@@ -184,6 +184,11 @@ impl Wire {
 
     /// The same with further arguments.
     pub(crate) fn start_with(&self, arguments: &[&str]) -> Uplink {
+        self.start_handing(arguments, Vec::new())
+    }
+
+    /// The same with further descriptors.
+    pub(crate) fn start_handing(&self, arguments: &[&str], fds: Vec<(OwnedFd, i32)>) -> Uplink {
         let (control, theirs) = sekisho_control::pair().unwrap();
         let netns = OwnedFd::from(File::open(format!("/run/netns/{}", self.host)).unwrap());
         let mut process = Process::new(env!("CARGO_BIN_EXE_sekisho-netdomain"));
@@ -201,7 +206,8 @@ impl Wire {
             .args(arguments)
             .env("SEKISHO_LOG", "debug")
             .stderr(Stdio::piped());
-        inherit(&mut process, vec![(netns, 200), (theirs, 201)]);
+        let own = [(netns, 200), (theirs, 201)];
+        inherit(&mut process, own.into_iter().chain(fds).collect());
         let mut process = process.spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -213,6 +219,12 @@ impl Wire {
             process,
             control: Channel::from_fd(control).unwrap(),
         }
+    }
+
+    /// The name of the LAN's namespace.
+    #[allow(dead_code, reason = "for the tests of the modem")]
+    pub(crate) fn lan(&self) -> &str {
+        &self.lan
     }
 
     /// Where the papers lie, and what is remembered of them.
@@ -234,7 +246,7 @@ impl Drop for Wire {
 }
 
 /// Puts descriptors at fixed numbers of a child, above those that this process has open. They are kept until the command is dropped.
-fn inherit(process: &mut Process, fds: Vec<(OwnedFd, i32)>) {
+pub(crate) fn inherit(process: &mut Process, fds: Vec<(OwnedFd, i32)>) {
     #[allow(unsafe_code)]
     // SAFETY: between fork and exec the closure only calls fcntl and dup2 on descriptors that it
     // owns; no allocation, no lock.
@@ -272,6 +284,18 @@ impl Uplink {
     /// Waits for a report.
     pub(crate) fn report(&self, what: &str, mut wanted: impl FnMut(&Report) -> bool) -> Report {
         receive(&self.control, what, |report, _| wanted(report)).0
+    }
+
+    /// Tells it something, with a descriptor.
+    #[allow(dead_code, reason = "for the tests of the modem")]
+    pub(crate) fn hand(&self, command: &Command, fd: &OwnedFd) {
+        self.control.send(command, &[fd.as_fd()]).unwrap();
+    }
+
+    /// The supervisor's end of its channel.
+    #[allow(dead_code, reason = "for the tests of the modem")]
+    pub(crate) fn control(&self) -> &Channel<Command, Report> {
+        &self.control
     }
 
     /// Tells it something.

@@ -97,6 +97,7 @@ impl Check<'_> {
         let keys = [
             ("apn", uplink.apn.is_some()),
             ("plmn", !uplink.plmn.is_empty()),
+            ("roaming", uplink.roaming),
             ("monthly_quota", uplink.monthly_quota.is_some()),
         ];
         for (key, written) in keys {

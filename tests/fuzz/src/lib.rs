@@ -18,13 +18,13 @@ mod input;
 mod targets;
 
 pub use sekisho_guest_tools::fuzz::channel as guest_channel;
-pub use sekisho_netdomain::fuzzing::{beacon_answer, dhcp_reply};
+pub use sekisho_netdomain::fuzzing::{beacon_answer, dhcp_reply, modem_answer};
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
     control::control,
     frame_link::frame_link,
-    gate::{guest_frame, inner_packet},
+    gate::{guest_frame, inner_packet, resolver_segments},
     net_hdr::net_hdr,
     policy::policy,
     policy_words::policy_words,
@@ -74,6 +74,10 @@ pub const TARGETS: &[Target] = &[
         run: inner_packet,
     },
     Target {
+        name: "modem_answer",
+        run: modem_answer,
+    },
+    Target {
         name: "net_hdr",
         run: net_hdr,
     },
@@ -88,6 +92,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "registers",
         run: registers,
+    },
+    Target {
+        name: "resolver_segments",
+        run: resolver_segments,
     },
     Target {
         name: "status_socket",

@@ -36,6 +36,8 @@ pub struct Setup {
     pub tls: bool,
     /// The laptop's papers for 802.1X; the policy demands it where they are given.
     pub dot1x: Option<Dot1xPapers>,
+    /// The socket of the message bus that ModemManager is on, where somebody is to ask it.
+    pub modem: Option<PathBuf>,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -436,6 +438,8 @@ pub enum Part {
     Tls,
     /// The keeper of the wired supplicants.
     Dot1x,
+    /// Who asks ModemManager for the SIM.
+    Modem,
     /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
     Vmm,
 }
@@ -451,6 +455,7 @@ impl Part {
             Self::Gate => words.get(1) == Some(&&b"gate"[..]),
             Self::Uplink => words.get(1) == Some(&&b"uplink"[..]),
             Self::Dot1x => words.get(1) == Some(&&b"dot1x"[..]),
+            Self::Modem => words.get(1) == Some(&&b"modem"[..]),
             Self::Tls => words.get(1) == Some(&&b"tls"[..]),
             Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
         }
@@ -479,6 +484,9 @@ fn supervisor_config(programs: &Path, guest: &Netns, setup: &Setup) -> String {
     } else {
         ""
     };
+    let modem = setup.modem.as_ref().map_or_else(String::new, |bus| {
+        format!("[modem]\nbus = '{}'\n\n", bus.display())
+    });
     let tls = if setup.tls {
         "[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n"
     } else {
@@ -489,7 +497,7 @@ fn supervisor_config(programs: &Path, guest: &Netns, setup: &Setup) -> String {
     format!(
         "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
          trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
-         ports = ['{}', '{}']\n{dot1x}\n{tls}\
+         ports = ['{}', '{}']\n{dot1x}\n{tls}{modem}\
          [work]\nguest_channel = false\n\
          command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
          '--link', '{{link}}', '--control', '{{control}}']\n\n\

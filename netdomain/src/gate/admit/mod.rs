@@ -333,7 +333,7 @@ impl Gatekeeper {
 
     /// The resolver's own questions go to policy's DNS servers and nowhere else.
     fn question(&self, flow: &Flow) -> Result<Share, Rule> {
-        let fits = flow.protocol == Protocol::Udp
+        let fits = matches!(flow.protocol, Protocol::Udp | Protocol::Tcp)
             && flow.source == self.terms.address
             && flow.destination_port == DNS
             && self.terms.resolvers.contains(&flow.destination);

@@ -19,6 +19,7 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 pub use dns::{Asked, Domains, Heard, Question, Resolver};
 use icmp::ErrorBudget;
 use ncsi::WebServer;
+pub(crate) use reply::write_ipv4;
 pub use reply::{ETHERNET_HEADER, Reply};
 
 use super::admit::{Refusal, Rule, Subject};
@@ -41,6 +42,8 @@ pub enum Taken<'a> {
     Transit(Packet<'a>),
     /// A question for the resolver.
     Question(Packet<'a>),
+    /// A segment of a connection to the resolver.
+    Segment(Packet<'a>),
     /// The work OS asks whether it has a network: [`Edge::serve_probe`], if it has.
     Probe(Packet<'a>),
     /// Dealt with; there may be a reply.
@@ -83,6 +86,11 @@ impl Edge {
             web: WebServer::default(),
             probes,
         }
+    }
+
+    /// The gate's own address in the guest's eyes.
+    pub const fn router(&self) -> Ipv4Addr {
+        self.device.router
     }
 
     /// Who talks to whom on the guest's Ethernet.
@@ -182,6 +190,16 @@ impl Edge {
             } => {
                 self.echo(&packet, reply);
                 Taken::Done
+            }
+            Transport::Tcp { .. } if flow.destination_port == DNS => {
+                // Nothing else would check the sum before smoltcp believes the segment.
+                if ncsi::is_broken(&packet) {
+                    return Taken::Refused(Refusal {
+                        rule: Rule::Malformed,
+                        subject: Subject::outbound(&flow),
+                    });
+                }
+                Taken::Segment(packet)
             }
             Transport::Tcp { .. } if self.probes && flow.destination_port == ncsi::HTTP => {
                 Taken::Probe(packet)

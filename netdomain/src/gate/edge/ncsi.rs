@@ -50,6 +50,14 @@ pub(super) fn address(name: &[u8], router: Ipv4Addr) -> Option<Ipv4Addr> {
     }
 }
 
+/// Whether a TCP segment has a checksum that does not fit. The guest may have left it to be written.
+pub(super) fn is_broken(packet: &Packet<'_>) -> bool {
+    let (from, to) = (packet.flow().source, packet.flow().destination);
+    packet.offload() == Offload::None
+        && TcpPacket::new_checked(packet.body())
+            .is_ok_and(|segment| !segment.verify_checksum(&from.into(), &to.into()))
+}
+
 /// The web server.
 #[derive(Debug, Default)]
 pub(super) struct WebServer {
@@ -128,9 +136,7 @@ impl Edge {
         };
         let (to, from) = (flow.destination, flow.source);
         // A segment with a broken checksum would get an answer with a good one.
-        let broken =
-            packet.offload() == Offload::None && !segment.verify_checksum(&from.into(), &to.into());
-        if broken {
+        if is_broken(packet) {
             return;
         }
         let Some(answer) = self.web.answer(&segment, self.device.mtu) else {

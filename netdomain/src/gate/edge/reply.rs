@@ -83,7 +83,7 @@ impl Reply {
 }
 
 /// Writes an IPv4 header over the start of `packet`, for the whole of `packet`.
-pub(super) fn write_ipv4(
+pub(crate) fn write_ipv4(
     packet: &mut [u8],
     (source, destination): (Ipv4Addr, Ipv4Addr),
     protocol: IpProtocol,

@@ -348,21 +348,34 @@ fn lease(reply: &Reply, claimed: Claimed<'_>) -> Result<Lease, &'static str> {
         Some(_) => return Err("the mask is no prefix"),
     };
     let router = reply.router.ok_or("no router")?;
-    if !usable(reply.address) {
-        return Err("the address is no host's");
+    Lease::checked(reply.address, prefix, router, reply.server, claimed)
+}
+
+impl Lease {
+    /// A lease, if a port can have this address and this next hop; else why not.
+    pub(crate) fn checked(
+        address: Ipv4Addr,
+        prefix: u8,
+        router: Ipv4Addr,
+        server: Ipv4Addr,
+        claimed: Claimed<'_>,
+    ) -> Result<Self, &'static str> {
+        if !usable(address) {
+            return Err("the address is no host's");
+        }
+        if !usable(router) || router == address {
+            return Err("the router is no neighbour");
+        }
+        if claimed(address) {
+            return Err("the address is a gateway's");
+        }
+        Ok(Self {
+            address,
+            prefix,
+            router,
+            server,
+        })
     }
-    if !usable(router) || router == reply.address {
-        return Err("the router is no neighbour");
-    }
-    if claimed(reply.address) {
-        return Err("the address is a gateway's");
-    }
-    Ok(Lease {
-        address: reply.address,
-        prefix,
-        router,
-        server: reply.server,
-    })
 }
 
 /// Whether an address can be a host's on a LAN: not `0/8`, loopback, link-local, multicast, class E

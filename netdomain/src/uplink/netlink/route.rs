@@ -33,6 +33,7 @@ const NEW_ROUTE: u16 = 24;
 /// `IFLA_*`.
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
+const LINK_MTU: u16 = 4;
 const LINK_OPERATIONAL: u16 = 16;
 const LINK_STATISTICS: u16 = 23;
 const LINK_CARRIER_DOWN_COUNT: u16 = 48;
@@ -50,6 +51,9 @@ const IFF_UP: u32 = 0x1;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
+/// `ARPHRD_RAWIP` and `ARPHRD_NONE`: packets without a frame, as most modems carry them.
+const RAW_IP: u16 = 519;
+const NO_FRAME: u16 = 0xfffe;
 /// `IF_OPER_UP` (RFC 2863).
 const OPERATIONAL_UP: u8 = 6;
 const AF_INET: u8 = 2;
@@ -67,7 +71,7 @@ const GROUP_LINK: u32 = 1;
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 
-/// An Ethernet link as the kernel tells of it.
+/// A link as the kernel tells of it: Ethernet, or IP without a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -78,8 +82,10 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     /// Interface name.
     pub(crate) name: String,
-    /// Its MAC.
+    /// Its MAC; zero without a frame.
     pub(crate) mac: [u8; 6],
+    /// Its packets come in Ethernet frames.
+    pub(crate) ethernet: bool,
     /// Administratively up.
     pub(crate) up: bool,
     /// There is somebody at the other end of the cable.
@@ -99,7 +105,7 @@ pub(crate) struct Link {
 /// A change among the links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
-    /// An Ethernet link is new or changed.
+    /// A link is new or changed.
     Changed(Link),
     /// The link with this index left the namespace.
     Gone(u32),
@@ -171,7 +177,7 @@ impl Routing {
         })
     }
 
-    /// Every Ethernet link of the namespace.
+    /// Every link of the namespace that could be a port.
     pub(crate) fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let mut links = Vec::new();
         let sequence = self.requests.next_sequence();
@@ -202,6 +208,17 @@ impl Routing {
             Err(Errno::NODEV) if !up => Ok(()),
             other => other.map_err(failed("set a link up or down")),
         }
+    }
+
+    /// Sets the longest packet of a link, in bytes.
+    pub(crate) fn set_mtu(&mut self, index: u32, mtu: u16) -> Result<(), NetlinkError> {
+        self.ask(NEW_LINK, 0, |m| {
+            m.raw(&[0; 4]);
+            m.raw(&index.to_ne_bytes());
+            m.raw(&[0; 8]);
+            m.attribute(LINK_MTU, &u32::from(mtu).to_ne_bytes());
+        })
+        .map_err(failed("set the MTU"))
     }
 
     /// Removes every IPv4 address of a link, and with the last of them the kernel removes every
@@ -327,12 +344,14 @@ fn event(message: &Message<'_>) -> Option<LinkEvent> {
     let index = read_u32(body, 4)?;
     match message.kind {
         DELETE_LINK => Some(LinkEvent::Gone(index)),
-        NEW_LINK if read_u16(body, 2)? == ETHERNET => {
+        NEW_LINK if [ETHERNET, RAW_IP, NO_FRAME].contains(&read_u16(body, 2)?) => {
+            let ethernet = read_u16(body, 2)? == ETHERNET;
             let flags = read_u32(body, 8)?;
             let mut link = Link {
                 index,
                 name: String::new(),
                 mac: [0; 6],
+                ethernet,
                 up: flags & IFF_UP != 0,
                 carrier: flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
                 operational: false,
@@ -342,7 +361,7 @@ fn event(message: &Message<'_>) -> Option<LinkEvent> {
             };
             for (kind, value) in attributes(body.get(LINK_HEADER..)?) {
                 match kind {
-                    LINK_ADDRESS => link.mac = value.try_into().ok()?,
+                    LINK_ADDRESS if ethernet => link.mac = value.try_into().ok()?,
                     LINK_NAME => {
                         let name = std::str::from_utf8(value).ok()?;
                         name.trim_end_matches('\0').clone_into(&mut link.name);

@@ -16,6 +16,7 @@ pub(super) fn link(index: u32, carrier: bool, losses: u32) -> Link {
     Link {
         index,
         name: format!("eth{index}"),
+        ethernet: true,
         mac: [2, 0, 0, 0, 0, 1],
         up: true,
         carrier,

@@ -1,7 +1,7 @@
 use std::{slice::from_ref, time::Duration};
 
 use proptest::prelude::*;
-use sekisho_control::{Place, Report, Side, SituationReport, UplinkKind, WorkFound};
+use sekisho_control::{ModemFound, Place, Report, Side, SituationReport, UplinkKind, WorkFound};
 
 use super::*;
 use crate::Ledger;
@@ -139,6 +139,51 @@ fn each_step_is_named_when_it_is_the_one() {
     for (reports, now, step, outcome) in cases {
         assert_eq!(culprit(reports, now), Some((step, outcome)), "{reports:?}");
     }
+}
+
+#[test]
+fn where_there_is_no_cable_the_sim_says_why() {
+    let modem = |found| Report::Modem {
+        found,
+        operator: String::new(),
+        signal: None,
+    };
+    for (state, cause) in [
+        (ModemFound::Unasked, Cause::ModemAbsent),
+        (ModemFound::NoModem, Cause::ModemAbsent),
+        (ModemFound::SimMissing, Cause::SimMissing),
+        (ModemFound::SimLocked, Cause::SimLocked),
+        (ModemFound::Searching, Cause::NoMobileNetwork),
+        (ModemFound::WrongNetwork, Cause::WrongMobileNetwork),
+        (ModemFound::Roaming, Cause::SimRoaming),
+        (ModemFound::Refused, Cause::SimRefused),
+        (ModemFound::Unusable, Cause::SimUnusable),
+        // It is connected, says the modem, and its interface has no carrier all the same.
+        (ModemFound::Connected, Cause::NoCarrier),
+    ] {
+        assert_eq!(
+            culprit(&[modem(state)], 300),
+            Some((Step::Carrier, failed(cause))),
+            "{state:?}"
+        );
+    }
+    for state in [
+        ModemFound::Starting,
+        ModemFound::Searching,
+        ModemFound::Connecting,
+    ] {
+        assert_eq!(
+            culprit(&[modem(state)], 5),
+            Some((Step::Carrier, Outcome::Waiting)),
+            "{state:?}"
+        );
+    }
+    // A cable that has come further is what is looked at.
+    let way = [modem(ModemFound::WrongNetwork), uplink("carrier")];
+    assert_eq!(
+        culprit(&way, 30),
+        Some((Step::Address, failed(Cause::NoAddress)))
+    );
 }
 
 #[test]

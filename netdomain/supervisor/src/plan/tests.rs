@@ -4,11 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ALL: [(Role, bool); 4] = [
+const ALL: [(Role, bool); 5] = [
     (Role::Work, true),
     (Role::Gate, true),
     (Role::Uplink, true),
     (Role::Guest, true),
+    (Role::Modem, true),
 ];
 
 /// What a shell would have done.
@@ -108,7 +109,7 @@ fn all_start_joined_without_an_attach() {
         .iter()
         .filter(|action| matches!(action, Action::Start(..)))
         .count();
-    assert_eq!(starts, 4);
+    assert_eq!(starts, ALL.len());
     assert!(matches!(&actions[0], Action::Start(Role::Work, _)));
     // The guest channel's host starts last and finds the end that was kept when the VMM started.
     assert!(matches!(
@@ -180,8 +181,8 @@ fn the_work_os_shuts_down_and_all_ends_in_order() {
     );
     world.dies(Role::Work);
     world.does(plan.on(2 * SECOND, Event::Died(Role::Work, Death::Clean)));
-    assert_eq!(world.told.len(), 4);
-    for role in [Role::Gate, Role::Uplink, Role::Guest] {
+    assert_eq!(world.told.len(), ALL.len());
+    for role in [Role::Gate, Role::Uplink, Role::Guest, Role::Modem] {
         assert!(!world.over);
         world.dies(role);
         world.does(plan.on(2 * SECOND, Event::Died(role, Death::Clean)));
@@ -214,7 +215,7 @@ fn what_does_not_end_is_killed() {
     world.does(plan.on(now, Event::Died(Role::Work, Death::Crash)));
     now += REST_ENDS_WITHIN;
     world.does(plan.on(now, Event::Time));
-    assert_eq!(world.killed.len(), 4);
+    assert_eq!(world.killed.len(), ALL.len());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! `cargo build -p sekisho-netdomain -p sekisho-supervisor -p sekisho-lab`.
 
 mod dot1x;
+mod sim_modem;
 mod sim_quota;
 mod t01_dhcp_routes;
 mod t03_wide_prefix;

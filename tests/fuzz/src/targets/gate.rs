@@ -22,3 +22,8 @@ pub fn guest_frame(data: &[u8]) {
 pub fn inner_packet(data: &[u8]) {
     fuzzing::inner_packet(policy(), data);
 }
+
+/// Segments of connections to the resolver.
+pub fn resolver_segments(data: &[u8]) {
+    fuzzing::resolver_segments(policy(), data);
+}

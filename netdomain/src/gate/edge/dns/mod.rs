@@ -5,11 +5,18 @@
 //! for its domain, in the gate's own words, from a random port with a random id. Only an answer
 //! from that server to that port with that id and that question is taken (RFC 5452, section 9.1),
 //! looked through, and handed back under the guest's own id and spelling.
+//!
+//! The guest may ask over TCP as well. It is asked for by datagram all the same, and again over TCP
+//! if the answer was cut; what may be asked and answered, and how much, is the same either way.
 
 mod answer;
 mod budget;
+mod connections;
 mod domains;
 mod question;
+mod segments;
+mod stream;
+mod upstream;
 mod wire;
 
 use std::net::Ipv4Addr;
@@ -24,13 +31,16 @@ pub use self::question::Question;
 use self::answer::{Sound, examine};
 use self::budget::Budget;
 use self::question::{Kind, MAX_OWN, repeats};
+use self::stream::{MAX_LONG, Streams, Ticket};
+use self::upstream::Upstream;
 use self::wire::{
-    FLAG_ANSWER, HEADER, MAX_QUESTION, NO_ERROR, OPCODE, RECURSION_AVAILABLE, RECURSION_DESIRED,
-    REFUSED, kind,
+    FLAG_ANSWER, FLAG_CUT, HEADER, MAX_QUESTION, NO_ERROR, OPCODE, RECURSION_AVAILABLE,
+    RECURSION_DESIRED, REFUSED, kind,
 };
 use super::ncsi;
 use super::reply::{Reply, UDP_HEADER, write_ipv4, write_udp};
 use crate::gate::admit::Rule;
+use crate::gate::device::Device;
 use crate::gate::packet::{IPV4_HEADER, Packet};
 use crate::gate::path::Ethernet;
 use crate::moment::Moment;
@@ -71,9 +81,18 @@ impl Pending {
 /// Whom a question of the guest is answered to.
 #[derive(Debug, Clone, Copy)]
 struct Asker {
-    port: u16,
+    back: Back,
     id: u16,
     recurse: bool,
+}
+
+/// The way back to the guest.
+#[derive(Debug, Clone, Copy)]
+enum Back {
+    /// A datagram to this port.
+    Datagram { port: u16 },
+    /// A connection.
+    Stream(Ticket),
 }
 
 /// What became of a question.
@@ -92,9 +111,11 @@ pub enum Asked {
 pub enum Heard {
     /// Not an answer to any question of its own.
     Nothing,
-    /// An answer; the guest's is in the reply.
+    /// An answer; the guest's is in the reply, or on its connection.
     Answer,
-    /// An answer that this rule refuses; the guest is told so in the reply.
+    /// An answer that was cut: the whole of it is asked for over TCP, or a part of that came.
+    More,
+    /// An answer that this rule refuses; the guest is told so in the reply, or on its connection.
     Refused(Rule),
 }
 
@@ -107,27 +128,38 @@ pub struct Resolver {
     pending: Vec<Option<Pending>>,
     random: Box<dyn FnMut() -> u32 + Send>,
     packet: Vec<u8>,
+    streams: Streams,
+    upstream: Upstream,
+    /// An answer as it came over TCP, and one as the guest is to see it.
+    long: Vec<u8>,
+    own: Vec<u8>,
     /// Counts unanswered questions; picks among a segment's servers.
     turn: usize,
 }
 
 impl Resolver {
-    /// A resolver for the guest at `address`, which asks `router`. `random` gives unpredictable
+    /// A resolver for the guest of `device`, which asks the router. `random` gives unpredictable
     /// numbers.
     pub fn new(
         domains: Domains,
-        address: Ipv4Addr,
-        router: Ipv4Addr,
-        random: Box<dyn FnMut() -> u32 + Send>,
+        device: &Device,
+        mut random: Box<dyn FnMut() -> u32 + Send>,
+        now: Moment,
     ) -> Self {
+        let (mtu, router, address) = (device.mtu, device.router, device.address);
+        let mut seed = || u64::from(random()) << 32 | u64::from(random());
         Self {
             budget: Budget::new(domains.len()),
             domains,
             address,
             router,
             pending: (0..PENDING).map(|_| None).collect(),
-            random,
             packet: Vec::with_capacity(IPV4_HEADER + UDP_HEADER + MAX_OWN),
+            streams: Streams::new(router, mtu, seed(), now),
+            upstream: Upstream::new(address, mtu, seed(), now),
+            random,
+            long: Vec::with_capacity(MAX_LONG),
+            own: Vec::with_capacity(MAX_LONG),
             turn: 0,
         }
     }
@@ -143,34 +175,46 @@ impl Resolver {
         now: Moment,
     ) -> Asked {
         let query = packet.body().get(UDP_HEADER..).unwrap_or(&[]);
-        let Some(question) = Question::parse(query) else {
+        let port = packet.flow().source_port;
+        let back = Back::Datagram { port };
+        self.put(query, back, connected, (ethernet, reply), now)
+    }
+
+    fn put(
+        &mut self,
+        query: &[u8],
+        back: Back,
+        connected: bool,
+        out: (&Ethernet, &mut Reply),
+        now: Moment,
+    ) -> Asked {
+        let question = Question::parse(query).filter(|_| self.budget.question(now));
+        let Some(question) = question else {
+            if let Back::Stream(ticket) = back {
+                self.streams.drop(ticket, now);
+            }
             return Asked::Refused(Rule::DnsRefused);
         };
-        if !self.budget.question(now) {
-            return Asked::Refused(Rule::DnsRefused);
-        }
         let guest = Asker {
-            port: packet.flow().source_port,
+            back,
             id: question.id,
             recurse: question.recurse,
         };
+        let asked = (question.bytes, guest);
         let probes = connected && self.domains.probes;
         if let Some(address) = ncsi::address(question.name(), self.router).filter(|_| probes) {
             let address = (question.number == kind::A).then_some(address);
-            let asked = (question.bytes, guest);
-            self.say(NO_ERROR, asked, address, ethernet, reply);
+            self.say(NO_ERROR, asked, address, out, now);
             return Asked::Answered;
         }
         match self.take(&question, guest, now) {
             Ok(Asked::Answered) => {
-                let asked = (question.bytes, guest);
-                self.say(NO_ERROR, asked, None, ethernet, reply);
+                self.say(NO_ERROR, asked, None, out, now);
                 Asked::Answered
             }
             Ok(asked) => asked,
             Err(rule) => {
-                let asked = (question.bytes, guest);
-                self.say(REFUSED, asked, None, ethernet, reply);
+                self.say(REFUSED, asked, None, out, now);
                 Asked::Refused(rule)
             }
         }
@@ -218,22 +262,70 @@ impl Resolver {
         reply: &mut Reply,
         now: Moment,
     ) -> Heard {
+        if self.upstream.owns(&packet.flow()) {
+            self.upstream.segment(packet, now);
+            return Heard::More;
+        }
         let Some(held) = self.answered(packet, now) else {
             return Heard::Nothing;
         };
         let message = &packet.body()[UDP_HEADER..];
-        match self.look_through(message, &held, now) {
-            Ok((own, len)) => {
-                let to = (self.address, held.guest.port);
-                reply.udp(ethernet, (self.router, DNS), to, &own[..len]);
+        let cut = message[2] & FLAG_CUT != 0;
+        // Without a place the guest gets what there is, and asks again.
+        if cut && matches!(held.guest.back, Back::Stream(_)) && self.upstream.has_room() {
+            let port = self.port();
+            self.upstream.fetch(held, port, now);
+            return Heard::More;
+        }
+        self.pass_on(message, &held, MAX_ANSWER, (ethernet, reply), now)
+    }
+
+    /// Looks an answer through, and hands the guest what it may see of it.
+    fn pass_on(
+        &mut self,
+        message: &[u8],
+        held: &Pending,
+        most: usize,
+        out: (&Ethernet, &mut Reply),
+        now: Moment,
+    ) -> Heard {
+        let mut own = std::mem::take(&mut self.own);
+        let heard = match self.look_through(message, held, most, &mut own, now) {
+            Ok(()) => {
+                self.hand(held.guest.back, &own, out, now);
                 Heard::Answer
             }
             Err(rule) => {
                 let asked = (held.question(), held.guest);
-                self.say(REFUSED, asked, None, ethernet, reply);
+                self.say(REFUSED, asked, None, out, now);
                 Heard::Refused(rule)
             }
+        };
+        self.own = own;
+        heard
+    }
+
+    /// Hands a message to the guest.
+    fn hand(
+        &mut self,
+        back: Back,
+        message: &[u8],
+        (ethernet, reply): (&Ethernet, &mut Reply),
+        now: Moment,
+    ) {
+        match back {
+            Back::Datagram { port } => {
+                let (from, to) = ((self.router, DNS), (self.address, port));
+                reply.udp(ethernet, from, to, message);
+            }
+            Back::Stream(ticket) => self.streams.answer(ticket, message, now),
         }
+    }
+
+    /// A port that nobody guesses.
+    fn port(&mut self) -> u16 {
+        let [a, b, ..] = (self.random)().to_be_bytes();
+        u16::from_be_bytes([a, b]).max(FIRST_PORT)
     }
 
     /// The question that a packet answers, which is no longer under way then.
@@ -263,13 +355,15 @@ impl Resolver {
         slot?.take()
     }
 
-    /// The answer as the guest is to see it, with its length: under its own id and spelling.
+    /// Writes the answer as the guest is to see it over `own`: under its own id and spelling.
     fn look_through(
         &mut self,
         message: &[u8],
         held: &Pending,
+        most: usize,
+        own: &mut Vec<u8>,
         now: Moment,
-    ) -> Result<([u8; MAX_ANSWER], usize), Rule> {
+    ) -> Result<(), Rule> {
         let behind = HEADER + held.question_len;
         let domains = &self.domains;
         let sound = examine(message, behind, held.number, |address| {
@@ -279,29 +373,31 @@ impl Resolver {
             Sound::Whole => message.len(),
             Sound::Until(end) => end,
         };
-        let mut own = [0; MAX_ANSWER];
-        let whole = own.get_mut(..len).ok_or(Rule::DnsAnswer)?;
+        if len > most {
+            return Err(Rule::DnsAnswer);
+        }
         if !self.budget.answer(held.domain, len - behind, now) {
             return Err(Rule::DnsTunnel);
         }
-        whole.copy_from_slice(&message[..len]);
-        whole[..2].copy_from_slice(&held.guest.id.to_be_bytes());
+        own.clear();
+        own.extend_from_slice(&message[..len]);
+        own[..2].copy_from_slice(&held.guest.id.to_be_bytes());
         if sound != Sound::Whole {
-            whole[10..HEADER].fill(0);
+            own[10..HEADER].fill(0);
         }
-        whole[HEADER..behind].copy_from_slice(held.question());
-        Ok((own, len))
+        own[HEADER..behind].copy_from_slice(held.question());
+        Ok(())
     }
 
     /// Writes an answer of the gate's own: the question again, and an address perhaps. That one is
     /// not to be remembered (RFC 1035, section 3.2.1): it holds while the tunnel is up.
     fn say(
-        &self,
+        &mut self,
         code: u8,
         (question, guest): (&[u8], Asker),
         address: Option<Ipv4Addr>,
-        ethernet: &Ethernet,
-        reply: &mut Reply,
+        out: (&Ethernet, &mut Reply),
+        now: Moment,
     ) {
         let mut message = [0; HEADER + MAX_QUESTION + ADDRESS_RECORD];
         message[..2].copy_from_slice(&guest.id.to_be_bytes());
@@ -321,8 +417,7 @@ impl Resolver {
             record[12..].copy_from_slice(&address.octets());
             end += ADDRESS_RECORD;
         }
-        let to = (self.address, guest.port);
-        reply.udp(ethernet, (self.router, DNS), to, &message[..end]);
+        self.hand(guest.back, &message[..end], out, now);
     }
 
     /// Takes note of a question under way: the server that it goes to, and the port and id that it

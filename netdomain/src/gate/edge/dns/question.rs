@@ -4,13 +4,15 @@
 //! case, options of EDNS, flags and what follows the question would each carry data out past every
 //! bound on names (T45).
 
+use super::Pending;
+use super::stream::LENGTH;
 use super::wire::{
     CLASS_IN, FLAG_ANSWER, HEADER, MAX_LABEL, MAX_NAME, MAX_QUESTION, OPCODE, RECURSION_DESIRED,
     TYPE_AND_CLASS, kind, short,
 };
 
 /// Room for a question with EDNS options; programs send well below 512 bytes.
-const MAX_QUERY: usize = 1024;
+pub(super) const MAX_QUERY: usize = 1024;
 /// Bytes of an OPT record without options (RFC 6891, section 6.1.2).
 const OPT: usize = 11;
 /// The longest query of the gate's own.
@@ -130,6 +132,26 @@ impl<'a> Question<'a> {
         out[end + 3..end + 5].copy_from_slice(&room.to_be_bytes());
         end + OPT
     }
+}
+
+/// Writes the gate's own query for a question that is asked again over TCP, its length first, over
+/// `out`; gives the length of both.
+pub(super) fn ask_plain(held: &Pending, out: &mut [u8; LENGTH + MAX_OWN]) -> usize {
+    let question = held.question();
+    let len = HEADER + question.len();
+    out.fill(0);
+    out[..LENGTH].copy_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes());
+    let query = &mut out[LENGTH..LENGTH + len];
+    query[..2].copy_from_slice(&held.id.to_be_bytes());
+    query[2] = if held.guest.recurse {
+        RECURSION_DESIRED
+    } else {
+        0
+    };
+    query[5] = 1;
+    query[HEADER..].copy_from_slice(question);
+    lower(&mut query[HEADER..]);
+    LENGTH + len
 }
 
 /// Puts the name of a question into lower case. Its labels' lengths are below 64, so none of them

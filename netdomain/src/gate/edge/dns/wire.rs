@@ -15,6 +15,8 @@ pub(super) const MAX_QUESTION: usize = MAX_NAME + TYPE_AND_CLASS;
 pub(super) const FLAG_ANSWER: u8 = 0x80;
 /// In the third byte: the kind of query; zero is the ordinary one.
 pub(super) const OPCODE: u8 = 0x78;
+/// In the third byte: the answer did not fit.
+pub(super) const FLAG_CUT: u8 = 0x02;
 /// In the third byte: please ask others.
 pub(super) const RECURSION_DESIRED: u8 = 0x01;
 /// In the fourth byte.

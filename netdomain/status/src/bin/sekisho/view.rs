@@ -2,8 +2,9 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use sekisho_control::UplinkKind;
 use sekisho_status::{
-    Agent, Check, Outcome, Situation, Status,
+    Agent, Check, Outcome, Sim, Situation, Status,
     words::{self, Lang, span},
 };
 
@@ -48,7 +49,10 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
     situation(&mut page, status);
     for uplink in &status.uplinks {
         let kind = uplink.kind.map_or("", |kind| words::kind(kind, lang));
-        let state = words::uplink(uplink.state, lang);
+        let state = match uplink.kind {
+            Some(UplinkKind::Sim) => words::sim_uplink(uplink.state, lang),
+            _ => words::uplink(uplink.state, lang),
+        };
         let state = if uplink.portal {
             format!("{state}, {}", words::portal(lang))
         } else {
@@ -68,6 +72,9 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
                 ago(uplink.age_ms, lang)
             ),
         );
+    }
+    if let Some(sim) = &status.sim {
+        page.row("SIM", "SIM", &served(sim, lang));
     }
     if let Some(quota) = status.quota {
         let mib = |bytes: u64| bytes >> 20;
@@ -128,6 +135,20 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
     }
     refusals(&mut page, status);
     page.text
+}
+
+fn served(sim: &Sim, lang: Lang) -> String {
+    let signal = sim.signal.map(|percent| words::signal(percent, lang));
+    [Some(words::sim(sim.state, lang).to_owned())]
+        .into_iter()
+        .chain([
+            Some(sim.operator.clone()).filter(|name| !name.is_empty()),
+            signal,
+        ])
+        .flatten()
+        .chain([format!("({})", ago(sim.age_ms, lang))])
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn situation(page: &mut Page, status: &Status) {
@@ -243,6 +264,7 @@ pub(crate) fn aged(status: &Status, later: Duration) -> Status {
     let ages = [&mut older.situation.age_ms]
         .into_iter()
         .chain(older.uplinks.iter_mut().map(|row| &mut row.age_ms))
+        .chain(older.sim.iter_mut().map(|row| &mut row.age_ms))
         .chain(older.gateways.iter_mut().map(|row| &mut row.age_ms))
         .chain(older.refusals.iter_mut().map(|row| &mut row.age_ms))
         .chain(older.processes.iter_mut().map(|row| &mut row.age_ms))
@@ -283,6 +305,36 @@ mod tests {
             "{japanese}"
         );
         assert!(japanese.contains("つながっていません"), "{japanese}");
+    }
+
+    #[test]
+    fn the_sim_is_told_with_its_network_and_its_signal() {
+        let mut ledger = Ledger::new("0.1.0", Duration::ZERO);
+        let report = r#"{"report":"modem","found":"wrong_network","operator":"Elsewhere (44020)","signal":63}"#;
+        ledger.reported(
+            "modem",
+            &serde_json::from_str(report).unwrap(),
+            Duration::ZERO,
+        );
+        let now = ledger.status(Duration::from_secs(5));
+        let english = status(&now, Lang::En);
+        assert!(
+            english.contains(
+                "refused: policy does not name this mobile network Elsewhere (44020) signal 63% (5 s ago)"
+            ),
+            "{english}"
+        );
+        let japanese = status(&now, Lang::Ja);
+        assert!(
+            japanese.contains("拒否（許可されていない事業者） Elsewhere (44020) 電波 63% (5 秒前)"),
+            "{japanese}"
+        );
+        ledger.ended("modem", "signal: 9", Duration::from_secs(6));
+        let gone = status(&ledger.status(Duration::from_secs(6)), Lang::En);
+        assert!(
+            gone.contains("ModemManager does not answer (0 s ago)"),
+            "{gone}"
+        );
     }
 
     #[test]
