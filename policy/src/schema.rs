@@ -348,6 +348,16 @@ pub struct Onprem {
         deserialize_with = "value::duration"
     )]
     pub recheck: Duration,
+    /// Whether, and how, the work OS's packets go onto the proven wire itself, without a tunnel.
+    pub direct: Option<Direct>,
+}
+
+/// How packets go onto the office LAN without a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direct {
+    /// With the laptop's fixed address: the office's router takes its prefix to be on this LAN.
+    Routed,
 }
 
 /// The premises beacon: a TLS 1.3 server in the office.
