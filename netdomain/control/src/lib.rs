@@ -29,5 +29,6 @@ pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
     Carries, Command, EngineToGate, GateToEngine, GateToUplink, GatewayFound, PathId, Place, Port,
-    QuotaState, Refused, Report, Side, SituationReport, UplinkKind, UplinkToGate, WorkFound,
+    QuotaState, Refused, Report, Side, SituationReport, UplinkKind, UplinkToGate, WireId,
+    WorkFound,
 };

@@ -162,6 +162,11 @@ pub enum SituationReport {
         /// Where the laptop has proven to be.
         place: Place,
     },
+    /// Guest packets leave onto the office LAN, without a tunnel.
+    Direct {
+        /// The proven interface.
+        port: String,
+    },
 }
 
 /// What was found at a gateway. In the order in which one says more than the other, the proof last.
@@ -212,6 +217,10 @@ pub struct Refused {
 /// Names one path; never used again while the uplink process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PathId(pub u32);
+
+/// Names one wire of a proven port; never used again while the uplink process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WireId(pub u32);
 
 /// Where the laptop is, as far as it is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -301,6 +310,22 @@ pub enum UplinkToGate {
         /// Interface.
         port: String,
     },
+    /// The wire of a proven port, which [`GateToUplink::AskWire`] asked for. One descriptor: a TUN
+    /// device with a `virtio_net_hdr` before each IPv4 packet. What is written to it leaves over
+    /// this port if it comes from the address that was asked for, and nowhere else.
+    Wire {
+        /// Its name from now on.
+        id: WireId,
+        /// Interface.
+        port: String,
+        /// Kind of the interface.
+        kind: UplinkKind,
+    },
+    /// The wire is shut; its descriptor is of no use any more.
+    WireLost {
+        /// The wire.
+        id: WireId,
+    },
     /// The port lost its carrier, or the lease that it was used with: every path on it is lost and
     /// every proof over it has ended.
     CarrierLost {
@@ -324,6 +349,16 @@ pub enum GateToUplink {
         port: String,
         /// Whether the proof holds.
         proven: bool,
+    },
+    /// The port is proven and policy lets packets onto it without a tunnel: open it for those of
+    /// this address, and hand over its wire.
+    AskWire {
+        /// Interface.
+        port: String,
+        /// The work OS's address.
+        address: Ipv4Addr,
+        /// The longest packet to and from it, in bytes.
+        mtu: u16,
     },
     /// Make another connection over this path and hand it over.
     Dial {
@@ -417,8 +452,11 @@ impl Carries for Report {
 impl Carries for UplinkToGate {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Path { .. } | Self::Beacon { .. } | Self::Stream { .. } => 1,
-            Self::StreamPath { .. } | Self::PathLost { .. } | Self::CarrierLost { .. } => 0,
+            Self::Path { .. } | Self::Beacon { .. } | Self::Stream { .. } | Self::Wire { .. } => 1,
+            Self::StreamPath { .. }
+            | Self::PathLost { .. }
+            | Self::WireLost { .. }
+            | Self::CarrierLost { .. } => 0,
         }
     }
 }

@@ -100,6 +100,7 @@ impl Gate {
         if let UplinkToGate::Path { port, .. }
         | UplinkToGate::StreamPath { port, .. }
         | UplinkToGate::Beacon { port }
+        | UplinkToGate::Wire { port, .. }
         | UplinkToGate::CarrierLost { port } = &received.message
             && !may_be_a_port(port)
         {
@@ -153,6 +154,12 @@ impl Gate {
                     self.begin_probe(port, socket, now);
                 }
             }
+            UplinkToGate::Wire { id, port, kind } => {
+                if let Some(device) = socket {
+                    self.take_wire(id, port, kind, device, now);
+                }
+            }
+            UplinkToGate::WireLost { id } => self.happen(Event::WireLost(id), now),
             UplinkToGate::CarrierLost { port } => {
                 self.probes.retain(|probe| probe.port() != port);
                 self.happen(Event::CarrierLost(port), now);
@@ -257,6 +264,9 @@ impl Gate {
                     .unwrap_or_default(),
                 side,
                 place,
+            },
+            Situation::Direct { wire } => SituationReport::Direct {
+                port: self.machine.wire_port(wire).unwrap_or_default().to_owned(),
             },
         }
     }

@@ -20,6 +20,8 @@ pub struct Endpoints {
     pub uplinks: Vec<Uplink>,
     /// Which Wi-Fi networks may be joined, where the policy knows Wi-Fi.
     pub wifi: Option<Wifi>,
+    /// Whether the work OS's packets may go over a proven port without a tunnel.
+    pub direct: bool,
 }
 
 /// What a Wi-Fi network must and must not be.
@@ -106,6 +108,10 @@ impl From<&Verified<Policy>> for Endpoints {
                 address: onprem.beacon.address,
                 kinds: onprem.uplinks.clone(),
             }),
+            direct: policy
+                .onprem
+                .as_ref()
+                .is_some_and(|onprem| onprem.direct.is_some()),
             uplinks: policy
                 .uplink
                 .iter()
@@ -232,6 +238,7 @@ pub(crate) fn sample() -> Endpoints {
             quota: None,
         }],
         wifi: None,
+        direct: false,
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `quota`, `meter` | what the SIM may move in a month, and what it moved |
 //! | `wifi` | the supplicant, and the process that keeps it |
 //! | `dhcp` | the DHCP client of one port |
+//! | `wire` | the work OS's way onto the office LAN, where policy knows one |
 //! | `routers` | whether the routers answer ARP: told, not used |
 //! | `netlink`, `sockets` | the kernel's tables, and the sockets for the gate |
 //! | `turn` | the loop that joins them |
@@ -33,6 +34,7 @@ mod setup;
 mod sockets;
 mod turn;
 mod wifi;
+mod wire;
 
 use std::{io, path::PathBuf};
 
@@ -170,7 +172,16 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
             .ok()
             .flatten()
     });
+    let wire = endpoints.direct.then(|| {
+        // Without it the tunnel still is there.
+        wire::Wire::open(&mut routing)
+            .inspect_err(|error| tracing::error!(%error, "no way onto the office LAN"))
+            .ok()
+    });
     let mut turn = turn::Turn::open(endpoints, ports, routing, control, meter)?;
+    if let Some(wire) = wire.flatten() {
+        turn.lay(wire);
+    }
     if let Some(keeper) = keeper {
         turn.watch_keeper(keeper)?;
     }

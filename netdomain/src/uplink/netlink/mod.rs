@@ -4,12 +4,14 @@
 mod neighbour;
 mod route;
 mod sets;
+mod steer;
 mod wire;
 mod wireless;
 
 pub(crate) use neighbour::{Neighbour, NeighbourWatch};
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};
+pub(crate) use steer::Steer;
 pub(crate) use wireless::Wireless;
 
 use std::{os::fd::OwnedFd, time::Duration};
