@@ -10,7 +10,7 @@ use super::engine::{Gate, fill_random};
 use super::situation::{Event, PathInfo, Proof, Situation};
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
-use crate::premises::Progress;
+use crate::premises::{Progress, QUESTIONS};
 
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
@@ -182,9 +182,11 @@ impl Gate {
         if set_nonblocking(&socket).is_err() {
             return;
         }
-        let mut nonce = [0; 32];
-        fill_random(&mut nonce);
-        match beacon.begin(port, socket, nonce, now) {
+        let mut nonces = [[0; 32]; QUESTIONS];
+        for nonce in &mut nonces {
+            fill_random(nonce);
+        }
+        match beacon.begin(port, socket, &nonces, now) {
             Ok(probe) => self.probes.push(probe),
             Err(error) => tracing::warn!("cannot ask the beacon: {error}"),
         }
