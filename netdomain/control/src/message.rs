@@ -310,9 +310,10 @@ pub enum UplinkToGate {
         /// Interface.
         port: String,
     },
-    /// The wire of a proven port, which [`GateToUplink::AskWire`] asked for. One descriptor: a TUN
-    /// device with a `virtio_net_hdr` before each IPv4 packet. What is written to it leaves over
-    /// this port if it comes from the address that was asked for, and nowhere else.
+    /// The wire of a proven port, which [`GateToUplink::AskWire`] asked for. Two descriptors: a TUN
+    /// device with a `virtio_net_hdr` before each IPv4 packet; and a netlink socket to ask the
+    /// kernel for the port's carrier. What is written to the first leaves over this port if it
+    /// comes from the address that was asked for, and nowhere else.
     Wire {
         /// Its name from now on.
         id: WireId,
@@ -320,6 +321,10 @@ pub enum UplinkToGate {
         port: String,
         /// Kind of the interface.
         kind: UplinkKind,
+        /// Its index, by which the kernel is asked.
+        index: u32,
+        /// How often it had lost its carrier when the proof was made.
+        losses: u32,
     },
     /// The wire is shut; its descriptor is of no use any more.
     WireLost {
@@ -452,7 +457,8 @@ impl Carries for Report {
 impl Carries for UplinkToGate {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Path { .. } | Self::Beacon { .. } | Self::Stream { .. } | Self::Wire { .. } => 1,
+            Self::Wire { .. } => 2,
+            Self::Path { .. } | Self::Beacon { .. } | Self::Stream { .. } => 1,
             Self::StreamPath { .. }
             | Self::PathLost { .. }
             | Self::WireLost { .. }

@@ -1,18 +1,21 @@
 //! The office LAN itself: the wire that the uplink hands over while a port is proven, and the packets
 //! on it.
 //!
+//! Before each batch of packets the gate asks the kernel whether the port's cable is still the one that
+//! was proven: no process of ours has to be in time with the news.
+//!
 //! The gate knows no address and no neighbour of that LAN. It reads and writes IPv4 packets; next
 //! hop, ARP and the port are the kernel's, in the uplink's namespace, under the uplink's rules.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use sekisho_control::{GateToUplink, UplinkKind, WireId};
+use sekisho_control::{GateToUplink, UplinkToGate, WireId};
 use sekisho_framelink::HEADER_LEN;
 use thiserror::Error;
 
 use super::admit::{Admitted, Origin, Refusal, Rule, Subject};
-use super::engine::Gate;
+use super::engine::{Gate, fill_random};
 use super::guest::MOST_FROM_GUEST;
 use super::packet::{Packet, Transport};
 use super::path::{MAX_WHOLE, deliver_whole, send_whole, whole};
@@ -20,6 +23,7 @@ use super::situation::{Event, Situation};
 use super::sockets::set_nonblocking;
 use crate::moment::Moment;
 use crate::tun;
+use crate::uplink::netlink::Carrier;
 
 /// Ethernet's number for IPv4, the only protocol of a wire.
 const IPV4: u16 = 0x0800;
@@ -32,6 +36,9 @@ pub(super) enum NotAWire {
     /// Not a TUN device with the header that is wanted.
     #[error("the descriptor is no TUN device with a virtio_net_hdr before each packet")]
     Kind,
+    /// Nothing that the kernel could be asked by.
+    #[error("the descriptor for the carrier is no netlink socket")]
+    Carrier,
     /// The kernel refused something.
     #[error("the device cannot be used: {0}")]
     Device(Errno),
@@ -42,6 +49,7 @@ pub(super) enum NotAWire {
 struct Wire {
     id: WireId,
     device: OwnedFd,
+    carrier: Carrier,
 }
 
 /// The wire, while there is one, and room for one packet of it.
@@ -80,23 +88,54 @@ impl Gate {
     /// The uplink hands one over.
     pub(super) fn take_wire(
         &mut self,
-        id: WireId,
-        port: String,
-        kind: UplinkKind,
+        message: UplinkToGate,
         device: OwnedFd,
+        carrier: OwnedFd,
         now: Moment,
     ) {
+        let UplinkToGate::Wire {
+            id,
+            port,
+            kind,
+            index,
+            losses,
+        } = message
+        else {
+            return;
+        };
         if self.wiring.wire.is_some() {
             tracing::warn!(%port, "a second wire beside the one in use");
             return;
         }
-        if let Err(why) = check(&device) {
-            tracing::warn!(%port, "{why}");
-            return;
+        let mut sequence = [0; 4];
+        fill_random(&mut sequence);
+        let carrier = Carrier::new(carrier, index, losses, u32::from_ne_bytes(sequence));
+        let carrier = carrier.ok_or(NotAWire::Carrier);
+        match check(&device).and(carrier) {
+            Ok(carrier) => {
+                self.wiring.wire = Some(Wire {
+                    id,
+                    device,
+                    carrier,
+                });
+                // Where no proof wants it the machine closes it again.
+                self.happen(Event::WireUp(id, port, kind), now);
+            }
+            Err(why) => tracing::warn!(%port, "{why}"),
         }
-        self.wiring.wire = Some(Wire { id, device });
-        // Where no proof wants it the machine closes it again.
-        self.happen(Event::WireUp(id, port, kind), now);
+    }
+
+    /// Asks the kernel whether the cable is still the one that was proven, before anything is
+    /// written to the wire or taken from it. The uplink's word of a lost carrier may come later.
+    pub(super) fn watch_carrier(&mut self, now: Moment) {
+        let Some(wire) = &mut self.wiring.wire else {
+            return;
+        };
+        if !wire.carrier.holds() {
+            let id = wire.id;
+            tracing::info!("the cable was pulled: the wire is closed");
+            self.happen(Event::WireLost(id), now);
+        }
     }
 
     /// Writes an admitted packet to the wire of the situation.
@@ -118,6 +157,7 @@ impl Gate {
 
     /// Reads the wire until it is empty, the budget is spent or the guest's link is full.
     pub(super) fn read_wire(&mut self, now: Moment) {
+        self.watch_carrier(now);
         let Some(mut room) = self.wiring.room.take() else {
             return;
         };

@@ -107,7 +107,8 @@ impl Gate {
             tracing::warn!("the uplink speaks of a port with an impossible name");
             return;
         }
-        let socket = received.fds.into_iter().next();
+        let mut fds = received.fds.into_iter();
+        let (socket, second) = (fds.next(), fds.next());
         match received.message {
             UplinkToGate::Path {
                 id,
@@ -154,9 +155,9 @@ impl Gate {
                     self.begin_probe(port, socket, now);
                 }
             }
-            UplinkToGate::Wire { id, port, kind } => {
-                if let Some(device) = socket {
-                    self.take_wire(id, port, kind, device, now);
+            message @ UplinkToGate::Wire { .. } => {
+                if let (Some(device), Some(carrier)) = (socket, second) {
+                    self.take_wire(message, device, carrier, now);
                 }
             }
             UplinkToGate::WireLost { id } => self.happen(Event::WireLost(id), now),

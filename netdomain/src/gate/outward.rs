@@ -31,6 +31,7 @@ impl Gate {
             if arena.is_empty() {
                 break;
             }
+            self.watch_carrier(now);
             let short = arena.len() < arena.slots();
             for frame in arena.frames() {
                 self.guest_frame(&frame, now);

@@ -609,8 +609,10 @@ impl Turn {
             id: plan.id,
             port,
             kind: UplinkKind::Wired,
+            index: plan.port.index,
+            losses: plan.losses,
         };
-        self.tell(&message, &[wire.device()])
+        self.tell(&message, &wire.descriptors())
     }
 
     fn open_beacon(&mut self, from: Bound, to: SocketAddrV4) -> Result<(), UplinkError> {

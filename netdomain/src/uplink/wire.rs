@@ -17,7 +17,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
 
 use super::{
-    netlink::{AddressSet, NetlinkError, Routing, Sets, Steer},
+    netlink::{AddressSet, NetlinkError, Routing, Sets, Steer, open_carrier},
     ports::OpenWire,
 };
 use crate::tun;
@@ -31,6 +31,8 @@ pub(crate) const DEVICE: &str = "direct0";
 pub(super) struct Wire {
     device: OwnedFd,
     index: u32,
+    /// By which the gate asks for the port's carrier.
+    carrier: OwnedFd,
 }
 
 impl Wire {
@@ -41,12 +43,17 @@ impl Wire {
         let index = name_to_index(&any, DEVICE)?;
         // Only what the device brings looks into the table that has a default route.
         routing.steer_device(DEVICE).map_err(io::Error::other)?;
-        Ok(Self { device, index })
+        let carrier = open_carrier().map_err(io::Error::other)?;
+        Ok(Self {
+            device,
+            index,
+            carrier,
+        })
     }
 
-    /// The descriptor for the gate.
-    pub(super) fn device(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+    /// The descriptors for the gate.
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.device.as_fd(), self.carrier.as_fd()]
     }
 
     /// Joins the device to a port. What was done before a failure is left to [`Wire::cut`].

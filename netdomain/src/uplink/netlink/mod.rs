@@ -1,6 +1,7 @@
 //! The kernel's tables, over netlink: links, addresses and routes, and the sets of the packet
 //! filter. Blocking requests with acknowledgement, and sockets of events for epoll.
 
+mod carrier;
 mod neighbour;
 mod route;
 mod sets;
@@ -8,6 +9,7 @@ mod steer;
 mod wire;
 mod wireless;
 
+pub(crate) use carrier::{Carrier, open as open_carrier};
 pub(crate) use neighbour::{Neighbour, NeighbourWatch};
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};

@@ -35,7 +35,7 @@ const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_OPERATIONAL: u16 = 16;
 const LINK_STATISTICS: u16 = 23;
-const LINK_CARRIER_DOWN_COUNT: u16 = 48;
+pub(super) const LINK_CARRIER_DOWN_COUNT: u16 = 48;
 /// `IFA_*`.
 const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
@@ -46,8 +46,8 @@ const ROUTE_GATEWAY: u16 = 5;
 const ROUTE_PRIORITY: u16 = 6;
 const ROUTE_SOURCE: u16 = 7;
 
-const IFF_UP: u32 = 0x1;
-const IFF_LOWER_UP: u32 = 0x1_0000;
+pub(super) const IFF_UP: u32 = 0x1;
+pub(super) const IFF_LOWER_UP: u32 = 0x1_0000;
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
 /// `IF_OPER_UP` (RFC 2863).
@@ -64,7 +64,7 @@ pub(super) const NEXT_HOP_ON_LINK: u32 = 4;
 const GROUP_LINK: u32 = 1;
 
 /// Lengths of `struct ifinfomsg` and `struct ifaddrmsg`.
-const LINK_HEADER: usize = 16;
+pub(super) const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 
 /// An Ethernet link as the kernel tells of it.
