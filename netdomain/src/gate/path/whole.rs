@@ -180,3 +180,162 @@ fn pseudo_header(packet: &Packet<'_>) -> u16 {
 fn short(value: usize) -> u16 {
     u16::try_from(value).unwrap_or(u16::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use proptest::prelude::*;
+    use sekisho_control::{Place, WireId};
+
+    use super::super::Segments;
+    use super::*;
+    use crate::gate::admit::Origin;
+    use crate::gate::fixture::{GUEST, MTU, SERVER, at, gatekeeper, tcp, tunnelled};
+    use crate::gate::situation::Situation;
+
+    const ACK: u8 = 0x10;
+    const SYN: u8 = 0x02;
+
+    fn segments(admitted: &Admitted<Packet<'_>>) -> Vec<Vec<u8>> {
+        Segments::new(admitted, MTU)
+            .map(|segment| {
+                let (headers, payload) = segment.parts();
+                [headers, payload].concat()
+            })
+            .collect()
+    }
+
+    /// What is written to a wire, read back as it would be read from one.
+    fn through_a_wire(admitted: &Admitted<Packet<'_>>) -> Vec<u8> {
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        send_whole(near.as_fd(), admitted, MTU).unwrap();
+        let mut bytes = vec![0; MAX_WHOLE];
+        let len = rustix::io::read(&far, &mut bytes[..]).unwrap();
+        bytes.truncate(len);
+        bytes
+    }
+
+    proptest! {
+        /// What crosses whole is, once it is cut, what the gate would have cut itself; whatever the
+        /// guest left in the field of the checksum.
+        #[test]
+        fn a_packet_that_crosses_whole_is_the_same_packets(
+            len in 1usize..60_000,
+            mss in 536u16..1500,
+            offload in any::<bool>(),
+            left in any::<[u8; 2]>(),
+        ) {
+            let payload: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let ends = ((GUEST, 4000), (SERVER, 443));
+            let mut bytes = tcp(ends.0, ends.1, (1, 7), ACK, &[], &payload);
+            let offload = if offload {
+                bytes[36..38].copy_from_slice(&left);
+                Offload::Tcp { mss }
+            } else {
+                Offload::None
+            };
+            let packet = Packet::parse(&bytes, offload).unwrap();
+            let direct = Situation::Direct { wire: WireId(1) };
+            let mut keeper = gatekeeper();
+            let Ok(admitted) = keeper.admit(packet, Origin::Guest, &direct, at(1)) else {
+                // Too long, and nobody is to cut it.
+                prop_assert!(offload == Offload::None && bytes.len() > usize::from(MTU));
+                return Ok(());
+            };
+            let message = through_a_wire(&admitted);
+            let (offload, bytes) = whole(&message, 1500).unwrap();
+            let again = Packet::parse(bytes, offload).unwrap();
+            let crossed = gatekeeper().admit(again, Origin::Guest, &direct, at(1)).unwrap();
+            prop_assert_eq!(segments(&crossed), segments(&admitted));
+            if let Offload::Tcp { mss } = offload {
+                prop_assert!(mss <= MTU - 40);
+            }
+        }
+
+        #[test]
+        fn any_message_is_a_packet_or_none(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok((offload, packet)) = whole(&bytes, 1500) {
+                let _ = Packet::parse(packet, offload);
+            }
+        }
+    }
+
+    #[test]
+    fn a_syn_is_clamped_to_the_guests_mtu_on_its_way_out() {
+        let options = [2, 4, 5, 180];
+        let syn = tcp((GUEST, 4000), (SERVER, 443), (1, 0), SYN, &options, &[]);
+        let packet = Packet::parse(&syn, Offload::None).unwrap();
+        let direct = Situation::Direct { wire: WireId(1) };
+        let mut keeper = gatekeeper();
+        let admitted = keeper.admit(packet, Origin::Guest, &direct, at(1)).unwrap();
+        let message = through_a_wire(&admitted);
+        let (_, bytes) = whole(&message, 1500).unwrap();
+        assert_eq!(&bytes[40..44], [2, 4, 5, 100], "1380");
+        assert_eq!(segments(&admitted), [bytes.to_vec()]);
+    }
+
+    /// The frame that the guest gets: its own MAC and offsets behind the Ethernet header.
+    #[test]
+    fn what_came_whole_reaches_the_guest_whole() {
+        struct Frames(Vec<Vec<u8>>);
+        impl Deliver for Frames {
+            fn deliver(&mut self, prefix: &[u8], payload: &[&[u8]]) {
+                self.0.push([prefix, &payload.concat()].concat());
+            }
+        }
+        let payload = vec![7; 20_000];
+        let bytes = tcp((SERVER, 443), (GUEST, 4000), (1, 7), ACK, &[], &payload);
+        let packet = Packet::parse(&bytes, Offload::Tcp { mss: 1380 }).unwrap();
+        let direct = Situation::Direct { wire: WireId(1) };
+        let mut keeper = gatekeeper();
+        let admitted = keeper.admit(packet, Origin::Wire, &direct, at(1)).unwrap();
+        let ethernet = Ethernet {
+            guest: smoltcp::wire::EthernetAddress([2; 6]),
+            gate: smoltcp::wire::EthernetAddress([4; 6]),
+        };
+        let mut frames = Frames(Vec::new());
+        deliver_whole(&admitted, ethernet, MTU, &mut frames);
+        let [frame] = &frames.0[..] else {
+            panic!("{} frames", frames.0.len());
+        };
+        let (header, frame) = frame.split_first_chunk().unwrap();
+        let header = NetHdr::parse(header);
+        assert_eq!(header.gso(), Some(GsoType::TcpV4));
+        assert_eq!((header.gso_size, header.csum_start), (1380, 34));
+        assert_eq!((header.csum_offset, header.hdr_len), (16, 54));
+        assert_eq!(frame[..6], [2; 6]);
+        assert_eq!(frame.len(), 14 + bytes.len());
+    }
+
+    /// What left the one way is answered the same way.
+    #[test]
+    fn a_wire_and_a_tunnel_do_not_mix() {
+        let bytes = tcp((SERVER, 443), (GUEST, 4000), (1, 7), ACK, &[], &[1]);
+        let packet = Packet::parse(&bytes, Offload::None).unwrap();
+        let direct = Situation::Direct { wire: WireId(1) };
+        for place in [Place::Remote, Place::Office] {
+            let tunnel = tunnelled(place);
+            assert!(
+                gatekeeper()
+                    .admit(packet, Origin::Wire, &tunnel, at(1))
+                    .is_err()
+            );
+            assert!(
+                gatekeeper()
+                    .admit(packet, Origin::Tunnel, &tunnel, at(1))
+                    .is_ok()
+            );
+        }
+        assert!(
+            gatekeeper()
+                .admit(packet, Origin::Tunnel, &direct, at(1))
+                .is_err()
+        );
+        assert!(
+            gatekeeper()
+                .admit(packet, Origin::Wire, &direct, at(1))
+                .is_ok()
+        );
+    }
+}
