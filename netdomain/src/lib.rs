@@ -8,5 +8,6 @@ pub mod moment;
 pub mod papers;
 pub mod premises;
 pub mod tls;
+mod tun;
 pub mod tunnel;
 pub mod uplink;

@@ -349,6 +349,16 @@ pub struct Onprem {
     pub beacon: Beacon,
     /// How often the proof is made again.
     pub recheck: Duration,
+    /// Whether, and how, the work OS's packets go onto the proven wire itself, without a tunnel.
+    pub direct: Option<Direct>,
+}
+
+/// How packets go onto the office LAN without a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direct {
+    /// With the laptop's fixed address: the office's router takes its prefix to be on this LAN.
+    Routed,
 }
 
 /// The premises beacon: a TLS 1.3 server in the office.
@@ -485,6 +495,7 @@ struct OnpremTable {
     uplinks: Vec<UplinkKind>,
     dot1x: Option<dot1x::Method>,
     radius: Option<dot1x::Radius>,
+    direct: Option<Direct>,
     beacon: Beacon,
     #[serde(
         default = "value::default_recheck",
@@ -499,6 +510,7 @@ impl<'de> Deserialize<'de> for Onprem {
         Ok(Self {
             uplinks: table.uplinks,
             dot1x: Dot1x::of(table.dot1x, table.radius).map_err(serde::de::Error::custom)?,
+            direct: table.direct,
             beacon: table.beacon,
             recheck: table.recheck,
         })

@@ -1,6 +1,6 @@
 //! The file format: what is refused, where the error points, and what it says.
 
-use sekisho_policy::{Draft, Fault, GatewayProtocol, Lang, MAX_POLICY, OverQuota};
+use sekisho_policy::{Direct, Draft, Fault, GatewayProtocol, Lang, MAX_POLICY, OverQuota};
 
 const SAMPLE: &str = include_str!("../../tests/lab/policy/policy.toml");
 
@@ -312,6 +312,41 @@ fn only_a_cable_proves_the_office() {
         "[\"wired\", \"wifi\"]",
         "only a cable proves the office",
     );
+}
+
+/// The sample for a city whose LAN has no inner gateway.
+fn direct() -> String {
+    with(
+        "round_trip = \"50ms\" }",
+        "round_trip = \"3ms\" }\ndirect = \"routed\"",
+    )
+}
+
+#[test]
+fn direct_is_for_offices_without_an_inner_gateway() {
+    let text = direct().replace("10.12.0.2:51820", "10.12.0.3:51820");
+    let (mark, message) = (
+        "\"10.12.0.3:",
+        "`lan_address` and `direct` exclude each other",
+    );
+    refused(&text, mark, message);
+    let alone: String = text
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("lan_address"))
+        .collect();
+    let draft = Draft::parse("policy.toml", alone.as_bytes()).unwrap();
+    let onprem = draft.policy().onprem.as_ref().unwrap();
+    assert_eq!(onprem.direct, Some(Direct::Routed));
+    let plain = Draft::parse("policy.toml", SAMPLE.as_bytes()).unwrap();
+    assert_eq!(plain.policy().onprem.as_ref().unwrap().direct, None);
+}
+
+#[test]
+fn direct_needs_a_proof_that_no_relay_fits_into() {
+    let slack = direct().replace("\"3ms\"", "\"6ms\"");
+    refused(&slack, "\"6ms\"", "`round_trip` must be 5ms or shorter");
+    let other = direct().replace("\"routed\"", "\"open\"");
+    refused(&other, "\"open\"", "unknown variant `open`");
 }
 
 #[test]

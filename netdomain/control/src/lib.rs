@@ -30,5 +30,5 @@ pub use inherited::{InheritedError, inherited};
 pub use message::{
     Bearer, BearerAddress, Carries, Command, EngineToGate, GateToEngine, GateToUplink,
     GatewayFound, ModemFound, ModemToUplink, PathId, Place, Port, QuotaState, Refused, Report,
-    Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WorkFound,
+    Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WireId, WorkFound,
 };

@@ -254,6 +254,11 @@ pub enum SituationReport {
         /// Where the laptop has proven to be.
         place: Place,
     },
+    /// Guest packets leave onto the office LAN, without a tunnel.
+    Direct {
+        /// The proven interface.
+        port: String,
+    },
 }
 
 /// What was found at a gateway. In the order in which one says more than the other, the proof last.
@@ -304,6 +309,10 @@ pub struct Refused {
 /// Names one path; never used again while the uplink process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PathId(pub u32);
+
+/// Names one wire of a proven port; never used again while the uplink process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WireId(pub u32);
 
 /// Where the laptop is, as far as it is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -393,6 +402,27 @@ pub enum UplinkToGate {
         /// Interface.
         port: String,
     },
+    /// The wire of a proven port, which [`GateToUplink::AskWire`] asked for. Two descriptors: a TUN
+    /// device with a `virtio_net_hdr` before each IPv4 packet; and a netlink socket to ask the
+    /// kernel for the port's carrier. What is written to the first leaves over this port if it
+    /// comes from the address that was asked for, and nowhere else.
+    Wire {
+        /// Its name from now on.
+        id: WireId,
+        /// Interface.
+        port: String,
+        /// Kind of the interface.
+        kind: UplinkKind,
+        /// Its index, by which the kernel is asked.
+        index: u32,
+        /// How often it had lost its carrier when the proof was made.
+        losses: u32,
+    },
+    /// The wire is shut; its descriptor is of no use any more.
+    WireLost {
+        /// The wire.
+        id: WireId,
+    },
     /// The port lost its carrier, or the lease that it was used with: every path on it is lost and
     /// every proof over it has ended.
     CarrierLost {
@@ -416,6 +446,16 @@ pub enum GateToUplink {
         port: String,
         /// Whether the proof holds.
         proven: bool,
+    },
+    /// The port is proven and policy lets packets onto it without a tunnel: open it for those of
+    /// this address, and hand over its wire.
+    AskWire {
+        /// Interface.
+        port: String,
+        /// The work OS's address.
+        address: Ipv4Addr,
+        /// The longest packet to and from it, in bytes.
+        mtu: u16,
     },
     /// Make another connection over this path and hand it over.
     Dial {
@@ -521,8 +561,12 @@ impl Carries for UplinkToModem {
 impl Carries for UplinkToGate {
     fn descriptors(&self) -> usize {
         match self {
+            Self::Wire { .. } => 2,
             Self::Path { .. } | Self::Beacon { .. } | Self::Stream { .. } => 1,
-            Self::StreamPath { .. } | Self::PathLost { .. } | Self::CarrierLost { .. } => 0,
+            Self::StreamPath { .. }
+            | Self::PathLost { .. }
+            | Self::WireLost { .. }
+            | Self::CarrierLost { .. } => 0,
         }
     }
 }

@@ -17,6 +17,7 @@ use super::GateError;
 use super::admit::{Gatekeeper, Refusal, Terms};
 use super::counters::{Counters, Sample};
 use super::device::DeviceFile;
+use super::direct::Wiring;
 use super::edge::{Edge, Reply, Resolver};
 use super::engines::Engine;
 use super::expiry::Expiry;
@@ -56,6 +57,7 @@ pub struct Gate {
     pub(super) sockets: Sockets,
     pub(super) control: Control,
     pub(super) uplink: Option<UplinkChannel>,
+    pub(super) wiring: Wiring,
     pub(super) beacon: Option<BeaconClient>,
     pub(super) probes: Vec<Probe>,
     pub(super) address: Ipv4Addr,
@@ -146,7 +148,7 @@ impl Gate {
             ),
             counters: Counters::new(plan.rules, now),
             findings: Findings::default(),
-            machine: Machine::new(plan.timings, random().into()),
+            machine: Machine::new(plan.timings, random().into()).with_direct(plan.direct),
             tunnels,
             engine,
             stamp,
@@ -155,6 +157,7 @@ impl Gate {
             sockets: Sockets::default(),
             control: Channel::from_fd(parts.control)?,
             uplink,
+            wiring: Wiring::default(),
             beacon,
             probes: Vec::new(),
             address: device.address,
@@ -259,6 +262,8 @@ impl Gate {
                 tracing::info!(%port, proven, "premises");
                 self.tell_uplink(&GateToUplink::Premises { port, proven });
             }
+            Action::AskWire(port) => self.ask_wire(port),
+            Action::CloseWire(wire) => self.wiring.close(wire),
             Action::Report => {
                 let situation = self.machine.situation();
                 self.path.change(Leave::of(&situation));

@@ -10,7 +10,7 @@ use super::edge::Heard;
 use super::engine::Gate;
 use super::packet::{Offload, Packet, Transport};
 use super::path::{Coalescer, Inbox};
-use super::situation::Event;
+use super::situation::{Event, Situation};
 use super::sockets::Far;
 use crate::moment::Moment;
 use crate::tunnel::{AnyTunnel, Form, Opened, Roaming as _};
@@ -178,22 +178,11 @@ impl Gate {
                     continue;
                 }
             };
-            // A path that was lost is still read: while the gate is closed, nothing of it reaches
-            // the guest, and admission says so.
-            let heard = match situation.scope() {
-                None => Heard::Nothing,
-                Some(_) => self
-                    .resolver
-                    .answer(&packet, &ethernet, &mut self.reply, now),
-            };
-            if heard != Heard::Nothing {
+            // A path that was lost is still read: while the gate is closed, or packets go another
+            // way, nothing of it reaches the guest, and admission says so.
+            let tunnelled = matches!(situation, Situation::Tunnelled { .. });
+            if tunnelled && self.answers_name(&packet, now) {
                 names = true;
-                self.findings.name_answered();
-                self.send_reply();
-                if let Heard::Refused(rule) = heard {
-                    let subject = Subject::inbound(&packet.flow());
-                    self.refused(&Refusal { rule, subject }, now);
-                }
                 continue;
             }
             match self.keeper.admit(packet, Origin::Tunnel, &situation, now) {
@@ -210,5 +199,23 @@ impl Gate {
         if names {
             self.serve_connections(now);
         }
+    }
+
+    /// Whether it is about a question of the resolver's, which has dealt with it.
+    pub(super) fn answers_name(&mut self, packet: &Packet<'_>, now: Moment) -> bool {
+        let ethernet = self.edge.ethernet();
+        let heard = self
+            .resolver
+            .answer(packet, &ethernet, &mut self.reply, now);
+        if heard == Heard::Nothing {
+            return false;
+        }
+        self.findings.name_answered();
+        self.send_reply();
+        if let Heard::Refused(rule) = heard {
+            let subject = Subject::inbound(&packet.flow());
+            self.refused(&Refusal { rule, subject }, now);
+        }
+        true
     }
 }

@@ -10,7 +10,7 @@ use super::engine::{Gate, fill_random};
 use super::situation::{Event, PathInfo, Proof, Situation};
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
-use crate::premises::Progress;
+use crate::premises::{Progress, QUESTIONS};
 
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
@@ -100,13 +100,15 @@ impl Gate {
         if let UplinkToGate::Path { port, .. }
         | UplinkToGate::StreamPath { port, .. }
         | UplinkToGate::Beacon { port }
+        | UplinkToGate::Wire { port, .. }
         | UplinkToGate::CarrierLost { port } = &received.message
             && !may_be_a_port(port)
         {
             tracing::warn!("the uplink speaks of a port with an impossible name");
             return;
         }
-        let socket = received.fds.into_iter().next();
+        let mut fds = received.fds.into_iter();
+        let (socket, second) = (fds.next(), fds.next());
         match received.message {
             UplinkToGate::Path {
                 id,
@@ -153,6 +155,12 @@ impl Gate {
                     self.begin_probe(port, socket, now);
                 }
             }
+            message @ UplinkToGate::Wire { .. } => {
+                if let (Some(device), Some(carrier)) = (socket, second) {
+                    self.take_wire(message, device, carrier, now);
+                }
+            }
+            UplinkToGate::WireLost { id } => self.happen(Event::WireLost(id), now),
             UplinkToGate::CarrierLost { port } => {
                 self.probes.retain(|probe| probe.port() != port);
                 self.happen(Event::CarrierLost(port), now);
@@ -175,9 +183,11 @@ impl Gate {
         if set_nonblocking(&socket).is_err() {
             return;
         }
-        let mut nonce = [0; 32];
-        fill_random(&mut nonce);
-        match beacon.begin(port, socket, nonce, now) {
+        let mut nonces = [[0; 32]; QUESTIONS];
+        for nonce in &mut nonces {
+            fill_random(nonce);
+        }
+        match beacon.begin(port, socket, &nonces, now) {
             Ok(probe) => self.probes.push(probe),
             Err(error) => tracing::warn!("cannot ask the beacon: {error}"),
         }
@@ -257,6 +267,9 @@ impl Gate {
                     .unwrap_or_default(),
                 side,
                 place,
+            },
+            Situation::Direct { wire } => SituationReport::Direct {
+                port: self.machine.wire_port(wire).unwrap_or_default().to_owned(),
             },
         }
     }

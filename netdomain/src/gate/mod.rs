@@ -4,6 +4,7 @@ pub mod admit;
 mod bucket;
 pub mod counters;
 pub mod device;
+mod direct;
 pub mod edge;
 mod engine;
 mod engines;

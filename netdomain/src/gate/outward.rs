@@ -31,6 +31,7 @@ impl Gate {
             if arena.is_empty() {
                 break;
             }
+            self.watch_carrier(now);
             let short = arena.len() < arena.slots();
             for frame in arena.frames() {
                 self.guest_frame(&frame, now);
@@ -101,15 +102,17 @@ impl Gate {
         }
     }
 
-    /// Passes an admitted packet to the tunnel of the situation.
+    /// Passes an admitted packet to the tunnel, or the wire, of the situation.
     pub(super) fn send(
         &mut self,
         admitted: &Admitted<Packet<'_>>,
         situation: Situation,
         now: Moment,
     ) {
-        let Situation::Tunnelled { gateway, .. } = situation else {
-            return;
+        let gateway = match situation {
+            Situation::Tunnelled { gateway, .. } => gateway,
+            Situation::Direct { wire } => return self.send_direct(wire, admitted, now),
+            Situation::Closed(_) => return,
         };
         let Some(tunnel) = self.tunnels.get_mut(usize::from(gateway.0)) else {
             return;
@@ -124,7 +127,7 @@ impl Gate {
         }
     }
 
-    /// The work OS asks whether it has a network: it has while the tunnel is up.
+    /// The work OS asks whether it has a network: it has while there is a way out.
     fn probe(&mut self, packet: &Packet<'_>, now: Moment) {
         if self.machine.situation().scope().is_some() {
             self.edge.serve_probe(packet, &mut self.reply);

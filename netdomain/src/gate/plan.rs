@@ -65,6 +65,8 @@ pub struct Plan {
     pub beacon: Option<BeaconPlan>,
     /// Times.
     pub timings: Timings,
+    /// Whether packets may go onto a proven wire without a tunnel.
+    pub direct: bool,
     /// Domains and their DNS servers.
     pub domains: Domains,
     /// Whether the work OS is told that it has a network while it has one.
@@ -113,6 +115,10 @@ impl Plan {
                     .as_ref()
                     .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
             },
+            direct: policy
+                .onprem
+                .as_ref()
+                .is_some_and(|onprem| onprem.direct.is_some()),
             domains: Domains::new(policy),
             probes: policy.ncsi.answer,
             rules: policy.flow.len() + FIXED_RULES,

@@ -106,10 +106,17 @@ pub fn run(args: &Args) -> Result<(), GateError> {
 const GATE: &[Rule] = &[
     Rule::allow(libc::SYS_pwrite64),
     Rule::allow(libc::SYS_fdatasync),
+    // Whether what the uplink hands over as a wire is one.
+    question(crate::tun::GET_INTERFACE),
+    question(crate::tun::GET_HEADER_SIZE),
     option(libc::SOL_UDP, libc::UDP_GRO),
     option(libc::SOL_SOCKET, libc::SO_RCVBUF),
     option(libc::SOL_SOCKET, libc::SO_SNDBUF),
 ];
+
+const fn question(request: u32) -> Rule {
+    Rule::allow(libc::SYS_ioctl).when(1, Is::Int(request))
+}
 
 const fn option(level: i32, name: i32) -> Rule {
     Rule::allow(libc::SYS_setsockopt)

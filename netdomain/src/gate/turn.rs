@@ -27,9 +27,9 @@ const SLEPT: Duration = Duration::from_millis(200);
 /// A wall clock that was set by more than this did not drift.
 const JUMPED: Duration = Duration::from_secs(5);
 
-/// Supervisor, uplink, engine, guest, conversations with the beacon, paths. What does not fit any more has
+/// Supervisor, uplink, engine, guest, the office LAN, conversations with the beacon, paths. What does not fit any more has
 /// its turn when something else is gone.
-const MAX_WATCHED: usize = 4 + MAX_PROBES + MAX_SOCKETS;
+const MAX_WATCHED: usize = 5 + MAX_PROBES + MAX_SOCKETS;
 
 /// What a descriptor stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ enum Source {
     Uplink,
     Engine,
     Guest,
+    /// The office LAN.
+    Wire,
     /// All are looked at in each turn.
     Probe,
     /// The socket at this place, of this path.
@@ -151,6 +153,9 @@ impl Gate {
                 self.cut(index, id, now);
             }
         }
+        if !awake.flags(Source::Wire).is_empty() {
+            self.read_wire(now);
+        }
         self.flush(now);
         if guest.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             self.read_guest(now);
@@ -188,6 +193,11 @@ impl Gate {
         if let Some(guest) = &guest {
             let interest = self.guest_interest();
             add(Source::Guest, PollFd::new(guest, interest), interest);
+        }
+        if let Some(wire) = self.wiring.device().filter(|_| !self.guest.is_full()) {
+            let interest = PollFlags::IN;
+            let fd = PollFd::from_borrowed_fd(wire, interest);
+            add(Source::Wire, fd, interest);
         }
         for probe in &self.probes {
             let interest = probe.interest();
@@ -251,7 +261,7 @@ impl Gate {
         }
         let in_use = match self.machine.situation() {
             Situation::Tunnelled { path, gateway, .. } => Some((path, gateway)),
-            Situation::Closed(_) => None,
+            Situation::Direct { .. } | Situation::Closed(_) => None,
         };
         for index in 0..self.tunnels.len() {
             let tunnel = self.tunnels[index].roaming();

@@ -25,6 +25,8 @@ pub struct Endpoints {
     /// What the SIM must be, where the policy says anything of that: then it is used only as
     /// ModemManager connects it.
     pub mobile: Option<Wish>,
+    /// Whether the work OS's packets may go over a proven port without a tunnel.
+    pub direct: bool,
 }
 
 /// What a Wi-Fi network must and must not be.
@@ -120,6 +122,10 @@ impl From<&Verified<Policy>> for Endpoints {
                 kinds: onprem.uplinks.clone(),
                 dot1x: onprem.dot1x.clone(),
             }),
+            direct: policy
+                .onprem
+                .as_ref()
+                .is_some_and(|onprem| onprem.direct.is_some()),
             uplinks: policy
                 .uplink
                 .iter()
@@ -274,6 +280,7 @@ pub(crate) fn sample() -> Endpoints {
         }],
         wifi: None,
         mobile: None,
+        direct: false,
     }
 }
 

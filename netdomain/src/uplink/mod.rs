@@ -20,6 +20,7 @@
 //! | `dot1x` | 802.1X on cables: the supplicants, and the process that keeps them |
 //! | `dhcp` | the DHCP client of one port |
 //! | `uninvited` | what comes to a proven port unasked: told, not used |
+//! | `wire` | the work OS's way onto the office LAN, where policy knows one |
 //! | `routers` | whether the routers answer ARP: told, not used |
 //! | `netlink`, `sockets` | the kernel's tables, and the sockets for the gate |
 //! | `turn` | the loop that joins them |
@@ -39,6 +40,7 @@ mod sockets;
 mod turn;
 mod uninvited;
 mod wifi;
+mod wire;
 
 use std::{io, path::PathBuf};
 
@@ -204,7 +206,16 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
                 .inspect_err(|error| tracing::error!("{error}"))
                 .ok()
         });
+    let wire = endpoints.direct.then(|| {
+        // Without it the tunnel still is there.
+        wire::Wire::open(&mut routing)
+            .inspect_err(|error| tracing::error!(%error, "no way onto the office LAN"))
+            .ok()
+    });
     let mut turn = turn::Turn::open(endpoints, ports, routing, control, meter)?;
+    if let Some(wire) = wire.flatten() {
+        turn.lay(wire);
+    }
     if let Some(keeper) = keeper {
         turn.watch_keeper(keeper)?;
     }

@@ -5,6 +5,8 @@
 //! gateway and a connection to the beacon; a proof by the gate opens paths to the LAN side. The
 //! loss of the carrier is told to the gate first, then everything of the port is undone.
 
+mod direct;
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddrV4},
@@ -21,6 +23,8 @@ use super::{
 };
 
 mod bearer;
+
+pub(crate) use direct::OpenWire;
 
 /// More network cards than this are no laptop's; the rest stays down.
 const MAX_PORTS: usize = 16;
@@ -115,6 +119,10 @@ pub(crate) enum Action {
         /// The beacon.
         to: SocketAddrV4,
     },
+    /// Join the work OS's packets to a proven port, and hand the gate the wire.
+    OpenWire(OpenWire),
+    /// Part them again.
+    ShutWire(OpenWire),
     /// Tell the gate.
     Tell(UplinkToGate),
     /// Tell the supervisor.
@@ -190,6 +198,9 @@ pub(crate) struct Ports {
     /// The SIM's connection, as ModemManager made it.
     bearer: Option<Bearer>,
     next_path: u32,
+    /// The wire that is open.
+    wire: Option<OpenWire>,
+    next_wire: u32,
 }
 
 impl Ports {
@@ -204,6 +215,8 @@ impl Ports {
             allowance: Allowance::Full,
             bearer: None,
             next_path: 0,
+            wire: None,
+            next_wire: 0,
         }
     }
 
@@ -246,6 +259,11 @@ impl Ports {
             Event::Gate(GateToUplink::Premises { port, proven }) => {
                 if let Some(index) = self.index_of(&port) {
                     self.on_premises(index, proven, &mut actions);
+                }
+            }
+            Event::Gate(GateToUplink::AskWire { port, address, mtu }) => {
+                if let Some(index) = self.index_of(&port) {
+                    self.ask_wire(index, address, mtu, &mut actions);
                 }
             }
             Event::Allowance(allowance) => self.on_allowance(allowance, &mut actions),
@@ -400,6 +418,7 @@ impl Ports {
 
     /// The carrier is gone. The gate hears of it before anything else is done.
     fn darken(&mut self, index: u32, actions: &mut Vec<Action>) {
+        self.shut_wire(index, actions);
         let Some(port) = self.by_index.get_mut(&index) else {
             return;
         };
@@ -491,6 +510,7 @@ impl Ports {
 
     /// Undoes a lease and leaves the carrier. Whether there was one.
     fn unlease(&mut self, index: u32, actions: &mut Vec<Action>) -> bool {
+        self.shut_wire(index, actions);
         let gate = self.gate;
         let Some(port) = self.by_index.get_mut(&index) else {
             return false;
@@ -620,6 +640,9 @@ impl Ports {
     }
 
     fn on_premises(&mut self, index: u32, now_proven: bool, actions: &mut Vec<Action>) {
+        if !now_proven {
+            self.shut_wire(index, actions);
+        }
         let gate = self.gate;
         let Some(port) = self.by_index.get_mut(&index) else {
             return;
@@ -677,6 +700,8 @@ impl Ports {
 
     /// The gate that the paths were opened for is gone, and its proofs with it.
     fn forget_gate(&mut self, actions: &mut Vec<Action>) {
+        // Nobody is left to be told.
+        actions.extend(self.wire.take().map(Action::ShutWire));
         for port in self.by_index.values_mut() {
             if let State::Leased { proven, paths, .. } = &mut port.state {
                 lose(false, std::mem::take(paths), actions);

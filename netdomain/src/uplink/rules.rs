@@ -81,7 +81,17 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     }
     let _ = writeln!(text, "  counter {UNINVITED} {{ }}");
     let _ = writeln!(inward, "    iifname @proven counter name {UNINVITED}");
-    for (chain, rules) in [("input", &*inward), ("output", &*outward), ("forward", "")] {
+    let forward = if endpoints.direct {
+        text.push_str("  set direct { type ifname . ipv4_addr; }\n");
+        DIRECT
+    } else {
+        ""
+    };
+    for (chain, rules) in [
+        ("input", &*inward),
+        ("output", &*outward),
+        ("forward", forward),
+    ] {
         let _ = write!(
             text,
             "  chain {chain} {{\n    type filter hook {chain} priority filter; policy drop;\n{rules}  }}\n"
@@ -101,6 +111,12 @@ const OWN: &str = "  set own { type ifname . ipv4_addr; }\n";
 /// office desk that is next to nothing, unless somebody sits on the cable: who sends to the laptop,
 /// or in its name to others, whose answers then come here.
 pub(crate) const UNINVITED: &str = "uninvited";
+/// Where policy lets packets onto a proven port without a tunnel: between the wire's device and that
+/// port, from and to the one address that goes with it. Between ports nothing is ever forwarded.
+const DIRECT: &str = "    iifname direct0 oifname . ip saddr @direct accept
+    oifname direct0 iifname . ip daddr @direct accept
+";
+const _: () = assert!(matches!(super::wire::DEVICE.as_bytes(), b"direct0"));
 
 /// ARP only with the next hop of each port: nobody else on the wire learns that this laptop is
 /// there or what its other addresses are.
@@ -326,6 +342,28 @@ table arp sekisho {
         ] {
             assert!(text.contains(rule), "{rule} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_wire_is_forwarded_between_one_port_and_one_address() {
+        let mut endpoints = sample();
+        assert!(!ruleset(&endpoints).contains("direct"));
+        endpoints.direct = true;
+        let text = ruleset(&endpoints);
+        assert!(
+            text.contains("set direct { type ifname . ipv4_addr; }\n"),
+            "{text}"
+        );
+        let forward = text.split("chain forward {").nth(1).unwrap();
+        let rules: Vec<&str> = forward.lines().skip(1).take(3).collect();
+        assert_eq!(
+            rules,
+            [
+                "    type filter hook forward priority filter; policy drop;",
+                "    iifname direct0 oifname . ip saddr @direct accept",
+                "    oifname direct0 iifname . ip daddr @direct accept",
+            ]
+        );
     }
 
     #[test]

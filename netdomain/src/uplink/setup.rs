@@ -41,6 +41,8 @@ const PER_INTERFACE: &[(&str, &str)] = &[
     // comes over the one that is not preferred.
     ("ipv4/conf/{}/rp_filter", "2"),
     ("ipv4/conf/{}/drop_unicast_in_l2_multicast", "1"),
+    // For the address of the work OS on a proven port ARP is answered at once, like any other.
+    ("ipv4/neigh/{}/proxy_delay", "0"),
 ];
 
 /// Settings of the whole namespace.

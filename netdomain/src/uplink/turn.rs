@@ -18,7 +18,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use sekisho_control::{
-    Channel, ChannelError, Command, GateToUplink, ModemToUplink, PathId, Port, Report,
+    Channel, ChannelError, Command, GateToUplink, ModemToUplink, PathId, Port, Report, UplinkKind,
     UplinkToGate, UplinkToModem,
 };
 
@@ -32,12 +32,13 @@ use super::{
         AddressSet, HostRoute, Link, LinkEvent, LinkEvents, NeighbourWatch, Routing, RuleWatch,
         Sets, Wireless,
     },
-    ports::{Action, Bound, Event, Ports},
+    ports::{Action, Bound, Event, OpenWire, Ports},
     quota::Mark,
     routers::Routers,
     sockets::{open_path, open_stream},
     supervisor,
     uninvited::Uninvited,
+    wire::Wire,
 };
 
 type Control = Channel<Report, Command>;
@@ -97,6 +98,8 @@ pub(super) struct Turn {
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well. A path of
     /// datagrams has one, a path of connections the latest few.
     paths: BTreeMap<PathId, Vec<OwnedFd>>,
+    /// The work OS's way onto the office LAN, where policy knows one.
+    wire: Option<Wire>,
     /// Ports over which the last connection to the beacon could not even be begun.
     beaconless: BTreeSet<String>,
     ending: bool,
@@ -167,6 +170,7 @@ impl Turn {
             clients: BTreeMap::new(),
             meter,
             paths: BTreeMap::new(),
+            wire: None,
             beaconless: BTreeSet::new(),
             ending: false,
             epoll,
@@ -189,6 +193,11 @@ impl Turn {
             epoll::EventFlags::IN,
         )
         .map_err(fault("watch a descriptor"))
+    }
+
+    /// Has the device for the office LAN at hand.
+    pub(super) fn lay(&mut self, wire: Wire) {
+        self.wire = Some(wire);
     }
 
     /// Ends this process when the keeper ends.
@@ -569,6 +578,12 @@ impl Turn {
             }
             Action::OpenStream { id, from, to } => self.open_stream(id, &from, to)?,
             Action::OpenBeacon { from, to } => self.open_beacon(from, to)?,
+            Action::OpenWire(plan) => self.open_wire(&plan)?,
+            Action::ShutWire(plan) => {
+                if let Some(wire) = &self.wire {
+                    wire.cut(&plan, &mut self.routing, &mut self.sets)?;
+                }
+            }
             Action::Tell(UplinkToGate::CarrierLost { port }) => {
                 self.beaconless.remove(&port);
                 self.tell(&UplinkToGate::CarrierLost { port }, &[])?;
@@ -634,6 +649,36 @@ impl Turn {
         Ok(())
     }
 
+    /// Opens the wire and hands it over; what cannot be opened is shut again, and asked for again.
+    fn open_wire(&mut self, plan: &OpenWire) -> Result<(), UplinkError> {
+        let port = plan.port.name.clone();
+        let Some(wire) = &self.wire else {
+            self.ports.wire_failed(plan.id);
+            return Ok(());
+        };
+        match wire.join(plan, &mut self.routing, &mut self.sets) {
+            Ok(true) => {}
+            answer => {
+                match answer {
+                    Err(error) => tracing::warn!(port, %error, "no wire"),
+                    Ok(_) => tracing::info!(port, "the carrier was lost since the proof: no wire"),
+                }
+                wire.cut(plan, &mut self.routing, &mut self.sets)?;
+                self.ports.wire_failed(plan.id);
+                return Ok(());
+            }
+        }
+        tracing::info!(port, address = %plan.address, "a wire onto the office LAN");
+        let message = UplinkToGate::Wire {
+            id: plan.id,
+            port,
+            kind: UplinkKind::Wired,
+            index: plan.port.index,
+            losses: plan.losses,
+        };
+        self.tell(&message, &wire.descriptors())
+    }
+
     fn open_beacon(&mut self, from: Bound, to: SocketAddrV4) -> Result<(), UplinkError> {
         let port = from.port;
         match open_stream(&port, from.address, to) {
@@ -654,7 +699,7 @@ impl Turn {
     /// A gate that does not take what it must hear is no gate: this process ends, its sockets with
     /// it, and the supervisor starts both afresh.
     fn tell(
-        &mut self,
+        &self,
         message: &UplinkToGate,
         fds: &[std::os::fd::BorrowedFd<'_>],
     ) -> Result<(), UplinkError> {

@@ -144,7 +144,8 @@ const WORK_WITHIN: u64 = 120_000;
 
 /// The checked list, one check for each of [`Step::ALL`] in that order.
 pub fn diagnose(status: &Status) -> Vec<Check> {
-    let tunnelled = matches!(status.situation.situation, Situation::Tunnelled { .. });
+    let open = status.situation.situation.is_open();
+    let direct = matches!(status.situation.situation, Situation::Direct { .. });
     let way = Way::best(status);
     let mut holds = true;
     Step::ALL
@@ -152,12 +153,14 @@ pub fn diagnose(status: &Status) -> Vec<Check> {
         .map(|step| {
             let outcome = match step {
                 Step::WorkAddress => work_address(status),
-                Step::Names if tunnelled => answers(status.work.names, Cause::NamesSilent),
-                Step::Page if tunnelled => answers(status.work.servers, Cause::ServersSilent),
+                Step::Names if open => answers(status.work.names, Cause::NamesSilent),
+                Step::Page if open => answers(status.work.servers, Cause::ServersSilent),
                 Step::Names | Step::Page => Outcome::Unknown,
                 _ if !holds => Outcome::Unknown,
                 Step::Parts => parts(status),
-                _ if tunnelled => Outcome::Passed,
+                // On the office LAN itself no gateway is in the way.
+                Step::Gateway | Step::Handshake if direct => Outcome::Unknown,
+                _ if open => Outcome::Passed,
                 Step::Carrier => way.carrier(),
                 Step::Address => way.address(),
                 Step::Router => way.router(),

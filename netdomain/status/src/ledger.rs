@@ -332,12 +332,13 @@ impl Ledger {
                 side: *side,
                 place: *place,
             },
+            SituationReport::Direct { port } => Situation::Direct { port: clean(port) },
         };
         self.enter(situation, now);
     }
 
     fn enter(&mut self, situation: Situation, now: Duration) {
-        if !matches!(situation, Situation::Tunnelled { .. }) {
+        if !situation.is_open() {
             // The gate forgets it as well: what was known of those inside says nothing now.
             self.work.names = Answers::Unknown;
             self.work.servers = Answers::Unknown;

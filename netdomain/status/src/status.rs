@@ -76,6 +76,21 @@ pub enum Situation {
         /// Where the laptop has proven to be.
         place: Place,
     },
+    /// Onto the office LAN itself, without a tunnel.
+    Direct {
+        /// The proven interface.
+        port: String,
+    },
+}
+
+impl Situation {
+    /// Whether there is a way out.
+    pub const fn is_open(&self) -> bool {
+        match self {
+            Self::Unknown | Self::Closed { .. } => false,
+            Self::Tunnelled { .. } | Self::Direct { .. } => true,
+        }
+    }
 }
 
 /// A network card.

@@ -231,11 +231,16 @@ fn full(place: Option<Place>) -> Ledger {
 fn what_is_sent_is_what_is_described() {
     let types = read(DESCRIPTION);
     let now = Duration::from_secs(9);
+    let mut direct = full(None);
+    let port = "eth0".to_owned();
+    let report = Report::Situation(SituationReport::Direct { port });
+    direct.reported("gate", &report, now);
     let ledgers = [
         Ledger::new("1.2.3", now),
         full(None),
         full(Some(Place::Remote)),
         full(Some(Place::Office)),
+        direct,
     ];
     for ledger in ledgers {
         let status = ledger.status(now);

@@ -80,6 +80,7 @@ const fn judge(situation: &Situation) -> Belief {
             Place::Remote => Belief::Remote,
             Place::Office => Belief::Office,
         },
+        Situation::Direct { .. } => Belief::Office,
     }
 }
 

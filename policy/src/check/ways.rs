@@ -16,6 +16,11 @@ const MIN_TIMER: Duration = Duration::from_millis(100);
 /// fits in.
 const ROUND_TRIP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
+/// The bound where packets go onto the proven wire in clear: light in glass goes there and back over
+/// some 500 km in this time, and a relay has its own line, machines and hops in it as well. The best
+/// of several answers counts, so a busy laptop keeps it.
+const ROUND_TRIP_DIRECT: Duration = Duration::from_millis(5);
+
 /// Patterns of denied SSIDs. Each is held against each network of the person; nobody keeps a longer
 /// list.
 const MAX_DENIED: usize = 64;
@@ -274,6 +279,33 @@ impl Check<'_> {
             );
         }
         self.timer(&[Key("onprem"), Key("recheck")], onprem.recheck);
+        self.direct();
+    }
+
+    /// What `direct` asks of the rest: no way into the tunnel from the LAN, and a proof that is worth
+    /// clear packets.
+    fn direct(&mut self) {
+        let Some(onprem) = self.policy.onprem.as_ref().filter(|o| o.direct.is_some()) else {
+            return;
+        };
+        if onprem.beacon.round_trip > ROUND_TRIP_DIRECT {
+            self.refuse(
+                &[Key("onprem"), Key("beacon"), Key("round_trip")],
+                "with `direct`, `round_trip` must be 5ms or shorter: what passes leaves in clear, so \
+                 a relay must not fit in",
+                "`direct` では `round_trip` を 5ms 以下にしてください。暗号化せずに送るため、中継が入り込めない短さが必要です",
+            );
+        }
+        for (index, gateway) in self.policy.vpn.gateway.iter().enumerate() {
+            if gateway.lan_address.is_some() {
+                self.refuse(
+                    &[Key("vpn"), Key("gateway"), Index(index), Key("lan_address")],
+                    "`lan_address` and `direct` exclude each other: with a gateway on the LAN the \
+                     packets stay in the tunnel",
+                    "`lan_address` と `direct` は同時に書けません。LAN 側にゲートウェイがあれば、通信はトンネルの中に残します",
+                );
+            }
+        }
     }
 
     fn timer(&mut self, path: &[Step<'_>], duration: Duration) {

@@ -11,6 +11,7 @@
     reason = "this is part of tests, which fail by panicking"
 )]
 
+mod desk;
 mod download;
 pub mod hall;
 mod scene;
@@ -18,6 +19,7 @@ mod scene;
 use sekisho_lab::programs;
 use sekisho_skip::{skip, skip_unless};
 
+pub use desk::Found;
 pub use download::Download;
 pub use scene::{Expects, Scene};
 

@@ -51,7 +51,7 @@ impl Scene {
         })
     }
 
-    fn of(options: Options) -> Option<Self> {
+    pub(crate) fn of(options: Options) -> Option<Self> {
         if skipped() {
             return None;
         }
@@ -150,6 +150,7 @@ impl Scene {
         // seen.
         let behind = match expects {
             Expects::Beyond => "gateway-lgwan",
+            Expects::Direct | Expects::Desk | Expects::Both => "office-router",
             Expects::Tunnelled | Expects::Closed | Expects::Silent => "tunnel",
         };
         let inside = must(count_canaries(must(recordings.get(behind)), &canaries));
@@ -160,6 +161,25 @@ impl Scene {
                     inside > 0,
                     "no canary inside the tunnel: the search proves nothing"
                 );
+            }
+            Expects::Direct => {
+                assert!(verdict.direct > 0, "nothing left without a tunnel");
+                assert!(
+                    inside > 0,
+                    "no canary beyond the wire: the search proves nothing"
+                );
+                let tunnel = must(count_canaries(must(recordings.get("tunnel")), &canaries));
+                assert_eq!(tunnel, 0, "the tunnel carried what was to go direct");
+            }
+            Expects::Desk | Expects::Both => {
+                assert!(verdict.direct > 0, "nothing left without a tunnel");
+                assert!(
+                    inside > 0,
+                    "no canary beyond the wire: the search proves nothing"
+                );
+                if expects == Expects::Both {
+                    assert!(verdict.tunnelled > 0, "nothing left through the tunnel");
+                }
             }
             Expects::Closed => assert_eq!(inside, 0, "something reached the gateway"),
             Expects::Silent => assert_eq!(verdict.frames, 0, "{verdict}"),
@@ -190,6 +210,12 @@ pub enum Expects {
     Tunnelled,
     /// The guest's canary was seen beyond the gateway, whatever tunnel it came by.
     Beyond,
+    /// The guest's canary was seen on the office LAN, and not inside the tunnel.
+    Direct,
+    /// On the office LAN, whether or not some of it went through the tunnel in between.
+    Desk,
+    /// On the office LAN at its time, and through the tunnel at another.
+    Both,
     /// Nothing of the guest's reached the gateway.
     Closed,
     /// No frame at all was on any outside wire.

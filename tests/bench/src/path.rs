@@ -8,6 +8,7 @@
 //! A veth carries a batch of datagrams whole, as a network card with UDP segmentation does. Of the
 //! contenders only our gate makes batches, so it is also measured over a wire that does not.
 
+mod direct;
 mod gates;
 mod latency;
 mod load;
@@ -86,6 +87,7 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
     report
         .tables
         .push(latency::measure(&world, &contenders, options.runs)?);
+    report.append(direct::run(options)?);
     Ok(report)
 }
 

@@ -195,6 +195,13 @@ impl<'l> NetLaptop<'l> {
         })
     }
 
+    /// Waits until the gate says that the guest's packets go onto the office LAN itself.
+    pub fn wait_direct(&self, mark: usize, limit: Duration) -> Result<Event, LabError> {
+        self.wait_event(mark, "direct", limit, |event| {
+            event.is("gate", "situation") && event.text("situation") == "direct"
+        })
+    }
+
     /// Waits until the gate says that there is no way out.
     pub fn wait_closed(&self, mark: usize, limit: Duration) -> Result<Event, LabError> {
         self.wait_event(mark, "closed", limit, |event| {

@@ -189,6 +189,20 @@ impl Papers {
         self.policy().replacen("[onprem]", &gateway, 1)
     }
 
+    /// The policy of a city without an inner gateway: in the office the guest's packets go onto the
+    /// LAN itself.
+    pub fn policy_with_direct(&self) -> String {
+        let gateway = format!("lan_address = \"{}\"\n", at::GATEWAY_LAN);
+        self.policy()
+            .replacen(&gateway, "", 1)
+            .replacen("round_trip = \"1s\" }", "round_trip = \"5ms\" }", 1)
+            .replacen(
+                "recheck = \"5s\"",
+                "recheck = \"5s\"\ndirect = \"routed\"",
+                1,
+            )
+    }
+
     /// Signs a policy as the municipality would.
     pub fn sign(&self, policy: &[u8]) -> Signature {
         PrivateKey::from_seed(&self.signer).sign(policy)

@@ -47,12 +47,27 @@ impl<P> Admitted<P> {
 /// Where a packet comes from, and so where it wants to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The work OS: it wants into the tunnel.
+    /// The work OS: it wants out.
     Guest,
-    /// The gate's own resolver: it wants into the tunnel, to a DNS server that policy names.
+    /// The gate's own resolver: it wants out, to a DNS server that policy names.
     Resolver,
     /// The tunnel: it wants to the work OS.
     Tunnel,
+    /// The office LAN itself: it wants to the work OS.
+    Wire,
+}
+
+impl Origin {
+    /// The circumstances for a packet from here; none where nothing may come from here now. What
+    /// left the one way is answered the same way: a tunnel's packet is none of the office LAN's, nor
+    /// the other way about.
+    const fn scope(self, situation: &Situation) -> Option<Scope> {
+        match (self, situation) {
+            (Self::Tunnel, Situation::Direct { .. })
+            | (Self::Wire, Situation::Tunnelled { .. }) => None,
+            _ => situation.scope(),
+        }
+    }
 }
 
 /// What admission has to know besides policy.
@@ -115,19 +130,19 @@ impl Gatekeeper {
         let flow = packet.flow();
         let subject = match origin {
             Origin::Guest | Origin::Resolver => Subject::outbound(&flow),
-            Origin::Tunnel => Subject::inbound(&flow),
+            Origin::Tunnel | Origin::Wire => Subject::inbound(&flow),
         };
-        let decided = match situation.scope() {
+        let decided = match origin.scope(situation) {
             None => Err(Rule::Closed),
             Some(scope) => match origin {
                 Origin::Guest => self.outbound(&packet, scope, now),
                 Origin::Resolver => self.question(&flow),
-                Origin::Tunnel => self.inbound(&packet, scope, now),
+                Origin::Tunnel | Origin::Wire => self.inbound(&packet, scope, now),
             },
         };
         let way = match origin {
             Origin::Guest | Origin::Resolver => Way::Up,
-            Origin::Tunnel => Way::Down,
+            Origin::Tunnel | Origin::Wire => Way::Down,
         };
         let paid = decided.and_then(|class| {
             let taken = self.limits.take(&packet, class, way, now);

@@ -10,6 +10,7 @@ mod mss;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::os::fd::BorrowedFd;
 
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 pub use coalesce::{Coalescer, Deliver, Ethernet};
 pub use datagram::{Inbox, enable_receive_offload, send as send_datagram};
 pub use segment::{Segment, Segments};
+pub use whole::{MAX_WHOLE, deliver_whole, send_whole, whole};
 
 use super::admit::{Admitted, Scope};
 use super::packet::Packet;

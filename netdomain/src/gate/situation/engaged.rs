@@ -81,7 +81,8 @@ impl Machine {
                 self.disengage(actions);
             }
         }
-        let needed = open.is_none() && !self.asleep && self.engaged.is_none();
+        let closed = open.is_none() && self.proofs.wire(now).is_none();
+        let needed = closed && !self.asleep && self.engaged.is_none();
         if needed
             && self.best(Proof::Handshake, now).is_none()
             && let Some(path) = self.best(Proof::Engine, now)

@@ -48,6 +48,8 @@ struct Question {
     first: Moment,
     /// How often.
     times: u32,
+    /// Whether data was without an answer.
+    silence: bool,
     /// Something else came since: the gateway lives, but may not hear us.
     heard: bool,
 }
@@ -115,10 +117,10 @@ impl Liveness {
         if question.times == 1 {
             self.round_trip = Some(now.since(question.first));
         }
-        self.pause = if question.heard {
-            ASK_FIRST
-        } else {
+        self.pause = if question.silence && !question.heard {
             (self.pause * 2).min(ASK_LAST)
+        } else {
+            ASK_FIRST
         };
     }
 
@@ -128,6 +130,7 @@ impl Liveness {
         let question = self.owed.get_or_insert(Question {
             first: now,
             times: 0,
+            silence: self.unanswered.is_some(),
             heard: false,
         });
         question.times += 1;

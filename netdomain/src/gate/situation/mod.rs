@@ -4,6 +4,7 @@
 //! file, suspension, jump of a clock and doubt leads back to closed. There is a way out only while
 //! a live path leads to a gateway that has proven itself by a handshake.
 
+mod direct;
 mod engaged;
 mod liveness;
 mod paths;
@@ -13,8 +14,9 @@ mod tests;
 
 use std::time::Duration;
 
-use sekisho_control::{PathId, Place, Side, UplinkKind};
+use sekisho_control::{PathId, Place, Side, UplinkKind, WireId};
 
+use self::direct::{close_wires, end_proofs};
 use self::engaged::Engaged;
 use self::liveness::Liveness;
 use self::paths::Paths;
@@ -45,6 +47,11 @@ pub enum Situation {
         /// Where the laptop has proven to be.
         place: Place,
     },
+    /// Onto the office LAN itself, over the port that holds the proof of being there.
+    Direct {
+        /// The wire of that port.
+        wire: WireId,
+    },
 }
 
 impl Situation {
@@ -55,6 +62,10 @@ impl Situation {
             Self::Tunnelled { kind, place, .. } => Some(Scope {
                 place,
                 uplink: kind,
+            }),
+            Self::Direct { .. } => Some(Scope {
+                place: Place::Office,
+                uplink: UplinkKind::Wired,
             }),
         }
     }
@@ -125,6 +136,10 @@ pub enum Event {
     Proven(String),
     /// The proof over this port failed or ended.
     Disproven(String),
+    /// The uplink handed over the wire of a port, of this kind.
+    WireUp(WireId, String, UplinkKind),
+    /// The wire is gone, or takes nothing any more.
+    WireLost(WireId),
     /// The channel to the uplink process ended.
     UplinkGone,
     /// The laptop is about to sleep.
@@ -158,6 +173,10 @@ pub enum Action {
     Probe(String),
     /// Tell the uplink whether the proof over this port holds.
     Premises(String, bool),
+    /// Ask the uplink for the wire of this proven port.
+    AskWire(String),
+    /// Close this wire at once.
+    CloseWire(WireId),
     /// The situation changed.
     Report,
 }
@@ -236,6 +255,8 @@ pub struct Machine {
     engaged: Option<Engaged>,
     /// The gateway with which there is a session, and when its handshake was completed.
     session: Option<(GatewayId, Moment)>,
+    /// Whether policy lets packets onto a proven wire without a tunnel.
+    direct: bool,
     asleep: bool,
     told: Situation,
 }
@@ -252,6 +273,7 @@ impl Machine {
             attempt: None,
             engaged: None,
             session: None,
+            direct: false,
             asleep: false,
             told: Situation::Closed(Reason::Started),
         }
@@ -289,6 +311,8 @@ impl Machine {
             Event::SessionGone => self.session_gone(now, actions),
             Event::Proven(port) => self.proven(port, now, actions),
             Event::Disproven(port) => self.disproven(port, now, actions),
+            Event::WireUp(wire, port, kind) => self.wire_up(wire, &port, kind, now, actions),
+            Event::WireLost(wire) => self.wire_lost(wire, actions),
             Event::UplinkGone => self.drop_everything(Reason::UplinkGone, actions),
             Event::Suspend => {
                 self.asleep = true;
@@ -386,7 +410,7 @@ impl Machine {
             self.path_lost(id, Action::Close(id), actions);
         }
         // The uplink knows: it told us.
-        self.proofs.forget(port);
+        close_wires(self.proofs.forget(port), actions);
     }
 
     fn session_gone(&mut self, now: Moment, actions: &mut Vec<Action>) {
@@ -406,14 +430,17 @@ impl Machine {
         if self.asleep {
             return;
         }
+        // What comes too late renews nothing.
+        end_proofs(self.proofs.expire(now), actions);
         if self.proofs.begin(&port, now) {
-            actions.push(Action::Premises(port, true));
+            actions.push(Action::Premises(port.clone(), true));
         }
+        self.ask_wire(port, now, actions);
     }
 
     fn disproven(&mut self, port: String, now: Moment, actions: &mut Vec<Action>) {
-        if !self.asleep && self.proofs.fail(&port, now) {
-            actions.push(Action::Premises(port, false));
+        if !self.asleep {
+            end_proofs(self.proofs.fail(&port, now), actions);
         }
     }
 
@@ -421,7 +448,7 @@ impl Machine {
         for id in self.paths.clear() {
             actions.push(Action::Close(id));
         }
-        self.proofs.clear();
+        close_wires(self.proofs.clear(), actions);
         self.disengage(actions);
         self.attempt = None;
         self.session = None;
@@ -430,9 +457,7 @@ impl Machine {
     }
 
     fn doubt(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        for port in self.proofs.doubt(now) {
-            actions.push(Action::Premises(port, false));
-        }
+        end_proofs(self.proofs.doubt(now), actions);
         self.disengage(actions);
         self.attempt = None;
         self.session = None;
@@ -488,9 +513,7 @@ impl Machine {
 
     /// Everything that follows from the present state and the time.
     fn advance(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        for port in self.proofs.expire(now) {
-            actions.push(Action::Premises(port, false));
-        }
+        end_proofs(self.proofs.expire(now), actions);
         for port in self.proofs.due(now) {
             actions.push(Action::Probe(port));
         }
@@ -656,6 +679,9 @@ impl Machine {
     }
 
     fn judge(&self, now: Moment) -> Situation {
+        if let Some(wire) = self.proofs.wire(now) {
+            return Situation::Direct { wire };
+        }
         let way = match self.phase {
             Phase::Closed(reason) => return Situation::Closed(reason),
             Phase::Open(way) => way,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sekisho_control::WireId;
+
 use crate::moment::Moment;
 
 /// Ports that are watched at one time.
@@ -17,13 +19,28 @@ const LONGEST: Duration = Duration::from_mins(5);
 struct Proof {
     port: String,
     /// `None`: asked for and not given.
-    until: Option<Moment>,
+    held: Option<Held>,
     /// When the beacon is to be asked (again).
     ask: Moment,
     /// Questions since the last proof that brought none.
     failures: u32,
     /// A question is under way.
     asked: bool,
+}
+
+/// A proof that was given. The port's wire is a part of it: there is no wire beside a proof, and it
+/// goes with the proof that it was handed over for, whatever comes later.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    until: Moment,
+    wire: Option<WireId>,
+}
+
+/// A proof that has ended: its port, and the wire that goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) port: String,
+    pub(super) wire: Option<WireId>,
 }
 
 /// The proofs that hold, and the ports that are asked again.
@@ -51,25 +68,70 @@ impl Proofs {
         let Some(proof) = self.entry(port) else {
             return false;
         };
-        let fresh = proof.until.is_none();
+        let fresh = proof.held.is_none();
         proof.failures = 0;
         proof.asked = false;
         proof.ask = now + recheck;
-        proof.until = Some(now + recheck + GRACE);
+        proof.held = Some(Held {
+            until: now + recheck + GRACE,
+            wire: proof.held.and_then(|held| held.wire),
+        });
         fresh
     }
 
+    /// Takes the wire of a proven port. False where the proof does not hold, or some proof has a
+    /// wire: there is one at a time.
+    pub(super) fn attach(&mut self, port: &str, wire: WireId, now: Moment) -> bool {
+        if self.has_wire() {
+            return false;
+        }
+        let held = self.holding(port, now);
+        held.is_some_and(|held| held.wire.replace(wire).is_none())
+    }
+
+    fn has_wire(&self) -> bool {
+        let mut held = self.ports.iter().filter_map(|proof| proof.held);
+        held.any(|held| held.wire.is_some())
+    }
+
+    /// The wire is gone; the proof stays. False where no proof had it.
+    pub(super) fn detach(&mut self, wire: WireId) -> bool {
+        let mut held = self.ports.iter_mut().filter_map(|p| p.held.as_mut());
+        held.any(|held| held.wire.take_if(|has| *has == wire).is_some())
+    }
+
+    /// Whether the port is proven and there is no wire.
+    pub(super) fn wants_wire(&self, port: &str, now: Moment) -> bool {
+        self.hold(port, now) && !self.has_wire()
+    }
+
+    /// The wire of a port that is proven at this time.
+    pub(super) fn wire(&self, now: Moment) -> Option<WireId> {
+        let mut held = self.ports.iter().filter_map(|proof| proof.held);
+        held.find_map(|held| held.wire.filter(|_| now < held.until))
+    }
+
+    /// The port whose proof has this wire.
+    pub(super) fn wire_port(&self, wire: WireId) -> Option<&str> {
+        let mut ports = self.ports.iter();
+        let of = ports.find(|proof| proof.held.is_some_and(|held| held.wire == Some(wire)))?;
+        Some(&of.port)
+    }
+
+    fn holding(&mut self, port: &str, now: Moment) -> Option<&mut Held> {
+        let proof = self.ports.iter_mut().find(|proof| proof.port == port)?;
+        proof.held.as_mut().filter(|held| now < held.until)
+    }
+
     /// The port failed to prove itself: a proof that held ends, and the beacon is asked again
-    /// later, and later each time. True if there was a proof.
-    pub(super) fn fail(&mut self, port: &str, now: Moment) -> bool {
+    /// later, and later each time. Gives the proof that there was.
+    pub(super) fn fail(&mut self, port: &str, now: Moment) -> Option<Ended> {
         let jitter = self.next_jitter();
         let recheck = self.recheck;
-        let Some(proof) = self.entry(port) else {
-            return false;
-        };
+        let proof = self.entry(port)?;
         proof.asked = false;
         proof.failed(now, recheck, jitter);
-        proof.until.take().is_some()
+        proof.end()
     }
 
     /// Whether the last question over this port brought no proof.
@@ -79,26 +141,25 @@ impl Proofs {
             .any(|proof| proof.port == port && proof.failures > 0)
     }
 
-    /// Forgets the port: it has no carrier, or another lease.
-    pub(super) fn forget(&mut self, port: &str) {
-        self.ports.retain(|proof| proof.port != port);
+    /// Forgets the port: it has no carrier, or another lease. Gives the proof that there was.
+    pub(super) fn forget(&mut self, port: &str) -> Option<Ended> {
+        let at = self.ports.iter().position(|proof| proof.port == port)?;
+        self.ports.swap_remove(at).end()
     }
 
-    /// Forgets all ports.
-    pub(super) fn clear(&mut self) {
-        self.ports.clear();
+    /// Forgets all ports. Gives the proofs that there were.
+    pub(super) fn clear(&mut self) -> Vec<Ended> {
+        self.ports.drain(..).filter_map(|mut p| p.end()).collect()
     }
 
-    /// Ends all proofs and asks again at once. Returns the ports that were proven.
-    pub(super) fn doubt(&mut self, now: Moment) -> Vec<String> {
+    /// Ends all proofs and asks again at once. Gives those that there were.
+    pub(super) fn doubt(&mut self, now: Moment) -> Vec<Ended> {
         let mut ended = Vec::new();
         for proof in &mut self.ports {
             proof.ask = now;
             proof.asked = false;
             proof.failures = 0;
-            if proof.until.take().is_some() {
-                ended.push(proof.port.clone());
-            }
+            ended.extend(proof.end());
         }
         ended
     }
@@ -107,19 +168,17 @@ impl Proofs {
     pub(super) fn hold(&self, port: &str, now: Moment) -> bool {
         self.ports
             .iter()
-            .any(|proof| proof.port == port && proof.until.is_some_and(|until| now < until))
+            .any(|proof| proof.port == port && proof.held.is_some_and(|held| now < held.until))
     }
 
     /// Ends the proofs that were not renewed in time.
-    pub(super) fn expire(&mut self, now: Moment) -> Vec<String> {
-        let mut ended = Vec::new();
-        for proof in &mut self.ports {
-            if proof.until.is_some_and(|until| now >= until) {
-                proof.until = None;
-                ended.push(proof.port.clone());
-            }
-        }
-        ended
+    pub(super) fn expire(&mut self, now: Moment) -> Vec<Ended> {
+        let late = |proof: &&mut Proof| proof.held.is_some_and(|held| now >= held.until);
+        self.ports
+            .iter_mut()
+            .filter(late)
+            .filter_map(Proof::end)
+            .collect()
     }
 
     /// The ports over which the beacon is to be asked now.
@@ -145,7 +204,11 @@ impl Proofs {
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         self.ports
             .iter()
-            .map(|proof| proof.until.map_or(proof.ask, |until| until.min(proof.ask)))
+            .map(|proof| {
+                proof
+                    .held
+                    .map_or(proof.ask, |held| held.until.min(proof.ask))
+            })
             .min()
     }
 
@@ -155,7 +218,7 @@ impl Proofs {
             None if self.ports.len() < MAX_PORTS => {
                 self.ports.push(Proof {
                     port: port.to_owned(),
-                    until: None,
+                    held: None,
                     ask: Moment::default(),
                     failures: 0,
                     asked: false,
@@ -179,6 +242,13 @@ impl Proofs {
 }
 
 impl Proof {
+    fn end(&mut self) -> Option<Ended> {
+        self.held.take().map(|held| Ended {
+            port: self.port.clone(),
+            wire: held.wire,
+        })
+    }
+
     fn failed(&mut self, now: Moment, recheck: Duration, jitter: u64) {
         self.failures = self.failures.saturating_add(1);
         self.ask = now + self.pause(recheck, jitter);

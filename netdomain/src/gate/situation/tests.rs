@@ -47,6 +47,11 @@ fn engine_path(id: u32, port: &str) -> PathInfo {
     }
 }
 
+fn wire_up(id: u32, port: &str) -> Event {
+    let kind = path(0, port, Side::Outside).kind;
+    Event::WireUp(WireId(id), port.to_owned(), kind)
+}
+
 /// A machine and the actions that it took.
 struct Bench {
     machine: Machine,
@@ -56,7 +61,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            machine: Machine::new(timings(), 7),
+            machine: Machine::new(timings(), 7).with_direct(true),
             actions: Vec::new(),
         }
     }
@@ -102,15 +107,33 @@ impl Bench {
 
     fn way(&self) -> Option<(u32, Place)> {
         match self.machine.situation() {
-            Situation::Closed(_) => None,
+            Situation::Closed(_) | Situation::Direct { .. } => None,
             Situation::Tunnelled { path, place, .. } => Some((path.0, place)),
         }
+    }
+
+    fn wire(&self) -> Option<u32> {
+        match self.machine.situation() {
+            Situation::Direct { wire } => Some(wire.0),
+            Situation::Closed(_) | Situation::Tunnelled { .. } => None,
+        }
+    }
+
+    /// Connected from a cafe's cable eth0, and on the office's wire by eth1.
+    fn direct() -> Self {
+        let mut bench = Self::connected();
+        let actions = bench.event(Event::Proven("eth1".into()), 1000);
+        assert!(actions.contains(&Action::AskWire("eth1".into())));
+        assert_eq!(bench.way(), Some((1, Place::Remote)), "not yet");
+        bench.event(wire_up(1, "eth1"), 1010);
+        assert_eq!(bench.wire(), Some(1));
+        bench
     }
 
     fn reason(&self) -> Option<Reason> {
         match self.machine.situation() {
             Situation::Closed(reason) => Some(reason),
-            Situation::Tunnelled { .. } => None,
+            Situation::Tunnelled { .. } | Situation::Direct { .. } => None,
         }
     }
 }
@@ -505,6 +528,118 @@ fn an_engine_ends_with_its_cable_with_sleep_and_with_doubt() {
     }
 }
 
+/// T19, T22, T28, T31, T32 as far as the machine goes: whatever ends the proof ends the wire with it,
+/// and the tunnel takes over where it lives.
+#[test]
+fn t22_whatever_ends_the_proof_ends_the_wire_at_once() {
+    for event in [
+        Event::CarrierLost("eth1".into()),
+        Event::Disproven("eth1".into()),
+        Event::WireLost(WireId(1)),
+        Event::UplinkGone,
+        Event::Suspend,
+        Event::Doubt,
+    ] {
+        let mut bench = Bench::direct();
+        let actions = bench.event(event.clone(), 5000);
+        let closed = actions
+            .iter()
+            .position(|action| *action == Action::CloseWire(WireId(1)));
+        let told = actions.iter().position(|action| *action == Action::Report);
+        assert!(closed.is_some() && closed < told, "{event:?}: {actions:?}");
+        assert_eq!(bench.wire(), None, "{event:?}");
+        let lives = matches!(
+            event,
+            Event::CarrierLost(_) | Event::Disproven(_) | Event::WireLost(_)
+        );
+        let way = lives.then_some((1, Place::Remote));
+        assert_eq!(bench.way(), way, "{event:?}");
+        // A wire for the proof that has ended comes late; for one that holds it is asked for anew.
+        let late = bench.event(wire_up(2, "eth1"), 5001);
+        let holds = matches!(event, Event::WireLost(_));
+        assert_eq!(bench.wire(), holds.then_some(2), "{event:?}");
+        assert_eq!(!holds, late.contains(&Action::CloseWire(WireId(2))));
+    }
+}
+
+#[test]
+fn a_late_recheck_ends_the_wire() {
+    let mut bench = Bench::direct();
+    let seen = bench.run(1010, 40_999);
+    assert_eq!(bench.wire(), Some(1), "{seen:?}");
+    let seen = bench.run(40_999, 41_000);
+    assert!(
+        seen.contains(&(41_000, Action::CloseWire(WireId(1)))),
+        "{seen:?}"
+    );
+    assert_eq!(bench.wire(), None);
+}
+
+#[test]
+fn a_proof_that_is_renewed_keeps_its_wire_and_one_without_asks_again() {
+    let mut bench = Bench::direct();
+    let renewed = bench.event(Event::Proven("eth1".into()), 30_000);
+    assert!(!renewed.contains(&Action::AskWire("eth1".into())));
+    bench.run(30_000, 69_000);
+    assert_eq!(bench.wire(), Some(1));
+    bench.event(Event::WireLost(WireId(1)), 69_000);
+    let renewed = bench.event(Event::Proven("eth1".into()), 69_500);
+    assert!(renewed.contains(&Action::AskWire("eth1".into())));
+}
+
+#[test]
+fn no_wire_without_proof_nor_off_a_cable_nor_past_policy() {
+    let mut bench = Bench::connected();
+    let refused = |actions: Vec<Action>, id| actions.contains(&Action::CloseWire(WireId(id)));
+    // Nothing proven; another port proven; a radio, whatever it proved.
+    assert!(refused(bench.event(wire_up(1, "eth1"), 20), 1));
+    bench.event(Event::Proven("eth1".into()), 30);
+    assert!(refused(bench.event(wire_up(2, "eth0"), 40), 2));
+    bench.event(Event::Proven("wlan0".into()), 50);
+    assert!(refused(bench.event(wire_up(3, "wlan0"), 60), 3));
+    assert_eq!(bench.wire(), None);
+    // A second wire beside the first.
+    bench.event(wire_up(4, "eth1"), 70);
+    bench.event(Event::Proven("eth0".into()), 80);
+    assert!(refused(bench.event(wire_up(5, "eth0"), 90), 5));
+    assert_eq!(bench.wire(), Some(4));
+
+    let mut strict = Bench::connected();
+    strict.machine = Machine::new(timings(), 7);
+    let asked = strict.event(Event::Proven("eth1".into()), 100);
+    assert!(!asked.contains(&Action::AskWire("eth1".into())));
+    assert!(refused(strict.event(wire_up(1, "eth1"), 110), 1));
+}
+
+#[test]
+fn the_tunnel_is_kept_beside_the_wire_and_no_engine_is_begun() {
+    let mut bench = Bench::direct();
+    let mut now = 1010;
+    while now < 115_000 {
+        bench.event(Event::Proven("eth1".into()), now);
+        bench.run(now, now + 20_000);
+        now += 20_000;
+    }
+    bench.event(Event::Proven("eth1".into()), now);
+    let seen = bench.run(now, now + 10_000);
+    assert!(
+        seen.iter()
+            .any(|(_, action)| *action == Action::Initiate(PathId(1))),
+        "the session is renewed: {seen:?}"
+    );
+    let mut bench = engaged();
+    bench.event(Event::EngineDown(PathId(2)), 1700);
+    bench.event(Event::Proven("eth0".into()), 1710);
+    bench.event(wire_up(1, "eth0"), 1720);
+    let seen = bench.run(1720, 20_000);
+    assert!(
+        !seen
+            .iter()
+            .any(|(_, action)| matches!(action, Action::Engage(_))),
+        "{seen:?}"
+    );
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let port = || prop::sample::select(PORTS.to_vec()).prop_map(str::to_owned);
     let id = || (0u32..12).prop_map(PathId);
@@ -527,6 +662,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::SessionGone),
         3 => port().prop_map(Event::Proven),
         1 => port().prop_map(Event::Disproven),
+        3 => port().prop_map(|port| wire_up(0, &port)),
+        1 => Just(Event::WireLost(WireId(0))),
         1 => Just(Event::UplinkGone),
         1 => Just(Event::Suspend),
         2 => Just(Event::Resume),
@@ -544,11 +681,22 @@ struct Model {
     proven: BTreeMap<String, u64>,
     /// What the engine was told to begin, and whether it said that it is up.
     engaged: Option<(u32, bool)>,
+    /// Wires that were taken and for which the proof has held without a break since, with their
+    /// ports; and those that were not closed yet.
+    wires: BTreeMap<u32, String>,
+    unclosed: BTreeSet<u32>,
     asleep: bool,
 }
 
 impl Model {
+    /// The proofs that were not renewed in time have ended, and their wires with them.
+    fn pass(&mut self, now: u64) {
+        self.proven.retain(|_, since| now < *since + 40_000);
+        self.wires.retain(|_, port| self.proven.contains_key(port));
+    }
+
     fn event(&mut self, event: &Event, actions: &[Action], now: u64) {
+        self.pass(now);
         if let Event::EngineUp(path) = event
             && let Some((engaged, up)) = &mut self.engaged
             && *engaged == path.0
@@ -559,6 +707,9 @@ impl Model {
             match action {
                 Action::Engage(path) => self.engaged = Some((path.0, false)),
                 Action::Disengage(_) => self.engaged = None,
+                Action::CloseWire(wire) => {
+                    self.unclosed.remove(&wire.0);
+                }
                 _ => {}
             }
         }
@@ -595,11 +746,34 @@ impl Model {
                 self.proven.clear();
             }
             Event::Resume => self.asleep = false,
+            Event::WireUp(wire, port, _) if !actions.contains(&Action::CloseWire(*wire)) => {
+                self.wires.insert(wire.0, port.clone());
+                self.unclosed.insert(wire.0);
+            }
+            Event::WireLost(wire) => {
+                self.wires.remove(&wire.0);
+            }
             _ => {}
         }
+        self.pass(now);
     }
 
     fn check(&self, situation: Situation, now: u64) -> Result<(), TestCaseError> {
+        prop_assert!(
+            self.unclosed
+                .iter()
+                .all(|wire| self.wires.contains_key(wire)),
+            "a wire is open whose proof has ended"
+        );
+        if let Situation::Direct { wire } = situation {
+            let port = self.wires.get(&wire.0);
+            prop_assert!(port.is_some(), "direct over a wire that is not there");
+            prop_assert!(!self.asleep, "direct while asleep");
+            prop_assert!(
+                port.is_some_and(|port| port != "wlan0"),
+                "direct over a radio"
+            );
+        }
         let Situation::Tunnelled {
             gateway,
             path,
@@ -641,9 +815,17 @@ proptest! {
     ) {
         let mut bench = Bench::new();
         let mut model = Model::default();
-        let mut now = 0;
+        let (mut now, mut wires) = (0, 0);
         for (event, pause) in events {
             now += pause;
+            let event = match event {
+                Event::WireUp(_, port, kind) => {
+                    wires += 1;
+                    Event::WireUp(WireId(wires), port, kind)
+                }
+                Event::WireLost(_) => Event::WireLost(WireId(wires)),
+                event => event,
+            };
             // As the loop does: what is due comes before a frame.
             if event == Event::Sent {
                 let actions = bench.event(Event::Tick, now);

@@ -1,17 +1,21 @@
 //! The kernel's tables, over netlink: links, addresses and routes, and the sets of the packet
 //! filter. Blocking requests with acknowledgement, and sockets of events for epoll.
 
+mod carrier;
 mod counter;
 mod neighbour;
 mod route;
 mod sets;
+mod steer;
 mod wire;
 mod wireless;
 
+pub(crate) use carrier::{Carrier, open as open_carrier};
 pub(crate) use counter::Counter;
 pub(crate) use neighbour::{Neighbour, NeighbourWatch};
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};
+pub(crate) use steer::Steer;
 pub(crate) use wireless::Wireless;
 
 use std::{os::fd::OwnedFd, time::Duration};

@@ -22,13 +22,13 @@ use super::{
 };
 
 /// `RTM_*`.
-const NEW_LINK: u16 = 16;
+pub(super) const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
-const NEW_ROUTE: u16 = 24;
+pub(super) const NEW_ROUTE: u16 = 24;
 
 /// `IFLA_*`.
 const LINK_ADDRESS: u16 = 1;
@@ -36,19 +36,19 @@ const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
 const LINK_OPERATIONAL: u16 = 16;
 const LINK_STATISTICS: u16 = 23;
-const LINK_CARRIER_DOWN_COUNT: u16 = 48;
+pub(super) const LINK_CARRIER_DOWN_COUNT: u16 = 48;
 /// `IFA_*`.
 const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 /// `RTA_*`.
-const ROUTE_DESTINATION: u16 = 1;
-const ROUTE_DEVICE: u16 = 4;
+pub(super) const ROUTE_DESTINATION: u16 = 1;
+pub(super) const ROUTE_DEVICE: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const ROUTE_PRIORITY: u16 = 6;
 const ROUTE_SOURCE: u16 = 7;
 
-const IFF_UP: u32 = 0x1;
-const IFF_LOWER_UP: u32 = 0x1_0000;
+pub(super) const IFF_UP: u32 = 0x1;
+pub(super) const IFF_LOWER_UP: u32 = 0x1_0000;
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
 /// `ARPHRD_RAWIP` and `ARPHRD_NONE`: packets without a frame, as most modems carry them.
@@ -56,19 +56,19 @@ const RAW_IP: u16 = 519;
 const NO_FRAME: u16 = 0xfffe;
 /// `IF_OPER_UP` (RFC 2863).
 const OPERATIONAL_UP: u8 = 6;
-const AF_INET: u8 = 2;
-const SCOPE_UNIVERSE: u8 = 0;
-const SCOPE_LINK: u8 = 253;
-const TABLE_MAIN: u8 = 254;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const SCOPE_UNIVERSE: u8 = 0;
+pub(super) const SCOPE_LINK: u8 = 253;
+pub(super) const TABLE_MAIN: u8 = 254;
 /// `RTPROT_STATIC`: set by an administrator, which we are here.
-const PROTOCOL_STATIC: u8 = 4;
-const TYPE_UNICAST: u8 = 1;
-const NEXT_HOP_ON_LINK: u32 = 4;
+pub(super) const PROTOCOL_STATIC: u8 = 4;
+pub(super) const TYPE_UNICAST: u8 = 1;
+pub(super) const NEXT_HOP_ON_LINK: u32 = 4;
 /// `RTMGRP_LINK`.
 const GROUP_LINK: u32 = 1;
 
 /// Lengths of `struct ifinfomsg` and `struct ifaddrmsg`.
-const LINK_HEADER: usize = 16;
+pub(super) const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 
 /// A link as the kernel tells of it: Ethernet, or IP without a frame.
@@ -302,7 +302,12 @@ impl Routing {
         .map_err(failed("set a route to a gateway"))
     }
 
-    fn ask(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) -> Result<(), Errno> {
+    pub(super) fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: impl FnOnce(&mut Writer),
+    ) -> Result<(), Errno> {
         let sequence = self.requests.next_sequence();
         let mut request = Writer::default();
         request.message(kind, REQUEST | ACK | flags, sequence, body);

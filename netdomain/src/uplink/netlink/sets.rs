@@ -57,6 +57,8 @@ pub(crate) enum AddressSet {
     Own,
     /// The address is the port's next hop: ARP is spoken with it and with nobody else.
     NextHop,
+    /// The address is the work OS's, and goes over the port without a tunnel.
+    Direct,
 }
 
 impl AddressSet {
@@ -64,12 +66,13 @@ impl AddressSet {
         match self {
             Self::Own => "own",
             Self::NextHop => "nexthop",
+            Self::Direct => "direct",
         }
     }
 
     const fn family(self) -> u8 {
         match self {
-            Self::Own => FAMILY_INET,
+            Self::Own | Self::Direct => FAMILY_INET,
             Self::NextHop => FAMILY_ARP,
         }
     }

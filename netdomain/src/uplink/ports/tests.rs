@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) dot1x: BTreeSet<u32>,
     pub(super) dhcp: BTreeSet<u32>,
     used: BTreeSet<PathId>,
+    /// The wire that is open.
+    wire: Option<OpenWire>,
 }
 
 fn set_name(set: PortSet) -> &'static str {
@@ -86,6 +88,8 @@ impl World {
                     self.gate.insert(*id);
                 }
                 Action::CutPath(id) => assert!(self.sockets.remove(id).is_some()),
+                Action::OpenWire(wire) => assert!(self.wire.replace(wire.clone()).is_none()),
+                Action::ShutWire(wire) => assert_eq!(self.wire.take().as_ref(), Some(wire)),
                 Action::Tell(UplinkToGate::PathLost { id }) => assert!(self.gate.remove(id)),
                 Action::Tell(UplinkToGate::CarrierLost { port }) => {
                     let sockets = &self.sockets;
@@ -301,6 +305,102 @@ fn standing() -> impl Strategy<Value = Standing> {
     ])
 }
 
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
+
+fn ask_wire(port: &str, address: Ipv4Addr) -> Event {
+    Event::Gate(GateToUplink::AskWire {
+        port: port.to_owned(),
+        address,
+        mtu: 1420,
+    })
+}
+
+fn premises(proven: bool) -> Event {
+    Event::Gate(GateToUplink::Premises {
+        port: "eth0".into(),
+        proven,
+    })
+}
+
+/// A port with a lease, a gate and a proof, under a policy that knows wires.
+fn proven() -> Ports {
+    let mut ports = ready().0;
+    ports.endpoints.direct = true;
+    ports.on(premises(true));
+    ports
+}
+
+#[test]
+fn t22_the_wire_is_shut_before_anybody_is_told() {
+    let ends = [
+        Event::Link(link(0, false, 1)),
+        Event::Link(link(0, true, 1)),
+        Event::Gone(0),
+        Event::Bound(0, lease(51)),
+        Event::LeaseLost(0),
+        premises(false),
+        Event::GateLost,
+        Event::GateAttached,
+        Event::Suspend,
+    ];
+    for end in ends {
+        let mut ports = proven();
+        let opened = ports.on(ask_wire("eth0", GUEST));
+        let [Action::OpenWire(wire)] = &opened[..] else {
+            panic!("{opened:?}");
+        };
+        assert_eq!((wire.address, wire.losses), (GUEST, 0));
+        assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "one at a time");
+        let actions = ports.on(end.clone());
+        assert_eq!(actions[0], Action::ShutWire(wire.clone()), "{end:?}");
+        // What ended the wire ended the proof, too.
+        assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "{end:?}");
+    }
+}
+
+#[test]
+fn no_wire_without_policy_proof_or_cable_nor_under_a_false_address() {
+    let mut ports = ready().0;
+    ports.endpoints.direct = true;
+    assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "nothing proven");
+    let mut ports = proven();
+    ports.endpoints.direct = false;
+    assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "policy");
+    let mut ports = proven();
+    assert_eq!(ports.on(ask_wire("eth1", GUEST)), [], "another port");
+    for false_one in [
+        [192, 168, 43, 50],
+        [192, 168, 43, 1],
+        [10, 12, 0, 200],
+        [203, 0, 113, 10],
+        [127, 0, 0, 1],
+        [0, 0, 0, 0],
+        [224, 0, 0, 1],
+        [255, 255, 255, 255],
+    ] {
+        let address = Ipv4Addr::from(false_one);
+        assert_eq!(ports.on(ask_wire("eth0", address)), [], "{address}");
+    }
+    // Wi-Fi, whatever a gate says of it.
+    let mut ports = proven();
+    ports.by_index.get_mut(&0).unwrap().kind = UplinkKind::Wifi;
+    assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "a radio");
+    let mut ports = proven();
+    assert_eq!(ports.on(ask_wire("eth0", GUEST)).len(), 1);
+}
+
+#[test]
+fn a_wire_that_the_kernel_did_not_open_may_be_asked_for_again() {
+    let mut ports = proven();
+    let opened = ports.on(ask_wire("eth0", GUEST));
+    let [Action::OpenWire(wire)] = &opened[..] else {
+        panic!("{opened:?}");
+    };
+    ports.wire_failed(wire.id);
+    let again = ports.on(ask_wire("eth0", GUEST));
+    assert!(matches!(&again[..], [Action::OpenWire(next)] if next.id != wire.id));
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let index = 0u32..3;
     let port = (0u32..4).prop_map(|index| format!("eth{index}"));
@@ -315,6 +415,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::GateLost),
         3 => (port.clone(), any::<bool>())
             .prop_map(|(port, proven)| Event::Gate(GateToUplink::Premises { port, proven })),
+        3 => port.clone().prop_map(|port| ask_wire(&port, GUEST)),
         1 => port.prop_map(|port| Event::Gate(GateToUplink::ProbeBeacon { port })),
         2 => prop_oneof![
             Just(Allowance::Full), Just(Allowance::Slow), Just(Allowance::Nothing)
@@ -342,6 +443,7 @@ proptest! {
             ..sample_sim()
         });
         endpoints.gateways[0].kinds.push(UplinkKind::Sim);
+        endpoints.direct = true;
         let mut ports = Ports::new(endpoints, Vec::new());
         let mut world = World::default();
         for event in events {
@@ -388,6 +490,12 @@ proptest! {
                 prop_assert!(may || leased.get(name) != Some(&true));
                 prop_assert_eq!(is_in("proven"), leased.get(name) == Some(&true));
             }
+            if let Some(wire) = &world.wire {
+                let name = &*wire.port.name;
+                prop_assert!(ports.gate && !ports.asleep && name != "eth2");
+                prop_assert_eq!(leased.get(name), Some(&true), "a wire without a proof");
+            }
+            prop_assert_eq!(&world.wire, &ports.wire);
             prop_assert_eq!(world.configured.len(), leased.len());
             let open: BTreeSet<PathId> = world.sockets.keys().copied().collect();
             prop_assert_eq!(&world.gate, &open);

@@ -45,6 +45,12 @@ fn closed() -> Report {
     })
 }
 
+fn direct() -> Report {
+    Report::Situation(SituationReport::Direct {
+        port: "eth1".into(),
+    })
+}
+
 fn tunnelled() -> Report {
     Report::Situation(SituationReport::Tunnelled {
         gateway: "honcho-1".into(),
@@ -261,7 +267,7 @@ fn steps() -> impl Strategy<Value = Happens> {
         prop::sample::select(all_found.to_vec()).prop_map(|f| Happens::Report("gate", found(f))),
         prop::sample::select(works.to_vec())
             .prop_map(|w| Happens::Report("gate", Report::Work { found: w })),
-        prop::sample::select(vec![closed(), tunnelled(), Report::Ready])
+        prop::sample::select(vec![closed(), tunnelled(), direct(), Report::Ready])
             .prop_map(|r| Happens::Report("gate", r)),
         prop::sample::select(PROCESSES.to_vec()).prop_map(Happens::Started),
         prop::sample::select(PROCESSES.to_vec()).prop_map(Happens::Ended),
@@ -298,7 +304,7 @@ proptest! {
         let culprits = chain.iter().filter(open).count();
         let served = checks[0].outcome == Outcome::Passed;
         match status.situation.situation {
-            Situation::Tunnelled { .. } if served => prop_assert_eq!(culprits, 0),
+            Situation::Tunnelled { .. } | Situation::Direct { .. } if served => prop_assert_eq!(culprits, 0),
             _ => prop_assert_eq!(culprits, 1),
         }
         if let Some(culprit) = chain.iter().position(|check| open(&check)) {

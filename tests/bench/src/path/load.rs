@@ -9,7 +9,7 @@ use crate::{BenchError, program::run};
 
 /// How long one contender is loaded, in seconds. TCP has found its pace after a few milliseconds
 /// on a wire this short.
-const SECONDS: u32 = 3;
+pub(super) const SECONDS: u32 = 3;
 
 /// Which way the data goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(super) fn carry(world: &World, target: Ipv4Addr, way: Way) -> Result<Carried
     })
 }
 
-fn judged(said: &str) -> Option<Carried> {
+pub(super) fn judged(said: &str) -> Option<Carried> {
     let report: Value = serde_json::from_str(said).ok()?;
     let received = &report["end"]["sum_received"];
     let segment = report["start"]["tcp_mss_default"].as_f64()?;

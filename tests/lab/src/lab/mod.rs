@@ -57,6 +57,9 @@ pub struct Options {
     pub captures: bool,
     /// Whether the gateway also takes TLS (Debian's ocserv).
     pub tls: bool,
+    /// Whether the office LAN carries the laptop's packets without a tunnel, for the oracle and for
+    /// the office's router.
+    pub direct: bool,
 }
 
 impl Default for Options {
@@ -68,6 +71,7 @@ impl Default for Options {
             download: 16 << 20,
             captures: true,
             tls: false,
+            direct: false,
         }
     }
 }
@@ -79,6 +83,7 @@ pub struct Lab {
     keep: bool,
     seat: Seat,
     tls: bool,
+    direct: bool,
     topology: Topology,
     cafe: Cafe,
     papers: Papers,
@@ -127,6 +132,7 @@ impl Lab {
             dir,
             keep,
             seat: options.seat,
+            direct: options.direct,
             tls: options.tls,
             topology,
             cafe: options.cafe,

@@ -7,8 +7,12 @@
 //!
 //! The oracle trusts nothing of the laptop: direction and time come from the capture, and what it
 //! looks for comes from the lab.
+//!
+//! Where the office LAN carries the guest's packets without a tunnel, exactly those that policy allows
+//! are at home there, canaries and all.
 
 mod canary;
+mod direct;
 mod pcap;
 mod rules;
 
@@ -48,6 +52,8 @@ pub struct Verdict {
     pub frames: u64,
     /// Among them frames of the tunnel, sent by the laptop.
     pub tunnelled: u64,
+    /// Packets of the guest's that left without a tunnel where they may.
+    pub direct: u64,
     /// Leaks found.
     pub leaks: u64,
     /// The first of them.
@@ -66,6 +72,7 @@ impl Verdict {
     pub fn add(&mut self, other: Self) {
         self.frames += other.frames;
         self.tunnelled += other.tunnelled;
+        self.direct += other.direct;
         self.leaks += other.leaks;
         self.missed += other.missed;
         self.listed.extend(other.listed);
@@ -88,8 +95,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} frames, {} of the tunnel, {} leaks",
-            self.frames, self.tunnelled, self.leaks
+            "{} frames, {} of the tunnel, {} direct, {} leaks",
+            self.frames, self.tunnelled, self.direct, self.leaks
         )?;
         if self.missed > 0 {
             write!(
@@ -118,7 +125,10 @@ pub fn judge<'r>(
     };
     read(&recording.file, |frame| {
         verdict.frames += 1;
-        if let Some(canary) = canaries.find(frame.bytes) {
+        let at_home = || rules(frame.at).is_some_and(|rules| rules.carries(frame.bytes));
+        if let Some(canary) = canaries.find(frame.bytes)
+            && !at_home()
+        {
             let what = format!(
                 "a canary in clear ({canary}): {}",
                 rules::describe(frame.bytes)
@@ -132,6 +142,7 @@ pub fn judge<'r>(
             };
             match found {
                 Kind::Tunnel => verdict.tunnelled += 1,
+                Kind::Direct => verdict.direct += 1,
                 Kind::Allowed => {}
                 Kind::Leak(why) => {
                     let what = format!("{why}: {}", rules::describe(frame.bytes));

@@ -9,6 +9,7 @@ use smoltcp::wire::{
     IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
 };
 
+use super::direct::Admitted;
 use crate::{address as at, topology::Cafe};
 
 /// `EtherType` of 802.1X (IEEE 802.1X-2020 §11.1.4).
@@ -30,6 +31,8 @@ pub struct Rules {
     pub next_hops: Vec<Ipv4Addr>,
     /// Addresses that the laptop may have been lent: it may answer ARP for them.
     pub lan: Ipv4Net,
+    /// What the guest may send here without a tunnel.
+    pub direct: Option<&'static [Admitted]>,
 }
 
 impl Rules {
@@ -41,6 +44,7 @@ impl Rules {
             beacon: Some(at::BEACON),
             next_hops: vec![cafe.router.addr()],
             lan: cafe.router.trunc(),
+            direct: None,
         }
     }
 
@@ -52,6 +56,7 @@ impl Rules {
             beacon: Some(at::BEACON),
             next_hops: vec![at::OFFICE_ROUTER],
             lan: crate::topology::net(at::OFFICE_ROUTER, 24).trunc(),
+            direct: None,
         }
     }
 }
@@ -70,6 +75,8 @@ impl Rules {
 pub enum Kind {
     /// The tunnel's.
     Tunnel,
+    /// The guest's own, where it may be without a tunnel.
+    Direct,
     /// Needed to be on the wire at all.
     Allowed,
     /// Not allowed; why.
@@ -132,6 +139,13 @@ fn arp(bytes: &[u8], rules: &Rules) -> Kind {
             }
         }
         ArpOperation::Reply if own(sender) => Kind::Allowed,
+        ArpOperation::Reply
+            if rules.direct.is_some()
+                && sender == at::GUEST
+                && rules.next_hops.contains(&target) =>
+        {
+            Kind::Direct
+        }
         ArpOperation::Reply => Kind::Leak("an ARP answer for an address that is not the wire's"),
         ArpOperation::Unknown(_) => Kind::Leak("an unknown ARP operation"),
     }
@@ -151,6 +165,15 @@ fn ipv4(bytes: &[u8], rules: &Rules) -> Kind {
         return Kind::Leak("an IPv4 fragment");
     }
     let (from, to) = (ip.src_addr(), ip.dst_addr());
+    if let Some(admitted) = rules.direct
+        && from == at::GUEST
+    {
+        return if admitted.iter().any(|flow| flow.carries(&ip)) {
+            Kind::Direct
+        } else {
+            Kind::Leak("a packet of the guest's that policy does not allow")
+        };
+    }
     let own = rules.lan.contains(&from);
     match ip.next_header() {
         IpProtocol::Udp => {

@@ -175,6 +175,12 @@ fn situation(page: &mut Page, status: &Status) {
                 Lang::En => format!("connected to the closed network, {place}"),
             }
         }
+        Situation::Direct { .. } => lang
+            .of(
+                "庁内 LAN に直接つながっています（庁内）",
+                "on the office LAN itself, in the office",
+            )
+            .to_owned(),
     };
     page.row("状態", "situation", &text);
     page.row("継続時間", "for", &since);
@@ -189,6 +195,13 @@ fn situation(page: &mut Page, status: &Status) {
         let text = match lang {
             Lang::Ja => format!("{port} から {gateway} の{side}へ"),
             Lang::En => format!("over {port} to {gateway}, {side}"),
+        };
+        page.row("経路", "way", &text);
+    }
+    if let Situation::Direct { port } = &status.situation.situation {
+        let text = match lang {
+            Lang::Ja => format!("{port} から、トンネルなし"),
+            Lang::En => format!("over {port}, without a tunnel"),
         };
         page.row("経路", "way", &text);
     }

@@ -1,0 +1,184 @@
+//! The kernel's tables for the wire of a proven port: which way packets of a device go, and who
+//! answers ARP for the address behind it. Layout: `linux/nexthop.h`, `linux/fib_rules.h`,
+//! `linux/neighbour.h`, `linux/if_link.h`.
+
+use std::net::Ipv4Addr;
+
+use rustix::io::Errno;
+
+use super::{
+    NetlinkError, Routing, failed,
+    route::{
+        AF_INET, NEW_LINK, NEW_ROUTE, NEXT_HOP_ON_LINK, PROTOCOL_STATIC, ROUTE_DESTINATION,
+        ROUTE_DEVICE, SCOPE_LINK, SCOPE_UNIVERSE, TABLE_MAIN, TYPE_UNICAST,
+    },
+    wire::{CREATE, REPLACE, Writer},
+};
+
+/// `RTM_*`.
+const DELETE_ROUTE: u16 = 25;
+const NEW_NEIGHBOUR: u16 = 28;
+const DELETE_NEIGHBOUR: u16 = 29;
+const NEW_RULE: u16 = 32;
+const NEW_NEXT_HOP: u16 = 104;
+const DELETE_NEXT_HOP: u16 = 105;
+/// `NLM_F_EXCL`.
+const EXCLUSIVE: u16 = 0x200;
+
+/// `IFLA_AF_SPEC`, `IFLA_INET_CONF`, `IPV4_DEVCONF_FORWARDING`.
+const LINK_FAMILIES: u16 = 26;
+const LINK_INET_CONF: u16 = 1;
+const CONF_FORWARDING: u16 = 1;
+/// `FRA_IIFNAME`, `FRA_PRIORITY`, and `FR_ACT_TO_TBL`.
+const RULE_FROM_DEVICE: u16 = 3;
+const RULE_PRIORITY: u16 = 6;
+const RULE_TO_TABLE: u8 = 1;
+/// `NHA_ID`, `NHA_OIF`, `NHA_GATEWAY`, and `RTA_NH_ID`.
+const HOP_ID: u16 = 1;
+const HOP_DEVICE: u16 = 5;
+const HOP_GATEWAY: u16 = 6;
+const ROUTE_HOP: u16 = 30;
+/// `NDA_DST`, `NTF_PROXY`.
+const NEIGHBOUR_ADDRESS: u16 = 1;
+const PROXY: u8 = 0x08;
+
+/// The table that only the wire's device looks into, and the one nexthop object in it.
+const TABLE: u8 = 51;
+const HOP: u32 = 51;
+/// Before the main table (32766), after the machine's own addresses (0).
+const PRIORITY: u32 = 100;
+
+/// A device that is joined to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Steer {
+    /// The device's interface index.
+    pub(crate) device: u32,
+    /// The port's.
+    pub(crate) port: u32,
+    /// The port's next hop, to which everything goes.
+    pub(crate) router: Ipv4Addr,
+    /// The address behind the device, for which the port answers ARP.
+    pub(crate) address: Ipv4Addr,
+}
+
+impl Routing {
+    /// Lets what comes from this device look into the table of the wire. For the life of the
+    /// namespace: the table is empty while there is no wire.
+    pub(crate) fn steer_device(&mut self, device: &str) -> Result<(), NetlinkError> {
+        let answer = self.ask(NEW_RULE, CREATE | EXCLUSIVE, |m| {
+            m.raw(&[AF_INET, 0, 0, 0, TABLE, 0, 0, RULE_TO_TABLE]);
+            m.raw(&0u32.to_ne_bytes());
+            m.attribute(RULE_FROM_DEVICE, &[device.as_bytes(), &[0]].concat());
+            m.attribute(RULE_PRIORITY, &PRIORITY.to_ne_bytes());
+        });
+        match answer {
+            // An earlier process of ours.
+            Err(Errno::EXIST) => Ok(()),
+            other => other.map_err(failed("set the rule for the wire's table")),
+        }
+    }
+
+    /// Sends what comes from the device to the port's next hop, and what comes from the port for the
+    /// address to the device.
+    ///
+    /// The way out is a nexthop object: when the port loses its carrier, even for a moment, the
+    /// kernel removes it with every route over it (`nexthop_flush_dev`), before anybody is told.
+    pub(crate) fn steer(&mut self, steer: &Steer) -> Result<(), NetlinkError> {
+        for index in [steer.device, steer.port] {
+            self.forward(index, true)?;
+        }
+        self.ask(NEW_NEXT_HOP, CREATE | REPLACE, |m| {
+            m.raw(&[AF_INET, 0, PROTOCOL_STATIC, 0]);
+            m.raw(&NEXT_HOP_ON_LINK.to_ne_bytes());
+            m.attribute(HOP_ID, &HOP.to_ne_bytes());
+            m.attribute(HOP_DEVICE, &steer.port.to_ne_bytes());
+            m.attribute(HOP_GATEWAY, &steer.router.octets());
+        })
+        .map_err(failed("set the next hop of the wire"))?;
+        self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
+            write_route(m, 0, TABLE, SCOPE_UNIVERSE);
+            m.attribute(ROUTE_HOP, &HOP.to_ne_bytes());
+        })
+        .map_err(failed("set the route of the wire"))?;
+        self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
+            write_inward(m, steer);
+        })
+        .map_err(failed("set the route to the wire"))?;
+        self.ask(NEW_NEIGHBOUR, CREATE | REPLACE, |m| write_proxy(m, steer))
+            .map_err(failed("answer ARP for the wire"))
+    }
+
+    /// Undoes [`Routing::steer`], whatever of it is there.
+    pub(crate) fn unsteer(&mut self, steer: &Steer) -> Result<(), NetlinkError> {
+        let answers = [
+            self.ask(DELETE_NEXT_HOP, 0, |m| {
+                m.raw(&[0; 8]);
+                m.attribute(HOP_ID, &HOP.to_ne_bytes());
+            }),
+            self.ask(DELETE_ROUTE, 0, |m| write_inward(m, steer)),
+            self.ask(DELETE_NEIGHBOUR, 0, |m| write_proxy(m, steer)),
+        ];
+        for answer in answers {
+            match answer {
+                // The kernel was faster, or the link is gone.
+                Ok(()) | Err(Errno::NOENT | Errno::SRCH | Errno::NODEV | Errno::NXIO) => {}
+                Err(errno) => return Err(failed("part the wire from its port")(errno)),
+            }
+        }
+        for index in [steer.device, steer.port] {
+            match self.forward(index, false) {
+                Err(error) if error.errno() == Errno::NODEV => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether packets that a link receives may be forwarded at all; the packet filter says which.
+    fn forward(&mut self, index: u32, may: bool) -> Result<(), NetlinkError> {
+        self.ask(NEW_LINK, 0, |m| {
+            write_link(m, index);
+            m.nested(LINK_FAMILIES, |families| {
+                families.nested(AF_INET.into(), |inet| {
+                    inet.nested(LINK_INET_CONF, |conf| {
+                        conf.attribute(CONF_FORWARDING, &u32::from(may).to_ne_bytes());
+                    });
+                });
+            });
+        })
+        .map_err(failed("set whether a link forwards"))
+    }
+}
+
+fn write_link(message: &mut Writer, index: u32) {
+    message.raw(&[0; 4]);
+    message.raw(&index.to_ne_bytes());
+    message.raw(&[0; 8]);
+}
+
+fn write_route(message: &mut Writer, prefix: u8, table: u8, scope: u8) {
+    message.raw(&[
+        AF_INET,
+        prefix,
+        0,
+        0,
+        table,
+        PROTOCOL_STATIC,
+        scope,
+        TYPE_UNICAST,
+    ]);
+    message.raw(&0u32.to_ne_bytes());
+}
+
+fn write_inward(message: &mut Writer, steer: &Steer) {
+    write_route(message, 32, TABLE_MAIN, SCOPE_LINK);
+    message.attribute(ROUTE_DESTINATION, &steer.address.octets());
+    message.attribute(ROUTE_DEVICE, &steer.device.to_ne_bytes());
+}
+
+fn write_proxy(message: &mut Writer, steer: &Steer) {
+    message.raw(&[AF_INET, 0, 0, 0]);
+    message.raw(&steer.port.to_ne_bytes());
+    message.raw(&[0, 0, PROXY, 0]);
+    message.attribute(NEIGHBOUR_ADDRESS, &steer.address.octets());
+}
