@@ -9,11 +9,11 @@ use super::admit::{Origin, Refusal, Subject};
 use super::edge::Heard;
 use super::engine::Gate;
 use super::packet::{Offload, Packet, Transport};
-use super::path::{Coalescer, Inbox};
+use super::path::{Coalescer, Inbox, Outlet};
 use super::situation::Event;
 use super::sockets::Far;
 use crate::moment::Moment;
-use crate::tunnel::{AnyTunnel, Form, Opened, Roaming as _};
+use crate::tunnel::{AnyTunnel, Opened, Roaming as _};
 
 /// Ethernet's number for IPv4, the only protocol inside.
 const IPV4: u16 = 0x0800;
@@ -39,8 +39,12 @@ impl Gate {
             let Some(socket) = self.sockets.reader(index, id) else {
                 break;
             };
-            let offload = socket.form() == Form::Sealed;
-            match inbox.receive(socket.as_fd(), offload) {
+            let received = match socket.outlet() {
+                Outlet::Gateway => inbox.receive(socket.as_fd(), true),
+                Outlet::Engine => inbox.receive(socket.as_fd(), false),
+                Outlet::Tun => inbox.read_packets(socket.as_fd()),
+            };
+            match received {
                 Ok(1..) => {}
                 Ok(0) => break,
                 // An ICMP message about something sent earlier, which anybody can forge.
@@ -67,7 +71,7 @@ impl Gate {
         if self.sockets.close_at(index) {
             let lost = match far {
                 Far::Gateway(_) => Event::PathLost(id),
-                Far::Engine => Event::EngineDown(id),
+                Far::Engine | Far::Tun => Event::EngineDown(id),
             };
             self.happen(lost, now);
         }
@@ -101,7 +105,7 @@ impl Gate {
         let tunnel = self.tunnels.get_mut(usize::from(socket.gateway.0));
         let (tunnel, peer) = match (tunnel, socket.far) {
             (Some(AnyTunnel::WireGuard(tunnel)), Far::Gateway(peer)) => (tunnel, peer),
-            (Some(AnyTunnel::IpFd(_)), Far::Engine) => {
+            (Some(AnyTunnel::IpFd(_)), Far::Engine | Far::Tun) => {
                 self.scratch.clear();
                 for packet in inbox.datagrams() {
                     self.scratch.extend_from_slice(packet);

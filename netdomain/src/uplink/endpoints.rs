@@ -55,6 +55,8 @@ pub enum Transport {
     Udp,
     /// Connections.
     Tcp,
+    /// Datagrams of an engine's, by a socket for each attempt.
+    Esp,
 }
 
 /// The premises beacon.
@@ -96,6 +98,7 @@ impl From<&Verified<Policy>> for Endpoints {
                     transport: match gateway.protocol {
                         GatewayProtocol::Wireguard { .. } => Transport::Udp,
                         GatewayProtocol::Tls { .. } => Transport::Tcp,
+                        GatewayProtocol::Ikev2 { .. } => Transport::Esp,
                     },
                     outside: gateway.address,
                     lan: gateway.lan_address,

@@ -135,6 +135,7 @@ fn main() -> ExitCode {
                         sekisho_control::Port::Gate => "gate",
                         sekisho_control::Port::GuestChannel => "guest",
                         sekisho_control::Port::Tls => "tls",
+                        sekisho_control::Port::Ike => "ike",
                     };
                     let socket = received.fds.remove(0);
                     greet(&socket);

@@ -20,10 +20,17 @@
 //! gate = 64017
 //! uplink = 64018
 //! tls = 64020
+//! ike = 64021
 //!
 //! [tls]                               # only where policy has a gateway of kind `tls`
 //! certificate = "laptop.pem"
 //! key = "laptop.key"
+//!
+//! [ike]                               # only where policy has a gateway of kind `ikev2`
+//! authorities = "gateway-ca.pem"      # who may have issued the gateways' certificates
+//! certificate = "laptop.pem"
+//! key = "laptop.key"
+//! esp = "kernel"
 //!
 //! [work]
 //! arguments = ["run", "--kernel", "vmlinuz", "--memory", "512M"]   # of sekisho-vmm
@@ -73,6 +80,8 @@ pub struct Config {
     pub users: Users,
     /// The engine of a TLS tunnel; without it such gateways are not reached.
     pub tls: Option<Tls>,
+    /// The engine of an IPsec tunnel; without it such gateways are not reached.
+    pub ike: Option<Ike>,
     /// The work OS.
     pub work: Work,
     /// Times of restarts.
@@ -120,6 +129,8 @@ pub struct Users {
     pub vmm: Option<u32>,
     /// The TLS engine's; it must be able to read the files of `[tls]`.
     pub tls: Option<u32>,
+    /// The IPsec engine's; the files of `[ike]` are read before it becomes this user.
+    pub ike: Option<u32>,
 }
 
 /// `[tls]`: how this laptop proves itself to a TLS gateway.
@@ -130,6 +141,32 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key, in PEM.
     pub key: PathBuf,
+}
+
+/// `[ike]`: how this laptop and IPsec gateways prove themselves to each other.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ike {
+    /// Certificates of the gateways' authorities, in PEM; policy says by hash which one is believed.
+    pub authorities: PathBuf,
+    /// The laptop's certificate, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+    /// Where packets are sealed.
+    #[serde(default)]
+    pub esp: Esp,
+}
+
+/// `esp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Esp {
+    /// In the kernel.
+    #[default]
+    Kernel,
+    /// In charon itself: slow, for kernels that have no ESP.
+    User,
 }
 
 /// `[work]`: the VMM, or something that stands for it.
@@ -193,6 +230,8 @@ pub enum ConfigError {
 struct Device {
     mac: String,
     mtu: u16,
+    /// With the length of its prefix.
+    address: String,
 }
 
 /// How to start a process: words in which `{…}` stand for descriptors.
@@ -213,6 +252,7 @@ pub(crate) const LINK: &str = "{link}";
 pub(crate) const PATH: &str = "{path}";
 pub(crate) const GUEST: &str = "{guest}";
 pub(crate) const TLS: &str = "{tls}";
+pub(crate) const IKE: &str = "{ike}";
 pub(crate) const CONTROL: &str = "{control}";
 pub(crate) const NETNS: &str = "{netns}";
 
@@ -276,6 +316,11 @@ impl Config {
                 *file = folder.join(&*file);
             }
         }
+        if let Some(ike) = &mut config.ike {
+            for file in [&mut ike.authorities, &mut ike.certificate, &mut ike.key] {
+                *file = folder.join(&*file);
+            }
+        }
         Ok(config)
     }
 
@@ -307,6 +352,9 @@ impl Config {
         let mut recipes = vec![work, self.gate(), self.uplink()];
         recipes.extend(guest);
         recipes.extend(self.tls.as_ref().map(|tls| self.tls(tls)));
+        if let Some(ike) = &self.ike {
+            recipes.push(self.ike(ike)?);
+        }
         Ok(recipes)
     }
 
@@ -338,6 +386,9 @@ impl Config {
         ]));
         if self.tls.is_some() {
             words.extend(pairs(&[("--tls", TLS)]));
+        }
+        if self.ike.is_some() {
+            words.extend(pairs(&[("--ike", IKE)]));
         }
         words.extend(user(self.users.gate));
         Recipe {
@@ -384,6 +435,33 @@ impl Config {
             role: Role::Tls,
             words,
         }
+    }
+
+    fn ike(&self, ike: &Ike) -> Result<Recipe, ConfigError> {
+        let device: Device = read_toml(&self.device)?;
+        let address = device.address.split('/').next().unwrap_or_default();
+        let mut words = vec![self.program("sekisho-netdomain"), "ike".into()];
+        words.extend(self.signed());
+        words.extend(pairs(&[
+            ("--authorities", &text(&ike.authorities)),
+            ("--certificate", &text(&ike.certificate)),
+            ("--key", &text(&ike.key)),
+            ("--address", address),
+            (
+                "--esp",
+                match ike.esp {
+                    Esp::Kernel => "kernel",
+                    Esp::User => "user",
+                },
+            ),
+            ("--gate", IKE),
+            ("--control", CONTROL),
+        ]));
+        words.extend(user(self.users.ike));
+        Ok(Recipe {
+            role: Role::Ike,
+            words,
+        })
     }
 
     fn work(&self) -> Result<Recipe, ConfigError> {

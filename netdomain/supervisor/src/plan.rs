@@ -22,6 +22,8 @@ pub enum Role {
     Guest,
     /// The engine of a TLS tunnel.
     Tls,
+    /// The engine of an IPsec tunnel.
+    Ike,
 }
 
 impl Role {
@@ -33,6 +35,7 @@ impl Role {
             Self::Uplink => "uplink",
             Self::Guest => "guest",
             Self::Tls => "tls",
+            Self::Ike => "ike",
         }
     }
 }
@@ -48,10 +51,12 @@ pub enum Wire {
     Guest,
     /// The channel of the TLS tunnel's engine.
     Tls,
+    /// The channel of the IPsec tunnel's engine.
+    Ike,
 }
 
 impl Wire {
-    const ALL: [Self; 4] = [Self::Link, Self::Path, Self::Guest, Self::Tls];
+    const ALL: [Self; 5] = [Self::Link, Self::Path, Self::Guest, Self::Tls, Self::Ike];
 
     /// The two processes that it joins.
     pub fn ends(self) -> (Role, Role) {
@@ -60,6 +65,7 @@ impl Wire {
             Self::Path => (Role::Gate, Role::Uplink),
             Self::Guest => (Role::Work, Role::Guest),
             Self::Tls => (Role::Gate, Role::Tls),
+            Self::Ike => (Role::Gate, Role::Ike),
         }
     }
 
@@ -76,8 +82,11 @@ impl Wire {
     pub fn port(self, at: Role) -> Port {
         match (self, at) {
             (Self::Link, _) => Port::Link,
-            (Self::Path, Role::Uplink) | (Self::Tls, Role::Tls) => Port::Gate,
+            (Self::Path, Role::Uplink) | (Self::Tls, Role::Tls) | (Self::Ike, Role::Ike) => {
+                Port::Gate
+            }
             (Self::Tls, _) => Port::Tls,
+            (Self::Ike, _) => Port::Ike,
             (Self::Path, _) => Port::Uplink,
             (Self::Guest, _) => Port::GuestChannel,
         }

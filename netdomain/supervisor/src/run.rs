@@ -25,7 +25,9 @@ use sekisho_status::Ledger;
 
 use crate::{
     child::{Handed, Running},
-    config::{CONTROL, Config, ConfigError, GUEST, LINK, NETNS, PATH, PowerButton, Recipe, TLS},
+    config::{
+        CONTROL, Config, ConfigError, GUEST, IKE, LINK, NETNS, PATH, PowerButton, Recipe, TLS,
+    },
     events::{Events, Own},
     netns,
     notices::Notices,
@@ -92,9 +94,16 @@ impl Source {
     fn from_token(token: u64) -> Option<Self> {
         let who = u32::try_from(token & u64::from(u32::MAX)).ok()?;
         let role = || {
-            [Role::Work, Role::Gate, Role::Uplink, Role::Guest, Role::Tls]
-                .into_iter()
-                .find(|role| *role as u32 == who)
+            [
+                Role::Work,
+                Role::Gate,
+                Role::Uplink,
+                Role::Guest,
+                Role::Tls,
+                Role::Ike,
+            ]
+            .into_iter()
+            .find(|role| *role as u32 == who)
         };
         match token >> 32 {
             0 => Some(Self::Signal(who)),
@@ -581,13 +590,14 @@ fn placeholder(wire: Wire) -> &'static str {
         Wire::Path => PATH,
         Wire::Guest => GUEST,
         Wire::Tls => TLS,
+        Wire::Ike => IKE,
     }
 }
 
 fn make_pair(wire: Wire) -> Result<(OwnedFd, OwnedFd), SuperviseError> {
     let made = match wire {
         Wire::Link => sekisho_framelink::pair().map_err(io::Error::other),
-        Wire::Path | Wire::Tls => pair().map_err(io::Error::other),
+        Wire::Path | Wire::Tls | Wire::Ike => pair().map_err(io::Error::other),
         Wire::Guest => socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,

@@ -110,6 +110,21 @@ impl Inbox {
         Ok(received)
     }
 
+    /// Reads up to [`BATCH`] packets from a TUN device, one a call. Zero: there is none now.
+    pub fn read_packets(&mut self, tun: BorrowedFd<'_>) -> Result<usize, Errno> {
+        self.count = 0;
+        for (index, slot) in self.storage.chunks_exact_mut(SLOT).enumerate() {
+            match rustix::io::read(tun, slot) {
+                Ok(0) | Err(Errno::AGAIN | Errno::INTR) => break,
+                Ok(len) => self.sizes[index] = (len, len),
+                Err(error) if index == 0 => return Err(error),
+                Err(_) => break,
+            }
+            self.count += 1;
+        }
+        Ok(self.count)
+    }
+
     /// The datagrams of the last batch, one by one.
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         self.storage
@@ -183,6 +198,11 @@ pub(super) fn send_batch(socket: BorrowedFd<'_>, batch: &SegBatch) -> Result<(),
 pub fn send(socket: BorrowedFd<'_>, datagram: &[u8]) -> Result<(), Errno> {
     use rustix::net::{SendFlags, send};
     send(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map(|_| ())
+}
+
+/// Gives a TUN device one packet.
+pub(super) fn write_packet(tun: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+    rustix::io::write(tun, packet).map(|_| ())
 }
 
 /// Asks the kernel to join datagrams of one sender on this socket.
