@@ -1,10 +1,10 @@
-//! `sekisho-netdomain gate | uplink | tls`: the processes of the network domain.
+//! `sekisho-netdomain gate | uplink | tls | ike`: the processes of the network domain.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sekisho_netdomain::{gate, tls, uplink};
+use sekisho_netdomain::{gate, ike, tls, uplink};
 use tracing_subscriber::EnvFilter;
 
 /// The network domain of a Sekisho laptop.
@@ -26,6 +26,8 @@ enum Role {
     Supplicant(uplink::KeeperArgs),
     /// Keeps openconnect, the engine of a TLS tunnel.
     Tls(tls::Args),
+    /// Keeps charon, the engine of an IPsec tunnel.
+    Ike(ike::Args),
     /// Started by openconnect: hands its socket for packets to the keeper.
     #[command(hide = true)]
     Handover(tls::HandoverArgs),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Role::Uplink(args) => uplink::run(&args).map_err(|error| error.to_string()),
         Role::Supplicant(args) => uplink::keep(&args).map_err(|error| error.to_string()),
         Role::Tls(args) => tls::run(&args).map_err(|error| error.to_string()),
+        Role::Ike(args) => ike::run(&args).map_err(|error| error.to_string()),
         Role::Handover(args) => tls::hand_over(&args).map_err(|error| error.to_string()),
     };
     match ended {

@@ -2,6 +2,7 @@
 //! a namespace that plays the work OS, joined to the gate by the tap joint.
 
 use std::{
+    fmt::Write as _,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -14,6 +15,8 @@ use crate::{
     packet::{PacketSocket, udp_frame},
 };
 
+/// The user of the IPsec tunnel's engine.
+const IKE_USER: u32 = 64_021;
 /// The guest's interface.
 const NIC: &str = "net0";
 
@@ -33,6 +36,8 @@ pub struct Setup {
     pub policy: Option<String>,
     /// Whether the engine of a TLS tunnel is there, and the policy has a gateway for it.
     pub tls: bool,
+    /// Whether the engine of an IPsec tunnel is there, and the policy has a gateway for it.
+    pub ike: bool,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -85,6 +90,8 @@ impl<'l> NetLaptop<'l> {
             let papers = lab.papers();
             if setup.tls {
                 papers.policy_with_tls()
+            } else if setup.ike {
+                papers.policy_with_ike()
             } else {
                 papers.policy()
             }
@@ -102,8 +109,11 @@ impl<'l> NetLaptop<'l> {
         write_guest_files(&dir)?;
         let config = dir.join("supervisor.toml");
         let started = setup.programs.as_ref().unwrap_or(&programs);
-        std::fs::write(&config, supervisor_config(started, &guest, setup.tls))
-            .map_err(LabError::io("write the supervisor's configuration"))?;
+        std::fs::write(
+            &config,
+            supervisor_config(started, &guest, &engines(setup)?),
+        )
+        .map_err(LabError::io("write the supervisor's configuration"))?;
         let mut command = lab
             .space("laptop")?
             .command(programs.join("sekisho-supervisor"));
@@ -326,11 +336,20 @@ impl<'l> NetLaptop<'l> {
 
     /// Process id of openconnect, as long as it runs: a child of its keeper.
     pub fn openconnect(&self) -> Result<u32, LabError> {
-        children(self.pid(Part::Tls)?)
+        self.child_of(Part::Tls)
+    }
+
+    /// Process id of charon, as long as it runs: a child of its keeper.
+    pub fn charon(&self) -> Result<u32, LabError> {
+        self.child_of(Part::Ike)
+    }
+
+    fn child_of(&self, part: Part) -> Result<u32, LabError> {
+        children(self.pid(part)?)
             .into_iter()
             .next()
             .ok_or_else(|| LabError::Lost {
-                what: "the process of openconnect".into(),
+                what: format!("the program of {part:?}"),
             })
     }
 
@@ -342,6 +361,11 @@ impl<'l> NetLaptop<'l> {
     /// The same for openconnect.
     pub fn kill_openconnect(&self) -> Result<u32, LabError> {
         kill(self.openconnect()?)
+    }
+
+    /// The same for charon.
+    pub fn kill_charon(&self) -> Result<u32, LabError> {
+        kill(self.charon()?)
     }
 
     /// A deliberate leak, for the positive control: a frame of the guest's with its canary, put on
@@ -398,6 +422,8 @@ pub enum Part {
     Uplink,
     /// The keeper of the TLS tunnel's engine.
     Tls,
+    /// The keeper of the IPsec tunnel's engine.
+    Ike,
     /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
     Vmm,
 }
@@ -413,6 +439,7 @@ impl Part {
             Self::Gate => words.get(1) == Some(&&b"gate"[..]),
             Self::Uplink => words.get(1) == Some(&&b"uplink"[..]),
             Self::Tls => words.get(1) == Some(&&b"tls"[..]),
+            Self::Ike => words.get(1) == Some(&&b"ike"[..]),
             Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
         }
     }
@@ -434,18 +461,30 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-fn supervisor_config(programs: &Path, guest: &Netns, tls: bool) -> String {
-    let tls = if tls {
-        "[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n"
-    } else {
-        ""
-    };
+/// The sections of the engines.
+fn engines(setup: &Setup) -> Result<String, LabError> {
+    let mut text = String::new();
+    if setup.tls {
+        text.push_str("[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n");
+    }
+    if setup.ike {
+        let _ = writeln!(
+            text,
+            "[ike]\nauthorities = 'ike-authority.pem'\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\
+             esp = '{}'\n\n[users]\nike = {IKE_USER}\n",
+            crate::service::esp()?.word()
+        );
+    }
+    Ok(text)
+}
+
+fn supervisor_config(programs: &Path, guest: &Netns, engines: &str) -> String {
     let (programs, guest) = (programs.display(), guest.path());
     let guest = guest.display();
     format!(
         "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
          trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
-         ports = ['{}', '{}']\n\n{tls}\
+         ports = ['{}', '{}']\n\n{engines}\
          [work]\nguest_channel = false\n\
          command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
          '--link', '{{link}}', '--control', '{{control}}']\n\n\

@@ -8,6 +8,7 @@ mod wiring;
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicU32},
@@ -57,6 +58,9 @@ pub struct Options {
     pub captures: bool,
     /// Whether the gateway also takes TLS (Debian's ocserv).
     pub tls: bool,
+    /// Whether the gateway also takes IKEv2 (Debian's strongSwan), and which inner address it then
+    /// gives to the laptop.
+    pub ike: Option<Ipv4Addr>,
 }
 
 impl Default for Options {
@@ -68,6 +72,7 @@ impl Default for Options {
             download: 16 << 20,
             captures: true,
             tls: false,
+            ike: None,
         }
     }
 }
@@ -79,6 +84,7 @@ pub struct Lab {
     keep: bool,
     seat: Seat,
     tls: bool,
+    ike: Option<Ipv4Addr>,
     topology: Topology,
     cafe: Cafe,
     papers: Papers,
@@ -126,6 +132,7 @@ impl Lab {
             keep,
             seat: options.seat,
             tls: options.tls,
+            ike: options.ike,
             topology,
             cafe: options.cafe,
             papers,

@@ -79,6 +79,9 @@ impl Lab {
         if self.tls {
             (cafe, office) = (cafe.with_tls(), office.with_tls());
         }
+        if self.ike.is_some() {
+            (cafe, office) = (cafe.with_ike(), office.with_ike());
+        }
         let moves = self.moves().clone();
         let mut verdict = Verdict::default();
         for recording in recordings
