@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+};
 use sekisho_sandbox::{Is, Rule};
 
 /// Bytes of its output that are logged in one life: a gateway may send banners without end.
@@ -20,6 +22,8 @@ pub(crate) struct Program {
     child: Child,
     pidfd: OwnedFd,
     words: io::PipeReader,
+    /// The line that is being said.
+    line: Vec<u8>,
     said: usize,
 }
 
@@ -74,6 +78,7 @@ impl Program {
             child,
             pidfd,
             words,
+            line: Vec::new(),
             said: 0,
         })
     }
@@ -100,13 +105,23 @@ impl Program {
         match self.words.read(&mut buffer[..room]) {
             Ok(read @ 1..) => {
                 self.said += read;
-                for line in String::from_utf8_lossy(&buffer[..read]).lines() {
+                self.line.extend_from_slice(&buffer[..read]);
+                let whole = self.line.iter().rposition(|byte| *byte == b'\n');
+                let rest = self.line.split_off(whole.map_or(0, |at| at + 1));
+                for line in String::from_utf8_lossy(&self.line).lines() {
                     tracing::info!("{}: {}", self.name, line.escape_debug());
                 }
+                self.line = rest;
             }
             // Closed: it will end, which its pidfd tells.
             _ => self.said = MAX_WORDS,
         }
+    }
+
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        // It may have ended.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
     }
 
     /// How it ended, if it has; its last words go to the log.

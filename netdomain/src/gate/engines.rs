@@ -44,6 +44,9 @@ pub(super) struct Engines {
     tls: Option<EngineChannel>,
     ike: Option<EngineChannel>,
     task: Option<Task>,
+    /// The task of the IPsec engine that was over last: until the engine says so too it may tell its
+    /// gateway, and the path's sockets live on.
+    leaving: Option<(u32, PathId)>,
     attempts: u32,
 }
 
@@ -53,6 +56,7 @@ impl Engines {
             tls,
             ike,
             task: None,
+            leaving: None,
             attempts: 0,
         }
     }
@@ -100,6 +104,9 @@ impl Gate {
 
     fn lose_engine(&mut self, engine: EngineKind, now: Moment) {
         self.engines.set_channel(engine, None);
+        if engine == EngineKind::Ike {
+            self.hang_up_left();
+        }
         let task = self.engines.task.as_ref();
         if let Some(path) = task
             .filter(|task| task.engine == engine)
@@ -109,8 +116,16 @@ impl Gate {
         }
     }
 
+    /// The sockets of the task that was over last are of no use any more.
+    fn hang_up_left(&mut self) {
+        if let Some((_, path)) = self.engines.leaving.take() {
+            self.tell_uplink(&GateToUplink::HangUp { id: path });
+        }
+    }
+
     /// The machine wants the tunnel of this path.
     pub(super) fn engage(&mut self, path: PathId) {
+        self.hang_up_left();
         let Some(gateway) = self.machine.path(path).map(|info| info.gateway) else {
             return;
         };
@@ -155,9 +170,14 @@ impl Gate {
         }
         self.sockets.drain(path, now);
         let attempt = task.attempt;
-        self.engines
+        let told = self
+            .engines
             .tell(task.engine, &GateToEngine::End { attempt }, &[]);
-        self.tell_uplink(&GateToUplink::HangUp { id: path });
+        if told && task.engine == EngineKind::Ike {
+            self.engines.leaving = Some((attempt, path));
+        } else {
+            self.tell_uplink(&GateToUplink::HangUp { id: path });
+        }
     }
 
     /// Hears an engine.
@@ -181,6 +201,13 @@ impl Gate {
         let (EngineToGate::Dial { attempt }
         | EngineToGate::Up { attempt, .. }
         | EngineToGate::Down { attempt, .. }) = received.message;
+        let left = self.engines.leaving.map(|(attempt, _)| attempt);
+        if engine == EngineKind::Ike && left == Some(attempt) {
+            if matches!(received.message, EngineToGate::Down { .. }) {
+                self.hang_up_left();
+            }
+            return;
+        }
         // Late words about what is over.
         let task = self.engines.task.as_mut();
         let Some(task) = task.filter(|task| (task.engine, task.attempt) == (engine, attempt))

@@ -13,6 +13,7 @@ use super::encapsulation::Wire;
 use super::place::{INNER_MTU, forget, socket};
 use super::vici::{Vici, ViciError};
 use super::{Esp, IkeError, charon};
+use crate::moment::Moment;
 use crate::program::Program;
 
 /// Messages of one channel in one turn.
@@ -21,6 +22,9 @@ const MESSAGES: usize = 16;
 const WORDS: usize = 16;
 /// How often charon's socket is looked for while it starts.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How long charon may take to say goodbye. The gate is closed to this tunnel by then.
+const LEAVE: Duration = Duration::from_millis(500);
 
 type Control = Channel<Report, Command>;
 type Gate = Channel<EngineToGate, GateToEngine>;
@@ -109,6 +113,7 @@ impl Keeper {
             }
             self.tell_up();
         }
+        self.leave();
         self.drop_task();
         Ok(())
     }
@@ -213,7 +218,8 @@ impl Keeper {
                     .as_ref()
                     .is_some_and(|task| task.attempt == attempt)
                 {
-                    self.drop_task();
+                    self.leave();
+                    self.end("the gate wants it no more");
                 }
             }
         }
@@ -276,6 +282,36 @@ impl Keeper {
         if let Some(attempt) = self.task.as_ref().map(|task| task.attempt) {
             self.drop_task();
             self.down(attempt, why);
+        }
+    }
+
+    /// Lets charon tell the gateway that the tunnel is over, while there is a way: a gateway that is
+    /// not told goes on sending into it what by then is asked by another one. Nothing else is done
+    /// meanwhile; it is a matter of milliseconds.
+    fn leave(&mut self) {
+        let Some(task) = &mut self.task else {
+            return;
+        };
+        let (Talk::On(_), Some(wire)) = (&task.talk, &task.wire) else {
+            return;
+        };
+        task.charon.terminate();
+        let until = Moment::now() + LEAVE;
+        while task.charon.ended().is_none() {
+            let left = until.since(Moment::now());
+            let Ok(patience) = Timespec::try_from(left) else {
+                break;
+            };
+            if left.is_zero() {
+                break;
+            }
+            let outer = self.settings.outer.as_fd();
+            let mut fds = [
+                PollFd::from_borrowed_fd(task.charon.end(), PollFlags::IN),
+                PollFd::from_borrowed_fd(outer, PollFlags::IN),
+            ];
+            let _ = poll(&mut fds, Some(&patience));
+            wire.turn(outer);
         }
     }
 

@@ -299,6 +299,8 @@ const CHARON: &[Rule] = &[
     Rule::allow(libc::SYS_fchown),
     Rule::allow(libc::SYS_readlinkat),
     ioctl(TUNSETIFF),
+    // Whether `lo` seals in hardware (`SIOCETHTOOL`).
+    ioctl(0x8946),
     // Flags (read, set) and MTU of a device.
     ioctl(0x8913),
     ioctl(0x8914),

@@ -49,6 +49,18 @@ fn laptop(scene: &Scene) -> NetLaptop<'_> {
     laptop
 }
 
+/// Waits until no charon runs.
+fn charon_ends(laptop: &NetLaptop<'_>) {
+    let start = Instant::now();
+    while laptop.charon().is_ok() {
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "charon runs on without need"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// The UDP payload of a frame to this address.
 fn datagram(frame: &[u8], to: std::net::SocketAddrV4) -> Option<&[u8]> {
     let right = frame.len() >= 42
@@ -243,7 +255,7 @@ fn a_gateway_that_does_not_take_the_laptop_closes_nothing_open() {
         tamper: Some(another_certificate),
         ..setup()
     };
-    refused(at::GUEST, other, "AUTH_FAILED");
+    refused(at::GUEST, other, "received AUTHENTICATION_FAILED");
 }
 
 #[test]
@@ -289,7 +301,7 @@ fn a_pulled_cable_ends_the_tunnel_at_once() {
     must(scene.lab.unplug(at::ETH0));
     must(laptop.wait_closed(mark, Duration::from_secs(1)));
     eprintln!("closed {:?} after the cable was pulled", start.elapsed());
-    assert!(laptop.charon().is_err(), "charon runs on without a way");
+    charon_ends(&laptop);
     let mark = laptop.events().mark();
     must(scene.lab.plug(at::ETH0, sekisho_lab::Wall::Cafe));
     must(
@@ -348,7 +360,7 @@ fn wireguard_takes_over_from_ipsec_as_soon_as_it_gets_through() {
         }),
     );
     must(laptop.wait_page(Duration::from_secs(5)));
-    assert!(laptop.charon().is_err(), "the engine runs on unneeded");
+    charon_ends(&laptop);
     assert!(!std::path::Path::new(&format!("/proc/{charon}")).exists());
     download.lives_on();
     scene.holds(&laptop, Expects::Tunnelled);

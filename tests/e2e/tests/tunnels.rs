@@ -35,3 +35,8 @@ fn page_by(tunnel: Tunnel) {
 fn the_page_comes_by_tls() {
     page_by(Tunnel::Tls);
 }
+
+#[test]
+fn the_page_comes_by_ipsec_that_the_kernel_seals() {
+    page_by(Tunnel::Ikev2);
+}

@@ -36,7 +36,7 @@ enum Task {
         #[arg(long)]
         leak: bool,
         /// What carries the packets from the cafe.
-        #[arg(long, value_parser = ["wireguard", "tls"], default_value = "wireguard")]
+        #[arg(long, value_parser = ["wireguard", "tls", "ikev2"], default_value = "wireguard")]
         tunnel: String,
         /// Print one JSON document instead of steps for people.
         #[arg(long)]
