@@ -57,6 +57,9 @@ pub(super) const INNER_MTU: u16 = (OUTER_MTU - 20 - 8 - 8 - 8 - 16) / 4 * 4 - 2;
 /// The device that charon makes where it seals by itself; the name is charon's.
 const SEALER: &str = "ipsec0";
 
+/// The routing table that charon makes a rule for, whoever a packet is from (`charon.routing_table`).
+const CHARONS_TABLE: u32 = 220;
+
 /// Programs of the distribution, and how it finds their libraries.
 const SHOWN: &[&str] = &["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache"];
 
@@ -138,9 +141,13 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// Addresses, routes and rules, as lines for `ip -batch`.
 fn addresses(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> String {
-    let opened = match esp {
-        Esp::Kernel => "outer",
-        Esp::User => SEALER,
+    // Where what the tunnel opens comes from, and where what is to be sealed goes. The kernel turns a
+    // packet aside by charon's policies whatever its route: so it is back to where it is from, where
+    // the packet filter drops what no policy took. A charon that seals by itself makes routes to its
+    // own device in its own table, which is everybody's beside.
+    let (opened, sealing, way_back) = match esp {
+        Esp::Kernel => ("outer", 21, "route add default dev inner table 21\n"),
+        Esp::User => (SEALER, CHARONS_TABLE, ""),
     };
     let mut text = format!(
         "link set lo up\n\
@@ -150,15 +157,11 @@ fn addresses(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> Stri
          addr add {OUTER}/32 dev outer\n\
          route add default dev inner table 20\n\
          rule add pref 20 iif {opened} to {address} lookup 20\n\
-         rule add pref 21 iif inner lookup 220\n\
+         rule add pref 21 iif inner lookup {sealing}\n\
          rule add pref 30 lookup local\n\
-         rule del pref 0\n"
+         rule del pref 0\n\
+         {way_back}"
     );
-    if esp == Esp::Kernel {
-        // A way that charon's policies turn aside; what they do not, comes back to where it is from,
-        // where the packet filter drops it.
-        text.push_str("route add default dev inner table 220\n");
-    }
     for gateway in gateways {
         let _ = writeln!(text, "route add {gateway}/32 dev outer src {OUTER}");
     }
