@@ -1,5 +1,5 @@
 //! The network domain: the gate, which holds the tunnel keys and decides what passes, the uplink,
-//! which holds the network cards, and the engines of TLS and IPsec tunnels where policy has them.
+//! which holds the network cards, and the engines of TLS and `IPsec` tunnels where policy has them.
 //! Processes of one program that distrust each other.
 
 pub mod fuzzing;

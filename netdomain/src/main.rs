@@ -26,7 +26,7 @@ enum Role {
     Supplicant(uplink::KeeperArgs),
     /// Keeps openconnect, the engine of a TLS tunnel.
     Tls(tls::Args),
-    /// Keeps charon, the engine of an IPsec tunnel.
+    /// Keeps charon, the engine of an `IPsec` tunnel.
     Ike(ike::Args),
     /// Started by openconnect: hands its socket for packets to the keeper.
     #[command(hide = true)]

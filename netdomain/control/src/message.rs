@@ -18,7 +18,7 @@ pub enum Port {
     Gate,
     /// The gate's channel to the engine of its TLS tunnel ([`GateToEngine`]).
     Tls,
-    /// The gate's channel to the engine of its IPsec tunnel ([`GateToEngine`]).
+    /// The gate's channel to the engine of its `IPsec` tunnel ([`GateToEngine`]).
     Ike,
     /// The host end of the guest channel: a stream socket to the virtio-console port.
     GuestChannel,
@@ -352,7 +352,7 @@ pub enum GateToEngine {
         gateway: String,
     },
     /// A connection that [`EngineToGate::Dial`] asked for. One descriptor, non-blocking: a TCP
-    /// socket, connecting or connected to the gateway, or for IPsec a UDP one.
+    /// socket, connecting or connected to the gateway, or for `IPsec` a UDP one.
     Stream {
         /// For which attempt.
         attempt: u32,

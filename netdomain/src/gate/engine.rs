@@ -96,7 +96,7 @@ pub struct Parts<'a> {
     pub uplink: Option<OwnedFd>,
     /// Channel to the engine of the TLS tunnel, if there is one yet.
     pub tls: Option<OwnedFd>,
-    /// Channel to the engine of the IPsec tunnel, if there is one yet.
+    /// Channel to the engine of the `IPsec` tunnel, if there is one yet.
     pub ike: Option<OwnedFd>,
 }
 

@@ -44,7 +44,7 @@ pub(super) struct Engines {
     tls: Option<EngineChannel>,
     ike: Option<EngineChannel>,
     task: Option<Task>,
-    /// The task of the IPsec engine that was over last: until the engine says so too it may tell its
+    /// The task of the `IPsec` engine that was over last: until the engine says so too it may tell its
     /// gateway, and the path's sockets live on.
     leaving: Option<(u32, PathId)>,
     attempts: u32,

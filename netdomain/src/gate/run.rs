@@ -34,7 +34,7 @@ pub struct Args {
     /// The channel to the engine of the TLS tunnel, an inherited descriptor.
     #[arg(long, value_name = "fd:N")]
     tls: Option<String>,
-    /// The channel to the engine of the IPsec tunnel, an inherited descriptor.
+    /// The channel to the engine of the `IPsec` tunnel, an inherited descriptor.
     #[arg(long, value_name = "fd:N")]
     ike: Option<String>,
     /// The channel to the supervisor, an inherited descriptor.

@@ -11,7 +11,7 @@ use crate::program::Program;
 
 const PROGRAM: &str = "/usr/lib/ipsec/charon";
 
-/// What charon is made of, and nothing else is: IKE's arithmetic by OpenSSL, certificates, the
+/// What charon is made of, and nothing else is: IKE's arithmetic by `OpenSSL`, certificates, the
 /// kernel, sockets, VICI. No other authentication, no script, no resolver, no file of the host's.
 const PLUGINS: &str = "kdf hmac nonce openssl pem pkcs1 pkcs8 x509 pubkey constraints";
 /// Those that follow; with ESP in charon itself its plugin comes before the kernel's.

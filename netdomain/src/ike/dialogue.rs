@@ -225,3 +225,145 @@ impl Dialogue {
 fn succeeded(answer: &Message) -> bool {
     answer.text("success") == Some("yes")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
+
+    fn dialogue() -> (Dialogue, Asked) {
+        let gateway = Gateway {
+            name: "honcho-1".into(),
+            address: "203.0.113.10:4500".parse().unwrap(),
+            remote_id: "vpn1.mihon-city.example".into(),
+            authority: b"authority".to_vec(),
+        };
+        let identity = Identity {
+            certificate: b"certificate".to_vec(),
+            key: b"key".to_vec(),
+            address: ADDRESS,
+        };
+        Dialogue::begin(gateway, identity, 1)
+    }
+
+    fn success() -> Said {
+        Said::Answer(Message::default().value("success", "yes"))
+    }
+
+    /// Up to `initiate`, and what was asked on the way.
+    fn initiated() -> (Dialogue, Vec<Asked>) {
+        let (mut dialogue, first) = dialogue();
+        let mut asked = vec![first];
+        for said in [Said::WillTell, Said::WillTell, success(), success()] {
+            let Follows::Ask(next) = dialogue.on(said) else {
+                panic!("nothing follows {:?}", asked.last());
+            };
+            asked.push(next);
+        }
+        (dialogue, asked)
+    }
+
+    /// What charon 5.9.8 says of a tunnel that is up, as far as it is looked at.
+    fn up(change: (&str, &str)) -> Said {
+        let of = |key: &str, usual: &str| if change.0 == key { change.1 } else { usual }.to_owned();
+        let child = Message::default()
+            .value("protocol", of("protocol", "ESP"))
+            .value("mode", of("mode", "TUNNEL"))
+            .value("encap", of("encap", "yes"))
+            .list("local-ts", [of("local-ts", "10.250.7.23/32")])
+            .list("remote-ts", ["10.12.0.0/16"]);
+        let connection = Message::default()
+            .value("remote-id", of("remote-id", "vpn1.mihon-city.example"))
+            .list("local-vips", [of("local-vips", "10.250.7.23")])
+            .section("child-sas", Message::default().section("inner-1", child));
+        let event = Message::default()
+            .value("up", "yes")
+            .section(&of("name", CONNECTION), connection);
+        Said::Event("child-updown".into(), event)
+    }
+
+    #[test]
+    fn charon_is_told_one_thing_after_the_other() {
+        let (_, asked) = initiated();
+        let commands: Vec<_> = asked
+            .iter()
+            .map(|asked| match asked {
+                Asked::Events(name) | Asked::Command(name, _) => *name,
+            })
+            .collect();
+        assert_eq!(
+            commands,
+            [
+                "ike-updown",
+                "child-updown",
+                "load-key",
+                "load-conn",
+                "initiate"
+            ]
+        );
+        let Asked::Command(_, message) = &asked[3] else {
+            panic!("a command");
+        };
+        let connection = message.get(CONNECTION).unwrap();
+        let remote = connection.get("remote").unwrap();
+        assert_eq!(remote.text("id"), Some("fqdn:vpn1.mihon-city.example"));
+        assert_eq!(remote.texts("cacerts"), Some(vec!["authority"]));
+        assert_eq!(connection.text("encap"), Some("yes"));
+        assert_eq!(connection.text("remote_port"), Some("4500"));
+    }
+
+    #[test]
+    fn a_tunnel_that_is_not_as_asked_is_not_up() {
+        let (mut right, _) = initiated();
+        assert_eq!(right.on(up(("", ""))), Follows::Nothing);
+        assert!(right.take_news());
+        assert!(!right.take_news());
+        for change in [
+            ("remote-id", "vpn2.mihon-city.example"),
+            ("local-vips", "10.250.7.24"),
+            ("local-ts", "0.0.0.0/0"),
+            ("local-ts", "10.250.7.0/24"),
+            ("protocol", "AH"),
+            ("mode", "TRANSPORT"),
+            ("encap", "no"),
+            ("name", "another"),
+        ] {
+            let (mut dialogue, _) = initiated();
+            assert!(
+                matches!(dialogue.on(up(change)), Follows::Down(_)),
+                "{change:?}"
+            );
+            assert!(!dialogue.take_news());
+            // And it stays down.
+            assert_eq!(dialogue.on(up(("", ""))), Follows::Nothing);
+            assert!(!dialogue.take_news());
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_not_up_before_it_was_asked_for_and_ends_with_its_end() {
+        let (mut early, _) = dialogue();
+        let _ = early.on(up(("", "")));
+        assert!(!early.take_news());
+
+        for event in EVENTS {
+            let (mut dialogue, _) = initiated();
+            let _ = dialogue.on(up(("", "")));
+            let end = Said::Event(event.into(), Message::default());
+            assert!(matches!(dialogue.on(end), Follows::Down(_)));
+        }
+        let (mut second, _) = initiated();
+        let _ = second.on(up(("", "")));
+        assert!(matches!(second.on(up(("", ""))), Follows::Down(_)));
+
+        let (mut refused, _) = initiated();
+        let no = Message::default()
+            .value("success", "no")
+            .value("errmsg", "no answer");
+        assert_eq!(
+            refused.on(Said::Answer(no)),
+            Follows::Down("no answer".into())
+        );
+    }
+}

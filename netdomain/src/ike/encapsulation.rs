@@ -35,6 +35,7 @@ fn outward(packet: &[u8], gateway: SocketAddrV4) -> Option<&[u8]> {
     let whole =
         usize::from(ip.total_len()) == packet.len() && usize::from(ip.header_len()) == IP_HEADER;
     let right = whole
+        && ip.version() == 4
         && ip.next_header() == IpProtocol::Udp
         && ip.frag_offset() == 0
         && !ip.more_frags()

@@ -1,4 +1,4 @@
-//! The engine of an IPsec tunnel: charon and its keeper, for gateways that cities already have.
+//! The engine of an `IPsec` tunnel: charon and its keeper, for gateways that cities already have.
 //!
 //! One process that the supervisor starts, and charon as its child, both in one sandbox with a network
 //! of its own. The keeper starts a charon for each tunnel, tells it over VICI what to do and looks at
@@ -41,6 +41,7 @@ use thiserror::Error;
 use self::dialogue::{Gateway, Identity};
 use self::keeper::{Keeper, Settings};
 use self::place::Place;
+use crate::moment::Moment;
 use crate::papers::{Papers, PapersError};
 
 /// The longest file of papers, in bytes: some twenty certificates.
@@ -188,6 +189,8 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
         inner,
         xfrm,
     } = place::network(args.address, &addresses, args.esp)?;
+    // The first look at the clock finds the vDSO by calls that the sandbox does not allow.
+    let _ = Moment::now();
     place::close_in(namespace, args.esp, args.user)?;
     let settings = Settings {
         gateways,

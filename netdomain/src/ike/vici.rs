@@ -1,4 +1,4 @@
-//! VICI, charon's own protocol for those who tell it what to do (strongSwan,
+//! VICI, charon's own protocol for those who tell it what to do (`strongSwan`,
 //! `src/libcharon/plugins/vici/README.md`): packets over a Unix stream, messages of keys and values.
 //!
 //! Written out here: the crate that speaks it brings an asynchronous runtime for what is one request

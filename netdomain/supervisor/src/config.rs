@@ -80,7 +80,7 @@ pub struct Config {
     pub users: Users,
     /// The engine of a TLS tunnel; without it such gateways are not reached.
     pub tls: Option<Tls>,
-    /// The engine of an IPsec tunnel; without it such gateways are not reached.
+    /// The engine of an `IPsec` tunnel; without it such gateways are not reached.
     pub ike: Option<Ike>,
     /// The work OS.
     pub work: Work,
@@ -129,7 +129,7 @@ pub struct Users {
     pub vmm: Option<u32>,
     /// The TLS engine's; it must be able to read the files of `[tls]`.
     pub tls: Option<u32>,
-    /// The IPsec engine's; the files of `[ike]` are read before it becomes this user.
+    /// The `IPsec` engine's; the files of `[ike]` are read before it becomes this user.
     pub ike: Option<u32>,
 }
 
@@ -143,7 +143,7 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// `[ike]`: how this laptop and IPsec gateways prove themselves to each other.
+/// `[ike]`: how this laptop and `IPsec` gateways prove themselves to each other.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ike {

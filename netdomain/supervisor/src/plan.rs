@@ -22,7 +22,7 @@ pub enum Role {
     Guest,
     /// The engine of a TLS tunnel.
     Tls,
-    /// The engine of an IPsec tunnel.
+    /// The engine of an `IPsec` tunnel.
     Ike,
 }
 
@@ -51,7 +51,7 @@ pub enum Wire {
     Guest,
     /// The channel of the TLS tunnel's engine.
     Tls,
-    /// The channel of the IPsec tunnel's engine.
+    /// The channel of the `IPsec` tunnel's engine.
     Ike,
 }
 

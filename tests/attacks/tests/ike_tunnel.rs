@@ -1,5 +1,5 @@
-//! The IPsec tunnel to a gateway that a city already has: the real charon in its sandbox against
-//! Debian's strongSwan. Needs root and the built programs, as the attacks do. Where the machine's
+//! The `IPsec` tunnel to a gateway that a city already has: the real charon in its sandbox against
+//! Debian's `strongSwan`. Needs root and the built programs, as the attacks do. Where the machine's
 //! kernel has no ESP, both ends seal in user space; the QEMU laptop's kernel has it (`e2e`).
 
 use std::{
@@ -32,7 +32,7 @@ fn by(event: &Event, gateway: &str) -> bool {
     event.is("gate", "situation") && event.text("gateway") == gateway
 }
 
-/// A laptop that has its tunnel by IPsec, with groupware's own page in the guest.
+/// A laptop that has its tunnel by `IPsec`, with groupware's own page in the guest.
 fn laptop(scene: &Scene) -> NetLaptop<'_> {
     let laptop = must(NetLaptop::start(&scene.lab, &setup()));
     must(laptop.plug_guest());

@@ -15,7 +15,7 @@ use crate::{
     packet::{PacketSocket, udp_frame},
 };
 
-/// The user of the IPsec tunnel's engine.
+/// The user of the `IPsec` tunnel's engine.
 const IKE_USER: u32 = 64_021;
 /// The guest's interface.
 const NIC: &str = "net0";
@@ -36,7 +36,7 @@ pub struct Setup {
     pub policy: Option<String>,
     /// Whether the engine of a TLS tunnel is there, and the policy has a gateway for it.
     pub tls: bool,
-    /// Whether the engine of an IPsec tunnel is there, and the policy has a gateway for it.
+    /// Whether the engine of an `IPsec` tunnel is there, and the policy has a gateway for it.
     pub ike: bool,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
@@ -422,7 +422,7 @@ pub enum Part {
     Uplink,
     /// The keeper of the TLS tunnel's engine.
     Tls,
-    /// The keeper of the IPsec tunnel's engine.
+    /// The keeper of the `IPsec` tunnel's engine.
     Ike,
     /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
     Vmm,

@@ -113,7 +113,7 @@ impl TlsPapers {
     }
 }
 
-/// What an IPsec tunnel needs beside [`TlsPapers`]: the authority of the city's gateways, and what it
+/// What an `IPsec` tunnel needs beside [`TlsPapers`]: the authority of the city's gateways, and what it
 /// issued to one. All in PEM.
 #[derive(Debug, Clone)]
 pub struct IkePapers {

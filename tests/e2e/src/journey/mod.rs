@@ -99,7 +99,7 @@ pub enum Tunnel {
     Wireguard,
     /// TLS by openconnect, in a cafe that forwards no UDP.
     Tls,
-    /// IPsec by charon and the kernel, in a cafe that does not forward to `WireGuard`'s port.
+    /// `IPsec` by charon and the kernel, in a cafe that does not forward to `WireGuard`'s port.
     Ikev2,
 }
 

@@ -1,4 +1,4 @@
-//! A stock IPsec gateway: Debian's strongSwan.
+//! A stock `IPsec` gateway: Debian's `strongSwan`.
 
 use std::{
     net::Ipv4Addr,
