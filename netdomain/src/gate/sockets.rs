@@ -243,3 +243,48 @@ pub(super) fn set_nonblocking(socket: &OwnedFd) -> Result<(), rustix::io::Errno>
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     fcntl_setfl(socket, fcntl_getfl(socket)? | OFlags::NONBLOCK)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn each_engine_brings_its_own_kind_of_descriptor() {
+        let add = |engine, descriptor: OwnedFd| {
+            let mut sockets = Sockets::default();
+            sockets
+                .add_engine(PathId(1), GatewayId(0), engine, descriptor)
+                .map(|()| sockets.readers()[0].outlet())
+        };
+        let datagrams = || OwnedFd::from(UnixDatagram::pair().unwrap().0);
+        assert_eq!(add(EngineKind::Tls, datagrams()), Ok(Outlet::Engine));
+        assert_eq!(
+            add(EngineKind::Ike, datagrams()),
+            Err(NotAPath::NotAnEngine)
+        );
+
+        let device = |path: &str| OwnedFd::from(File::open(path).unwrap());
+        let others: [OwnedFd; 5] = [
+            device("/dev/null"),
+            device("/proc/self/exe"),
+            UdpSocket::bind("127.0.0.1:0").unwrap().into(),
+            TcpListener::bind("127.0.0.1:0").unwrap().into(),
+            UnixStream::pair().unwrap().0.into(),
+        ];
+        for other in others {
+            let right = add(EngineKind::Ike, other);
+            assert_eq!(right, Err(NotAPath::NotAnEngine));
+        }
+        let Ok(tun) = File::options().read(true).write(true).open("/dev/net/tun") else {
+            let _ = sekisho_skip::skip_unless(false, "there is no /dev/net/tun to open");
+            return;
+        };
+        let copy = tun.try_clone().unwrap();
+        assert_eq!(add(EngineKind::Ike, tun.into()), Ok(Outlet::Tun));
+        assert!(add(EngineKind::Tls, copy.into()).is_err());
+    }
+}

@@ -590,6 +590,25 @@ mtu = 1420
     }
 
     #[test]
+    fn the_engine_of_an_ipsec_tunnel_knows_the_address_and_no_other_file_of_the_gates() {
+        let extra = "ports = ['eth0']\n[users]\nike = 64021\n[ike]\nauthorities = 'ca.pem'\n\
+                     certificate = 'laptop.pem'\nkey = '/etc/laptop.key'\n[work]\narguments = ['run']\n";
+        let (folder, config) = config(extra).unwrap();
+        let recipes = config.recipes().unwrap();
+        let folder = fs::canonicalize(folder.path()).unwrap();
+        let end = format!(
+            "--authorities {0}/ca.pem --certificate {0}/laptop.pem --key /etc/laptop.key \
+             --address 10.250.7.23 --esp kernel --gate {{ike}} --control {{control}} --user 64021",
+            folder.display()
+        );
+        let ike = recipes.iter().find(|recipe| recipe.role == Role::Ike);
+        let words = ike.unwrap().words.join(" ");
+        assert!(words.ends_with(&end), "{words}");
+        assert!(!words.contains("device.toml"), "{words}");
+        assert!(recipes[1].takes(IKE), "the gate is told of it");
+    }
+
+    #[test]
     fn refuses_what_cannot_work() {
         for (extra, complaint) in [
             ("ports = ['eth0']\n[work]\n", "`arguments` or `command`"),
