@@ -1,10 +1,10 @@
-//! `sekisho-netdomain gate | uplink | modem | tls`: the processes of the network domain.
+//! `sekisho-netdomain gate | uplink | modem | tls | ike`: the processes of the network domain.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sekisho_netdomain::{gate, tls, uplink};
+use sekisho_netdomain::{gate, ike, tls, uplink};
 use tracing_subscriber::EnvFilter;
 
 /// The network domain of a Sekisho laptop.
@@ -31,6 +31,8 @@ enum Role {
     Modem(uplink::ModemArgs),
     /// Keeps openconnect, the engine of a TLS tunnel.
     Tls(tls::Args),
+    /// Keeps charon, the engine of an `IPsec` tunnel.
+    Ike(ike::Args),
     /// Started by openconnect: hands its socket for packets to the keeper.
     #[command(hide = true)]
     Handover(tls::HandoverArgs),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Role::Dot1x(args) => uplink::keep_dot1x(&args).map_err(|error| error.to_string()),
         Role::Modem(args) => uplink::ask_modem(&args).map_err(|error| error.to_string()),
         Role::Tls(args) => tls::run(&args).map_err(|error| error.to_string()),
+        Role::Ike(args) => ike::run(&args).map_err(|error| error.to_string()),
         Role::Handover(args) => tls::hand_over(&args).map_err(|error| error.to_string()),
     };
     match ended {

@@ -58,5 +58,5 @@ pub use schema::{
 pub use sekisho_control::{Place, UplinkKind};
 pub use source::MAX_POLICY;
 pub use trust::{KeyId, MAX_SIGNATURE, PrivateKey, Signature, Trust, TrustError};
-pub use value::{Pin, PortRange, PublicKey};
+pub use value::{Pin, PortRange, PublicKey, RemoteId};
 pub use verify::{Clock, Floor, Verified, VerifyError, verify};

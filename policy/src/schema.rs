@@ -17,7 +17,7 @@ use crate::dot1x::{self, Dot1x};
 use crate::network::{Apn, Plmn, SsidGlob};
 use crate::quantity::{self, Rate};
 use crate::query::Probe;
-use crate::value::{self, Pin, PortRange, PublicKey};
+use crate::value::{self, Pin, PortRange, PublicKey, RemoteId};
 use crate::{Place, UplinkKind};
 
 /// The number in `schema =` that this version of the product understands.
@@ -323,8 +323,8 @@ pub struct Gateway {
     pub uplinks: Vec<UplinkKind>,
 }
 
-/// Protocols of a gateway, each with the key that the gateway must prove to hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Protocols of a gateway, each with what the gateway must prove.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum GatewayProtocol {
     /// `WireGuard` over UDP.
     Wireguard {
@@ -335,6 +335,13 @@ pub enum GatewayProtocol {
     Tls {
         /// SHA-256 of the server's `SubjectPublicKeyInfo` (DER), in hex: what RFC 7469 pins.
         spki_sha256: Pin,
+    },
+    /// IKEv2 with certificates and ESP in UDP (RFC 7296, RFC 3948): `IPsec` gateways that cities have.
+    Ikev2 {
+        /// The name that the gateway proves to have, by a certificate that holds it.
+        remote_id: RemoteId,
+        /// SHA-256 of the certificate (DER) of the authority that must have issued it, in hex.
+        ca_sha256: Pin,
     },
 }
 
@@ -554,7 +561,11 @@ impl<'de> Deserialize<'de> for OverQuota {
 enum GatewayKind {
     Wireguard,
     Tls,
+    Ikev2,
 }
+
+/// UDP port of IKE and ESP where NATs are on the way (RFC 3948); the only one that is spoken to.
+const NAT_T: u16 = 4500;
 
 /// `[[vpn.gateway]]` as it is written.
 #[derive(Deserialize)]
@@ -562,35 +573,65 @@ enum GatewayKind {
 struct GatewayTable {
     name: String,
     kind: GatewayKind,
-    #[serde(deserialize_with = "value::socket_address")]
-    address: SocketAddrV4,
+    address: String,
     #[serde(default, deserialize_with = "value::optional_socket_address")]
     lan_address: Option<SocketAddrV4>,
     public_key: Option<PublicKey>,
     spki_sha256: Option<Pin>,
+    remote_id: Option<RemoteId>,
+    ca_sha256: Option<Pin>,
     uplinks: Vec<UplinkKind>,
 }
 
 impl<'de> Deserialize<'de> for Gateway {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = GatewayTable::deserialize(deserializer)?;
-        let protocol = match (table.kind, table.public_key, table.spki_sha256) {
-            (GatewayKind::Wireguard, Some(public_key), None) => {
+        let proof = (
+            table.public_key,
+            table.spki_sha256,
+            table.remote_id,
+            table.ca_sha256,
+        );
+        let protocol = match (table.kind, proof) {
+            (GatewayKind::Wireguard, (Some(public_key), None, None, None)) => {
                 GatewayProtocol::Wireguard { public_key }
             }
-            (GatewayKind::Tls, None, Some(spki_sha256)) => GatewayProtocol::Tls { spki_sha256 },
+            (GatewayKind::Tls, (None, Some(spki_sha256), None, None)) => {
+                GatewayProtocol::Tls { spki_sha256 }
+            }
+            (GatewayKind::Ikev2, (None, None, Some(remote_id), Some(ca_sha256))) => {
+                GatewayProtocol::Ikev2 {
+                    remote_id,
+                    ca_sha256,
+                }
+            }
             _ => {
                 return Err(serde::de::Error::custom(format_args!(
                     "gateway `{}` needs `public_key` if it is of kind `wireguard`, `spki_sha256` \
-                     if it is of kind `tls`, and not the other",
+                     if it is of kind `tls`, `remote_id` and `ca_sha256` if it is of kind `ikev2`, \
+                     and none of the others",
                     table.name
                 )));
             }
         };
+        let address = match &protocol {
+            GatewayProtocol::Ikev2 { .. } => table
+                .address
+                .parse()
+                .map(|address| SocketAddrV4::new(address, NAT_T))
+                .map_err(|_| {
+                    serde::de::Error::custom(format_args!(
+                        "`{}` is not an IPv4 address such as \"203.0.113.10\": a gateway of kind \
+                         `ikev2` has no port, it is always 4500",
+                        table.address
+                    ))
+                })?,
+            _ => value::parse_socket_address(&table.address)?,
+        };
         Ok(Self {
             name: table.name,
             protocol,
-            address: table.address,
+            address,
             lan_address: table.lan_address,
             uplinks: table.uplinks,
         })

@@ -145,6 +145,43 @@ impl<'de> Deserialize<'de> for Pin {
     }
 }
 
+/// The longest name of RFC 1035, section 2.3.4, as it is written.
+const MAX_NAME: usize = 253;
+/// And its longest label.
+const MAX_LABEL: usize = 63;
+
+/// The name of an IKE peer: a DNS name (`ID_FQDN`, RFC 7296, section 3.5). A name and nothing else,
+/// because what an engine takes for patterns, or for other kinds of identity, must not come from here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RemoteId(String);
+
+impl RemoteId {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for RemoteId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let label = |label: &str| {
+            let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            (1..=MAX_LABEL).contains(&label.len())
+                && label.bytes().all(inner)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if text.len() <= MAX_NAME && text.contains('.') && text.split('.').all(label) {
+            Ok(Self(text))
+        } else {
+            Err(D::Error::custom(
+                "not a name such as \"vpn1.mihon-city.example\", as the gateway's certificate holds it",
+            ))
+        }
+    }
+}
+
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
@@ -265,9 +302,13 @@ pub(crate) fn addresses<'de, D: Deserializer<'de>>(
 pub(crate) fn socket_address<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<SocketAddrV4, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    parse_socket_address(&String::deserialize(deserializer)?)
+}
+
+/// The same of a text that was read already.
+pub(crate) fn parse_socket_address<E: Error>(text: &str) -> Result<SocketAddrV4, E> {
     text.parse().ok().filter(|address: &SocketAddrV4| address.port() != 0).ok_or_else(|| {
-        D::Error::custom(format_args!(
+        E::custom(format_args!(
             "`{text}` is not an IPv4 address with a port such as \"203.0.113.10:51820\"; names are not looked up"
         ))
     })

@@ -607,3 +607,59 @@ fn a_tls_gateway_has_a_pin_and_is_the_last_resort() {
     let said = complaint(&first);
     assert!(said.contains("is the fallback and comes last"), "{said}");
 }
+
+/// A gateway that a city already has.
+const IKEV2: &str = r#"[[vpn.gateway]]
+name = "honcho-ikev2"
+kind = "ikev2"
+address = "203.0.113.10"
+remote_id = "vpn1.mihon-city.example"
+ca_sha256 = "5f1d3c0c5b0e8b6a6c7f0c2f4f8d3f0a1f7f2b7d0a9c4e5d6b8a7c9e0f1a2b3c"
+uplinks = ["wired"]
+
+"#;
+
+#[test]
+fn an_ikev2_gateway_has_a_name_and_an_authority_and_no_port() {
+    let last = |gateway: &str| with("\n[onprem]", &format!("\n{gateway}[onprem]"));
+    let draft = Draft::parse("policy.toml", last(IKEV2).as_bytes()).unwrap();
+    let gateway = draft.policy().vpn.gateway.last().unwrap();
+    assert!(matches!(
+        &gateway.protocol,
+        GatewayProtocol::Ikev2 { remote_id, .. } if remote_id.as_str() == "vpn1.mihon-city.example"
+    ));
+    assert_eq!(gateway.address.to_string(), "203.0.113.10:4500");
+
+    let complaint = |text: &str| {
+        let error = Draft::parse("policy.toml", text.as_bytes()).expect_err("must be refused");
+        error.problems()[0].fault.text(Lang::En)
+    };
+    let line = |key: &str| IKEV2.lines().find(|line| line.starts_with(key)).unwrap();
+    let stray = IKEV2.replace("\"ikev2\"", "\"wireguard\"");
+    for wrong in [
+        IKEV2.replace(line("remote_id"), ""),
+        IKEV2.replace(line("ca_sha256"), ""),
+        stray,
+    ] {
+        let said = complaint(&last(&wrong));
+        assert!(said.contains("`remote_id` and `ca_sha256`"), "{said}");
+    }
+    for name in [
+        "%any",
+        "*.example",
+        "vpn1",
+        "a b.example",
+        "@#0a0b.c",
+        "C=JP, O=x.y",
+        "-a.example",
+    ] {
+        let wrong = IKEV2.replace("vpn1.mihon-city.example", name);
+        let said = complaint(&last(&wrong));
+        assert!(said.contains("not a name"), "{name}: {said}");
+    }
+    let said = complaint(&last(&IKEV2.replace("113.10\"", "113.10:500\"")));
+    assert!(said.contains("has no port"), "{said}");
+    let on_lan = IKEV2.replace("address =", "lan_address = \"10.12.0.2:4500\"\naddress =");
+    let said = complaint(&last(&on_lan));
+    assert!(said.contains("has no `lan_address`"), "{said}");
+}

@@ -21,6 +21,8 @@ pub enum Port {
     Gate,
     /// The gate's channel to the engine of its TLS tunnel ([`GateToEngine`]).
     Tls,
+    /// The gate's channel to the engine of its `IPsec` tunnel ([`GateToEngine`]).
+    Ike,
     /// The host end of the guest channel: a stream socket to the virtio-console port.
     GuestChannel,
 }
@@ -369,8 +371,8 @@ pub enum UplinkToGate {
         /// Where the socket is connected to; the gate checks it against policy.
         peer: SocketAddrV4,
     },
-    /// A path to a gateway that is spoken to by TCP exists. No descriptor: a connection is made
-    /// when [`GateToUplink::Dial`] asks for it.
+    /// A path to a gateway that an engine speaks to exists. No descriptor: a socket is made when
+    /// [`GateToUplink::Dial`] asks for it.
     StreamPath {
         /// Its name from now on.
         id: PathId,
@@ -385,8 +387,9 @@ pub enum UplinkToGate {
         /// Where its connections lead; the gate checks it against policy.
         peer: SocketAddrV4,
     },
-    /// A connection over a [`UplinkToGate::StreamPath`]. One descriptor: a TCP socket,
-    /// non-blocking, bound to the path's port, connecting or connected to its peer.
+    /// A socket for a [`UplinkToGate::StreamPath`]. One descriptor, non-blocking, bound to the path's
+    /// port: TCP, connecting or connected to its peer, or UDP, connected to it, as the gateway's kind
+    /// needs.
     Stream {
         /// The path.
         id: PathId,
@@ -480,8 +483,8 @@ pub enum GateToEngine {
         /// The gateway's name in the policy.
         gateway: String,
     },
-    /// A connection that [`EngineToGate::Dial`] asked for. One descriptor: a TCP socket,
-    /// non-blocking, connecting or connected to the gateway.
+    /// A connection that [`EngineToGate::Dial`] asked for. One descriptor, non-blocking: a TCP
+    /// socket, connecting or connected to the gateway, or for `IPsec` a UDP one.
     Stream {
         /// For which attempt.
         attempt: u32,
@@ -503,7 +506,7 @@ pub enum EngineToGate {
         attempt: u32,
     },
     /// The gateway has proven itself and the tunnel is up. One descriptor: a Unix datagram socket
-    /// that carries one IP packet a message.
+    /// that carries one IP packet a message, or a TUN device's.
     Up {
         /// Which attempt.
         attempt: u32,

@@ -19,6 +19,8 @@ pub struct Capabilities(CapabilitySet);
 impl Capabilities {
     /// None.
     pub const NONE: Self = Self(CapabilitySet::empty());
+    /// Tunnels, addresses and routes of its network namespace, without raw sockets: an `IPsec` engine.
+    pub const TUNNELS: Self = Self(CapabilitySet::NET_ADMIN);
     /// Interfaces, addresses, routes and raw sockets of its network namespace: the uplink.
     pub const NETWORK: Self = Self(CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW));
 }

@@ -75,16 +75,24 @@ pub(crate) fn prepare(
             .handle_access(AccessNet::from_all(WANTED))
             .map_err(absent)?;
     }
-    let mut created = ruleset.create().map_err(absent)?;
+    let created = ruleset.create().map_err(absent)?;
+    permit(created, paths.iter().cloned())
+}
+
+/// Adds what may be done beneath these paths, as they lead now.
+pub(crate) fn permit(
+    mut created: RulesetCreated,
+    paths: impl Iterator<Item = (PathBuf, Access)>,
+) -> Result<RulesetCreated, SandboxError> {
     for (path, access) in paths {
         let refused =
             |error: &dyn std::fmt::Display| SandboxError::Path(path.clone(), error.to_string());
-        let file = PathFd::new(path).map_err(|error| refused(&error))?;
-        let is_directory = std::fs::metadata(path)
+        let file = PathFd::new(&path).map_err(|error| refused(&error))?;
+        let is_directory = std::fs::metadata(&path)
             .map_err(|error| refused(&error))?
             .is_dir();
         created = created
-            .add_rule(PathBeneath::new(file, rights(*access, is_directory)))
+            .add_rule(PathBeneath::new(file, rights(access, is_directory)))
             .map_err(|error| refused(&error))?;
     }
     Ok(created)

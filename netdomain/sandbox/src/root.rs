@@ -1,6 +1,7 @@
 //! A read-only root directory: empty, or with what the process must see.
 
 use std::{
+    ffi::CStr,
     fs::{create_dir_all, symlink_metadata},
     path::{Path, PathBuf},
 };
@@ -10,13 +11,17 @@ use rustix::{
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags,
-        MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+        MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount,
         mount_bind, mount_change, mount_remount, move_mount, unmount,
     },
     process::{chdir, chroot, fchdir, pivot_root},
 };
 
-use crate::sandbox::{SandboxError, step};
+use crate::{
+    Access,
+    credentials::User,
+    sandbox::{SandboxError, step},
+};
 
 /// What a process sees as its root directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,24 +36,44 @@ pub enum Root {
     EmptyOverInitial,
 }
 
-/// A file, folder or symbolic link of the old root that the new one shows too.
+/// Something that the new root holds.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// Where it is.
-    pub(crate) from: PathBuf,
+    /// What it is.
+    pub(crate) what: What,
     /// Where it will be, without the leading slash.
     pub(crate) at: PathBuf,
-    /// Whether it may be written to, where its permissions say so (`/dev/null`).
-    pub(crate) writable: bool,
 }
 
-/// Replaces the root of this process's own mount namespace.
-pub(crate) fn replace(shown: &[Shown]) -> Result<Root, SandboxError> {
+/// What the new root can hold.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// A file, folder or symbolic link of the old root; programs may be run from there.
+    ReadOnly(PathBuf),
+    /// A device of the old root, which may be written to where its permissions say so.
+    Device(PathBuf),
+    /// A folder in memory that belongs to the process's user.
+    Scratch,
+}
+
+impl Shown {
+    /// What may be done with it, by its path in the new root.
+    pub(crate) fn permission(&self) -> (PathBuf, Access) {
+        let access = match self.what {
+            What::ReadOnly(_) => Access::Execute,
+            What::Device(_) | What::Scratch => Access::ReadWrite,
+        };
+        (Path::new("/").join(&self.at), access)
+    }
+}
+
+/// Replaces the root of this process's own mount namespace. Scratch folders are `user`'s.
+pub(crate) fn replace(shown: &[Shown], user: Option<User>) -> Result<Root, SandboxError> {
     let empty = attach_empty()?;
     step("entering the empty root", fchdir(&empty))?;
     for one in shown {
         // Paths that begin with a slash still lead into the old root, others into the new one.
-        show(one).map_err(|error| SandboxError::Path(one.from.clone(), error.to_string()))?;
+        show(one, user).map_err(|error| SandboxError::Path(one.at.clone(), error.to_string()))?;
     }
     step("making the root read-only", lock(Path::new("."), true))?;
     // `pivot_root(".", ".")` lays the old root over the new one, whence it is unmounted.
@@ -70,22 +95,40 @@ pub(crate) fn replace(shown: &[Shown]) -> Result<Root, SandboxError> {
     }
 }
 
-fn show(shown: &Shown) -> std::io::Result<()> {
+fn show(shown: &Shown, user: Option<User>) -> std::io::Result<()> {
     if let Some(parent) = shown.at.parent().filter(|path| *path != Path::new("")) {
         create_dir_all(parent)?;
     }
-    let kind = symlink_metadata(&shown.from)?.file_type();
+    let (from, writable) = match &shown.what {
+        What::ReadOnly(from) => (from, false),
+        What::Device(from) => (from, true),
+        What::Scratch => return scratch(&shown.at, user),
+    };
+    let kind = symlink_metadata(from)?.file_type();
     if kind.is_symlink() {
-        return std::os::unix::fs::symlink(std::fs::read_link(&shown.from)?, &shown.at);
+        return std::os::unix::fs::symlink(std::fs::read_link(from)?, &shown.at);
     }
     if kind.is_dir() {
         create_dir_all(&shown.at)?;
     } else {
         std::fs::File::create(&shown.at)?;
     }
-    mount_bind(&shown.from, &shown.at)?;
-    if !shown.writable {
+    mount_bind(from, &shown.at)?;
+    if !writable {
         lock(&shown.at, false)?;
+    }
+    Ok(())
+}
+
+/// Bytes of a scratch folder: sockets, a lock, a page of configuration.
+const SCRATCH: &CStr = c"mode=0700,size=256k,nr_inodes=64";
+
+fn scratch(at: &Path, user: Option<User>) -> std::io::Result<()> {
+    create_dir_all(at)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("tmpfs", at, "tmpfs", flags, SCRATCH)?;
+    if let Some(User { uid, gid }) = user {
+        std::os::unix::fs::chown(at, Some(uid), Some(gid))?;
     }
     Ok(())
 }
@@ -172,7 +215,7 @@ mod tests {
     #[test]
     fn root_is_replaced_by_an_empty_one() {
         in_own_mount_namespace(|| {
-            assert_eq!(replace(&[]).unwrap(), Root::Empty);
+            assert_eq!(replace(&[], None).unwrap(), Root::Empty);
             assert_empty_and_read_only();
         });
         assert!(std::fs::read_dir("/").unwrap().count() > 0);

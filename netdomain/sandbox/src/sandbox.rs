@@ -16,7 +16,7 @@ use crate::{
     Access, Capabilities, Demand, Landlock, Root,
     credentials::{self, User},
     paths, root,
-    root::Shown,
+    root::{Shown, What},
 };
 
 /// What the process calls the machine: the host's own name is nobody's business.
@@ -174,24 +174,36 @@ impl Sandbox {
     /// new root, without a leading slash). For a process that starts programs of others; programs
     /// may be run from there.
     pub fn show(mut self, from: impl Into<PathBuf>, at: impl Into<PathBuf>) -> Self {
-        let (from, at) = (from.into(), at.into());
-        self.paths.push((from.clone(), Access::Execute));
         self.shown.push(Shown {
-            from,
+            what: What::ReadOnly(from.into()),
+            at: at.into(),
+        });
+        self
+    }
+
+    /// Shows this device of the old root (`/dev/null`, say) at the same place in the new one, to be
+    /// read and written.
+    pub fn show_device(mut self, device: impl Into<PathBuf>) -> Self {
+        let device = device.into();
+        let at = device.strip_prefix("/").unwrap_or(&device).to_path_buf();
+        self.shown.push(Shown {
+            what: What::Device(device),
             at,
-            writable: false,
         });
         self
     }
 
     /// Shows `/dev/null`, which programs of others open to write to.
-    pub fn show_null(mut self) -> Self {
-        let null = PathBuf::from("/dev/null");
-        self.paths.push((null.clone(), Access::ReadWrite));
+    pub fn show_null(self) -> Self {
+        self.show_device("/dev/null")
+    }
+
+    /// Makes a small folder in memory at `at` in the new root that the process and its programs may
+    /// write to, for the sockets and the few files that programs of others insist on.
+    pub fn scratch(mut self, at: impl Into<PathBuf>) -> Self {
         self.shown.push(Shown {
-            from: null,
-            at: "dev/null".into(),
-            writable: true,
+            what: What::Scratch,
+            at: at.into(),
         });
         self
     }
@@ -227,13 +239,19 @@ impl Sandbox {
             return Err(SandboxError::Threads);
         }
         // By descriptor, before the root goes away.
-        let ruleset = paths::prepare(&self.paths, self.tcp, self.demand)?;
+        let mut ruleset = paths::prepare(&self.paths, self.tcp, self.demand)?;
 
         self.unshare()?;
         let root = if self.keep_root {
             Root::Kept
         } else {
-            root::replace(&self.shown)?
+            let root = root::replace(&self.shown, self.user)?;
+            // What is shown is named as the new root has it: its mounts hold the very inodes that
+            // will be opened. On a file system that makes a new inode for each look-up (9p without
+            // a cache, some network ones) a rule about the old root's path is a rule about nothing.
+            let shown = self.shown.iter().map(Shown::permission);
+            ruleset = paths::permit(ruleset, shown)?;
+            root
         };
         self.limit()?;
         credentials::drop_to(self.user, self.capabilities, self.for_programs)?;

@@ -19,7 +19,7 @@ use super::counters::{Counters, Sample};
 use super::device::DeviceFile;
 use super::direct::Wiring;
 use super::edge::{Edge, Reply, Resolver};
-use super::engines::Engine;
+use super::engines::Engines;
 use super::expiry::Expiry;
 use super::findings::Findings;
 use super::guest::Guest;
@@ -50,7 +50,7 @@ pub struct Gate {
     pub(super) findings: Findings,
     pub(super) machine: Machine,
     pub(super) tunnels: Vec<AnyTunnel>,
-    pub(super) engine: Engine,
+    pub(super) engines: Engines,
     pub(super) stamp: StampFile,
     pub(super) path: Path,
     pub(super) guest: Guest,
@@ -97,6 +97,8 @@ pub struct Parts<'a> {
     pub uplink: Option<OwnedFd>,
     /// Channel to the engine of the TLS tunnel, if there is one yet.
     pub tls: Option<OwnedFd>,
+    /// Channel to the engine of the `IPsec` tunnel, if there is one yet.
+    pub ike: Option<OwnedFd>,
 }
 
 impl Gate {
@@ -120,7 +122,7 @@ impl Gate {
                     };
                     AnyTunnel::WireGuard(WireGuard::new(&identity, &indices, now))
                 }
-                TunnelPlan::Tls => AnyTunnel::IpFd(IpFd::default()),
+                TunnelPlan::Engine(_) => AnyTunnel::IpFd(IpFd::default()),
             })
             .collect();
         let beacon = plan
@@ -132,7 +134,10 @@ impl Gate {
             guest.attach(link)?;
         }
         let uplink = parts.uplink.map(Channel::from_fd).transpose()?;
-        let engine = Engine::new(parts.tls.map(Channel::from_fd).transpose()?);
+        let engines = Engines::new(
+            parts.tls.map(Channel::from_fd).transpose()?,
+            parts.ike.map(Channel::from_fd).transpose()?,
+        );
         let resolver = Resolver::new(plan.domains.clone(), &device, Box::new(random), now);
         Ok(Self {
             edge: Edge::new(device, plan.probes, now),
@@ -150,7 +155,7 @@ impl Gate {
             findings: Findings::default(),
             machine: Machine::new(plan.timings, random().into()).with_direct(plan.direct),
             tunnels,
-            engine,
+            engines,
             stamp,
             path: Path::default(),
             guest,

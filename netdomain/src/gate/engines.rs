@@ -14,6 +14,7 @@ use sekisho_control::{
 };
 
 use super::engine::Gate;
+use super::plan::{EngineKind, TunnelPlan};
 use super::situation::{Event, GatewayId, PathInfo, Proof};
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
@@ -27,43 +28,64 @@ const MESSAGES: usize = 16;
 /// engine that wants more is in a loop.
 const MAX_DIALS: u8 = 4;
 
-/// What the engine is at.
+/// What an engine is at.
 #[derive(Debug)]
 struct Task {
+    engine: EngineKind,
     attempt: u32,
     path: PathId,
     gateway: GatewayId,
     dials: u8,
 }
 
-/// The engine and its task.
+/// The engines and their task: at most one is at something at a time.
 #[derive(Debug, Default)]
-pub(super) struct Engine {
-    channel: Option<EngineChannel>,
+pub(super) struct Engines {
+    tls: Option<EngineChannel>,
+    ike: Option<EngineChannel>,
     task: Option<Task>,
+    /// The task of the `IPsec` engine that was over last: until the engine says so too it may tell its
+    /// gateway, and the path's sockets live on.
+    leaving: Option<(u32, PathId)>,
     attempts: u32,
 }
 
-impl Engine {
-    pub(super) const fn new(channel: Option<EngineChannel>) -> Self {
+impl Engines {
+    pub(super) const fn new(tls: Option<EngineChannel>, ike: Option<EngineChannel>) -> Self {
         Self {
-            channel,
+            tls,
+            ike,
             task: None,
+            leaving: None,
             attempts: 0,
         }
     }
 
-    pub(super) const fn channel(&self) -> Option<&EngineChannel> {
-        self.channel.as_ref()
+    pub(super) const fn channel(&self, engine: EngineKind) -> Option<&EngineChannel> {
+        match engine {
+            EngineKind::Tls => self.tls.as_ref(),
+            EngineKind::Ike => self.ike.as_ref(),
+        }
     }
 
-    fn tell(&self, message: &GateToEngine, fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
-        self.channel
-            .as_ref()
+    fn set_channel(&mut self, engine: EngineKind, channel: Option<EngineChannel>) {
+        match engine {
+            EngineKind::Tls => self.tls = channel,
+            EngineKind::Ike => self.ike = channel,
+        }
+    }
+
+    fn tell(
+        &self,
+        engine: EngineKind,
+        message: &GateToEngine,
+        fds: &[std::os::fd::BorrowedFd<'_>],
+    ) -> bool {
+        self.channel(engine)
             .is_some_and(|channel| match channel.send(message, fds) {
                 Ok(()) => true,
                 Err(error) => {
-                    tracing::warn!("cannot tell the engine: {error}");
+                    tracing::warn!(?engine, "cannot tell the engine: {error}");
                     false
                 }
             })
@@ -72,37 +94,55 @@ impl Engine {
 
 impl Gate {
     /// Takes a fresh engine; what the last one was at is over.
-    pub(super) fn attach_engine(&mut self, socket: OwnedFd, now: Moment) {
-        self.lose_engine(now);
+    pub(super) fn attach_engine(&mut self, engine: EngineKind, socket: OwnedFd, now: Moment) {
+        self.lose_engine(engine, now);
         match Channel::from_fd(socket) {
-            Ok(channel) => self.engine.channel = Some(channel),
+            Ok(channel) => self.engines.set_channel(engine, Some(channel)),
             Err(error) => tracing::warn!("{error}"),
         }
     }
 
-    fn lose_engine(&mut self, now: Moment) {
-        self.engine.channel = None;
-        if let Some(task) = &self.engine.task {
-            let path = task.path;
+    fn lose_engine(&mut self, engine: EngineKind, now: Moment) {
+        self.engines.set_channel(engine, None);
+        if engine == EngineKind::Ike {
+            self.hang_up_left();
+        }
+        let task = self.engines.task.as_ref();
+        if let Some(path) = task
+            .filter(|task| task.engine == engine)
+            .map(|task| task.path)
+        {
             self.happen(Event::EngineDown(path), now);
+        }
+    }
+
+    /// The sockets of the task that was over last are of no use any more.
+    fn hang_up_left(&mut self) {
+        if let Some((_, path)) = self.engines.leaving.take() {
+            self.tell_uplink(&GateToUplink::HangUp { id: path });
         }
     }
 
     /// The machine wants the tunnel of this path.
     pub(super) fn engage(&mut self, path: PathId) {
+        self.hang_up_left();
         let Some(gateway) = self.machine.path(path).map(|info| info.gateway) else {
             return;
         };
         let Some(name) = self.plan.gateways.get(usize::from(gateway.0)) else {
             return;
         };
-        self.engine.attempts = self.engine.attempts.wrapping_add(1);
-        let attempt = self.engine.attempts;
+        let TunnelPlan::Engine(engine) = name.tunnel else {
+            return;
+        };
+        self.engines.attempts = self.engines.attempts.wrapping_add(1);
+        let attempt = self.engines.attempts;
         let begin = GateToEngine::Begin {
             attempt,
             gateway: name.name.clone(),
         };
-        self.engine.task = Some(Task {
+        self.engines.task = Some(Task {
+            engine,
             attempt,
             path,
             gateway,
@@ -114,14 +154,14 @@ impl Gate {
             gateway = name.name,
             "the engine is to begin"
         );
-        if !self.engine.tell(&begin, &[]) {
+        if !self.engines.tell(engine, &begin, &[]) {
             self.events.push_back(Event::EngineDown(path));
         }
     }
 
     /// The machine wants the tunnel of this path no more. What came in before is still read.
     pub(super) fn disengage(&mut self, path: PathId, now: Moment) {
-        let Some(task) = self.engine.task.take_if(|task| task.path == path) else {
+        let Some(task) = self.engines.task.take_if(|task| task.path == path) else {
             return;
         };
         let tunnel = self.tunnels.get_mut(usize::from(task.gateway.0));
@@ -130,33 +170,48 @@ impl Gate {
         }
         self.sockets.drain(path, now);
         let attempt = task.attempt;
-        self.engine.tell(&GateToEngine::End { attempt }, &[]);
-        self.tell_uplink(&GateToUplink::HangUp { id: path });
+        let told = self
+            .engines
+            .tell(task.engine, &GateToEngine::End { attempt }, &[]);
+        if told && task.engine == EngineKind::Ike {
+            self.engines.leaving = Some((attempt, path));
+        } else {
+            self.tell_uplink(&GateToUplink::HangUp { id: path });
+        }
     }
 
-    /// Hears the engine.
-    pub(super) fn read_engine(&mut self, now: Moment) {
+    /// Hears an engine.
+    pub(super) fn read_engine(&mut self, engine: EngineKind, now: Moment) {
         for _ in 0..MESSAGES {
-            let Some(channel) = &self.engine.channel else {
+            let Some(channel) = self.engines.channel(engine) else {
                 return;
             };
             match channel.recv() {
-                Ok(Some(received)) => self.engine_says(received, now),
+                Ok(Some(received)) => self.engine_says(engine, received, now),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!("the engine is gone: {error}");
-                    self.lose_engine(now);
+                    tracing::warn!(?engine, "the engine is gone: {error}");
+                    self.lose_engine(engine, now);
                 }
             }
         }
     }
 
-    fn engine_says(&mut self, received: Received<EngineToGate>, now: Moment) {
+    fn engine_says(&mut self, engine: EngineKind, received: Received<EngineToGate>, now: Moment) {
         let (EngineToGate::Dial { attempt }
         | EngineToGate::Up { attempt, .. }
         | EngineToGate::Down { attempt, .. }) = received.message;
+        let left = self.engines.leaving.map(|(attempt, _)| attempt);
+        if engine == EngineKind::Ike && left == Some(attempt) {
+            if matches!(received.message, EngineToGate::Down { .. }) {
+                self.hang_up_left();
+            }
+            return;
+        }
         // Late words about what is over.
-        let Some(task) = self.engine.task.as_mut().filter(|t| t.attempt == attempt) else {
+        let task = self.engines.task.as_mut();
+        let Some(task) = task.filter(|task| (task.engine, task.attempt) == (engine, attempt))
+        else {
             return;
         };
         let (path, gateway) = (task.path, task.gateway);
@@ -171,7 +226,7 @@ impl Gate {
             }
             EngineToGate::Up { address, mtu, .. } => {
                 let socket = received.fds.into_iter().next();
-                let taken = self.take_packets(path, gateway, (address, mtu), socket);
+                let taken = self.take_packets(engine, path, gateway, (address, mtu), socket);
                 self.happen(
                     match taken {
                         Ok(()) => Event::EngineUp(path),
@@ -192,6 +247,7 @@ impl Gate {
 
     fn take_packets(
         &mut self,
+        engine: EngineKind,
         path: PathId,
         gateway: GatewayId,
         (address, mtu): (Ipv4Addr, u16),
@@ -215,7 +271,7 @@ impl Gate {
             .and_then(|tunnel| tunnel.ip_fd())
             .ok_or("it is not an engine's gateway")?;
         self.sockets
-            .add_engine(path, gateway, socket)
+            .add_engine(path, gateway, engine, socket)
             .map_err(|error| error.to_string())?;
         tunnel.set_up(true);
         Ok(())
@@ -256,23 +312,24 @@ impl Gate {
 
     /// A connection for the engine.
     pub(super) fn stream(&mut self, id: PathId, socket: &OwnedFd, now: Moment) {
-        let Some(task) = self.engine.task.as_ref().filter(|task| task.path == id) else {
+        let Some(task) = self.engines.task.as_ref().filter(|task| task.path == id) else {
             return;
         };
-        let attempt = task.attempt;
+        let (engine, attempt) = (task.engine, task.attempt);
+        let wanted = match engine {
+            EngineKind::Tls => SocketType::STREAM,
+            EngineKind::Ike => SocketType::DGRAM,
+        };
         let Some(port) = self.machine.path(id).map(|info| info.port.clone()) else {
             return;
         };
         let kind = sockopt::socket_type(socket);
-        if kind != Ok(SocketType::STREAM)
-            || !is_bound_to(socket, &port)
-            || set_nonblocking(socket).is_err()
-        {
+        if kind != Ok(wanted) || !is_bound_to(socket, &port) || set_nonblocking(socket).is_err() {
             tracing::warn!(%port, "a connection over another port, or none at all");
             return;
         }
         let stream = GateToEngine::Stream { attempt };
-        if !self.engine.tell(&stream, &[socket.as_fd()]) {
+        if !self.engines.tell(engine, &stream, &[socket.as_fd()]) {
             self.happen(Event::EngineDown(id), now);
         }
     }

@@ -10,10 +10,10 @@ use sekisho_framelink::{
 
 use super::path::Deliver;
 
-/// Bytes that may wait for the guest: eight super-frames. While anything waits, no datagram is
+/// Bytes that may wait for the guest: sixteen super-frames. While anything waits, no datagram is
 /// read, so what waits is at most what one batch of datagrams became.
-const BACKLOG: usize = 8 * 65_550;
-/// Frames that may wait: a batch of eight receive-offloaded datagrams of small packets.
+const BACKLOG: usize = 16 * 65_550;
+/// Frames that may wait: a batch of sixteen receive-offloaded datagrams of small packets.
 const BACKLOG_FRAMES: usize = 1024;
 /// Pieces of one frame: the headers and the payloads of a super-frame's segments.
 const MAX_PIECES: usize = 65;

@@ -9,11 +9,11 @@ use super::admit::{Origin, Refusal, Subject};
 use super::edge::Heard;
 use super::engine::Gate;
 use super::packet::{Offload, Packet, Transport};
-use super::path::{Coalescer, Inbox};
+use super::path::{Coalescer, Inbox, Outlet};
 use super::situation::{Event, Situation};
 use super::sockets::Far;
 use crate::moment::Moment;
-use crate::tunnel::{AnyTunnel, Form, Opened, Roaming as _};
+use crate::tunnel::{AnyTunnel, Opened, Roaming as _};
 
 /// Ethernet's number for IPv4, the only protocol inside.
 const IPV4: u16 = 0x0800;
@@ -43,8 +43,12 @@ impl Gate {
             let Some(socket) = self.sockets.reader(index, id) else {
                 break;
             };
-            let offload = socket.form() == Form::Sealed;
-            let (messages, more) = match inbox.receive(socket.as_fd(), offload) {
+            let received = match socket.outlet() {
+                Outlet::Gateway => inbox.receive(socket.as_fd(), true),
+                Outlet::Engine => inbox.receive(socket.as_fd(), false),
+                Outlet::Tun => inbox.read_packets(socket.as_fd()),
+            };
+            let (messages, more) = match received {
                 Ok((0, _)) => break,
                 Ok(received) => received,
                 // An ICMP message about something sent earlier, which anybody can forge.
@@ -71,7 +75,7 @@ impl Gate {
         if self.sockets.close_at(index) {
             let lost = match far {
                 Far::Gateway(_) => Event::PathLost(id),
-                Far::Engine => Event::EngineDown(id),
+                Far::Engine | Far::Tun => Event::EngineDown(id),
             };
             self.happen(lost, now);
         }
@@ -130,7 +134,7 @@ impl Gate {
         let tunnel = self.tunnels.get_mut(usize::from(socket.gateway.0));
         let (tunnel, peer) = match (tunnel, socket.far) {
             (Some(AnyTunnel::WireGuard(tunnel)), Far::Gateway(peer)) => (tunnel, peer),
-            (Some(AnyTunnel::IpFd(_)), Far::Engine) => {
+            (Some(AnyTunnel::IpFd(_)), Far::Engine | Far::Tun) => {
                 for packet in datagrams {
                     bytes += packet.len();
                     self.opened.push(packet);

@@ -7,6 +7,7 @@ use sekisho_control::{
 };
 
 use super::engine::{Gate, fill_random};
+use super::plan::EngineKind;
 use super::situation::{Event, PathInfo, Proof, Situation};
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
@@ -66,7 +67,8 @@ impl Gate {
                     Err(error) => tracing::warn!("{error}"),
                 }
             }
-            Port::Tls => self.attach_engine(socket, now),
+            Port::Tls => self.attach_engine(EngineKind::Tls, socket, now),
+            Port::Ike => self.attach_engine(EngineKind::Ike, socket, now),
             Port::Gate | Port::Modem | Port::GuestChannel => {}
         }
     }

@@ -158,7 +158,7 @@ impl Gate {
         let Some(socket) = self.sockets.sender(path) else {
             return self.path.clear();
         };
-        match self.path.flush(socket.as_fd(), socket.form()) {
+        match self.path.flush(socket.as_fd(), socket.outlet()) {
             Ok(Flushed::All | Flushed::Full) | Err(Errno::INTR) => {}
             Err(error) => {
                 tracing::info!(?path, %error, "cannot send over this path");

@@ -29,8 +29,22 @@ pub struct GatewayPlan {
 pub enum TunnelPlan {
     /// `WireGuard`, with this public key.
     WireGuard([u8; 32]),
-    /// TLS: the engine knows the key.
+    /// What an engine speaks, which knows how the gateway proves itself.
+    Engine(EngineKind),
+}
+
+/// Which engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// openconnect.
     Tls,
+    /// charon.
+    Ike,
+}
+
+impl EngineKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Tls, Self::Ike];
 }
 
 impl TunnelPlan {
@@ -38,7 +52,7 @@ impl TunnelPlan {
     pub const fn proof(self) -> Proof {
         match self {
             Self::WireGuard(_) => Proof::Handshake,
-            Self::Tls => Proof::Engine,
+            Self::Engine(_) => Proof::Engine,
         }
     }
 }
@@ -95,7 +109,8 @@ impl Plan {
                         GatewayProtocol::Wireguard { public_key } => {
                             TunnelPlan::WireGuard(public_key.0)
                         }
-                        GatewayProtocol::Tls { .. } => TunnelPlan::Tls,
+                        GatewayProtocol::Tls { .. } => TunnelPlan::Engine(EngineKind::Tls),
+                        GatewayProtocol::Ikev2 { .. } => TunnelPlan::Engine(EngineKind::Ike),
                     },
                     uplinks: gateway.uplinks.clone(),
                 })

@@ -34,6 +34,9 @@ pub struct Args {
     /// The channel to the engine of the TLS tunnel, an inherited descriptor.
     #[arg(long, value_name = "fd:N")]
     tls: Option<String>,
+    /// The channel to the engine of the `IPsec` tunnel, an inherited descriptor.
+    #[arg(long, value_name = "fd:N")]
+    ike: Option<String>,
     /// The channel to the supervisor, an inherited descriptor.
     #[arg(long, value_name = "fd:N")]
     control: String,
@@ -91,6 +94,7 @@ pub fn run(args: &Args) -> Result<(), GateError> {
         link: optional(args.link.as_deref())?,
         uplink: optional(args.uplink.as_deref())?,
         tls: optional(args.tls.as_deref())?,
+        ike: optional(args.ike.as_deref())?,
     })?;
     // Before it decides about anything, and only now: with what cannot be served, nothing newer
     // than the last policy has been applied.
@@ -102,13 +106,15 @@ pub fn run(args: &Args) -> Result<(), GateError> {
 }
 
 /// What the gate calls besides the sets that every process has: it keeps a timestamp in an open
-/// file and tunes the sockets that it is handed.
+/// file, looks at the descriptors that it is handed and tunes the sockets.
 const GATE: &[Rule] = &[
     Rule::allow(libc::SYS_pwrite64),
     Rule::allow(libc::SYS_fdatasync),
     // Whether what the uplink hands over as a wire is one.
     question(crate::tun::GET_INTERFACE),
     question(crate::tun::GET_HEADER_SIZE),
+    // What a descriptor of an engine's is. By descriptor; the root is empty.
+    Rule::allow(libc::SYS_fstat),
     option(libc::SOL_UDP, libc::UDP_GRO),
     option(libc::SOL_SOCKET, libc::SO_RCVBUF),
     option(libc::SOL_SOCKET, libc::SO_SNDBUF),

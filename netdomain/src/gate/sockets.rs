@@ -4,15 +4,16 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::fs::{FileType, fstat, major, minor};
 use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
 use sekisho_control::PathId;
 use socket2::SockRef;
 use thiserror::Error;
 
-use super::path::enable_receive_offload;
+use super::path::{Outlet, enable_receive_offload};
+use super::plan::EngineKind;
 use super::situation::{GatewayId, MAX_PATHS};
 use crate::moment::Moment;
-use crate::tunnel::Form;
 
 /// A path that was lost is read for so long: what the gateway sent before it knew still arrives.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -35,8 +36,8 @@ pub enum NotAPath {
     /// Bound to another port than the uplink says, or to none.
     #[error("the socket is not bound to the port that was named")]
     Port,
-    /// Not a Unix datagram socket, so not an engine's.
-    #[error("the descriptor of the engine is not a Unix datagram socket")]
+    /// Not what this engine moves packets over.
+    #[error("the descriptor of the engine is not of the kind that its packets come by")]
     NotAnEngine,
     /// The kernel refused something.
     #[error("the socket cannot be used: {0}")]
@@ -63,14 +64,20 @@ pub enum Far {
     Gateway(SocketAddrV4),
     /// The engine of the tunnel, over a Unix socket.
     Engine,
+    /// The engine of the tunnel, over a TUN device.
+    Tun,
 }
 
+/// The number of `/dev/net/tun` (Linux `Documentation/admin-guide/devices.txt`: 10 char, 200).
+const TUN_DEVICE: (u32, u32) = (10, 200);
+
 impl PathSocket {
-    /// The only datagrams that may be sent on it.
-    pub const fn form(&self) -> Form {
+    /// What it takes.
+    pub const fn outlet(&self) -> Outlet {
         match self.far {
-            Far::Gateway(_) => Form::Sealed,
-            Far::Engine => Form::Plain,
+            Far::Gateway(_) => Outlet::Gateway,
+            Far::Engine => Outlet::Engine,
+            Far::Tun => Outlet::Tun,
         }
     }
 }
@@ -129,20 +136,24 @@ impl Sockets {
         &mut self,
         id: PathId,
         gateway: GatewayId,
+        engine: EngineKind,
         socket: OwnedFd,
     ) -> Result<(), NotAPath> {
-        let family = sockopt::socket_domain(&socket).map_err(NotAPath::Socket)?;
-        let kind = sockopt::socket_type(&socket).map_err(NotAPath::Socket)?;
-        if (family, kind) != (AddressFamily::UNIX, SocketType::DGRAM) {
+        let (far, right) = match engine {
+            EngineKind::Tls => (Far::Engine, is_unix_datagram(&socket)?),
+            EngineKind::Ike => (Far::Tun, is_tun(&socket)?),
+        };
+        if !right {
             return Err(NotAPath::NotAnEngine);
         }
         set_nonblocking(&socket).map_err(NotAPath::Socket)?;
+        // Of a TUN device it is the device's own.
         let _ = sockopt::set_socket_send_buffer_size(&socket, BUFFER);
         self.close(id);
         self.held.push(PathSocket {
             id,
             gateway,
-            far: Far::Engine,
+            far,
             socket,
             draining: None,
         });
@@ -186,6 +197,9 @@ impl Sockets {
         if draining >= MAX_DRAINING {
             return self.close(id);
         }
+        // The next tunnel's packets come over the same device.
+        self.held
+            .retain(|held| held.id != id || held.far != Far::Tun);
         for held in self.held.iter_mut().filter(|held| held.id == id) {
             held.draining = Some(now + DRAIN);
         }
@@ -203,6 +217,18 @@ impl Sockets {
     }
 }
 
+fn is_unix_datagram(socket: &OwnedFd) -> Result<bool, NotAPath> {
+    let family = sockopt::socket_domain(socket).map_err(NotAPath::Socket)?;
+    let kind = sockopt::socket_type(socket).map_err(NotAPath::Socket)?;
+    Ok((family, kind) == (AddressFamily::UNIX, SocketType::DGRAM))
+}
+
+fn is_tun(device: &OwnedFd) -> Result<bool, NotAPath> {
+    let stat = fstat(device).map_err(NotAPath::Socket)?;
+    let number = (major(stat.st_rdev), minor(stat.st_rdev));
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && number == TUN_DEVICE)
+}
+
 /// Whether the kernel says that the socket uses this port and no other. A lost carrier and a proof
 /// of premises are told by port: on another one the socket would outlive them.
 pub(super) fn is_bound_to(socket: &OwnedFd, port: &str) -> bool {
@@ -216,4 +242,49 @@ pub(super) fn is_bound_to(socket: &OwnedFd, port: &str) -> bool {
 pub(super) fn set_nonblocking(socket: &OwnedFd) -> Result<(), rustix::io::Errno> {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     fcntl_setfl(socket, fcntl_getfl(socket)? | OFlags::NONBLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn each_engine_brings_its_own_kind_of_descriptor() {
+        let add = |engine, descriptor: OwnedFd| {
+            let mut sockets = Sockets::default();
+            sockets
+                .add_engine(PathId(1), GatewayId(0), engine, descriptor)
+                .map(|()| sockets.readers()[0].outlet())
+        };
+        let datagrams = || OwnedFd::from(UnixDatagram::pair().unwrap().0);
+        assert_eq!(add(EngineKind::Tls, datagrams()), Ok(Outlet::Engine));
+        assert_eq!(
+            add(EngineKind::Ike, datagrams()),
+            Err(NotAPath::NotAnEngine)
+        );
+
+        let device = |path: &str| OwnedFd::from(File::open(path).unwrap());
+        let others: [OwnedFd; 5] = [
+            device("/dev/null"),
+            device("/proc/self/exe"),
+            UdpSocket::bind("127.0.0.1:0").unwrap().into(),
+            TcpListener::bind("127.0.0.1:0").unwrap().into(),
+            UnixStream::pair().unwrap().0.into(),
+        ];
+        for other in others {
+            let right = add(EngineKind::Ike, other);
+            assert_eq!(right, Err(NotAPath::NotAnEngine));
+        }
+        let Ok(tun) = File::options().read(true).write(true).open("/dev/net/tun") else {
+            let _ = sekisho_skip::skip_unless(false, "there is no /dev/net/tun to open");
+            return;
+        };
+        let copy = tun.try_clone().unwrap();
+        assert_eq!(add(EngineKind::Ike, tun.into()), Ok(Outlet::Tun));
+        assert!(add(EngineKind::Tls, copy.into()).is_err());
+    }
 }

@@ -15,6 +15,7 @@ use sekisho_control::PathId;
 use super::GateError;
 use super::engine::{Gate, wall, wall_less_boot};
 use super::messages::MAX_PROBES;
+use super::plan::EngineKind;
 use super::situation::{Event, Situation};
 use super::sockets::MAX_SOCKETS;
 use crate::moment::{Moment, slept};
@@ -27,16 +28,16 @@ const SLEPT: Duration = Duration::from_millis(200);
 /// A wall clock that was set by more than this did not drift.
 const JUMPED: Duration = Duration::from_secs(5);
 
-/// Supervisor, uplink, engine, guest, the office LAN, conversations with the beacon, paths. What does not fit any more has
-/// its turn when something else is gone.
-const MAX_WATCHED: usize = 5 + MAX_PROBES + MAX_SOCKETS;
+/// Supervisor, uplink, engines, guest, the office LAN, conversations with the beacon, paths. What does
+/// not fit any more has its turn when something else is gone.
+const MAX_WATCHED: usize = 4 + EngineKind::ALL.len() + MAX_PROBES + MAX_SOCKETS;
 
 /// What a descriptor stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Control,
     Uplink,
-    Engine,
+    Engine(EngineKind),
     Guest,
     /// The office LAN.
     Wire,
@@ -135,8 +136,10 @@ impl Gate {
         if !awake.flags(Source::Uplink).is_empty() {
             self.read_uplink(now)?;
         }
-        if !awake.flags(Source::Engine).is_empty() {
-            self.read_engine(now);
+        for kind in EngineKind::ALL {
+            if !awake.flags(Source::Engine(kind)).is_empty() {
+                self.read_engine(kind, now);
+            }
         }
         self.timers(due, now);
         self.advance_probes(now);
@@ -186,9 +189,15 @@ impl Gate {
             let interest = PollFlags::IN;
             add(Source::Uplink, PollFd::new(uplink, interest), interest);
         }
-        if let Some(engine) = self.engine.channel() {
-            let interest = PollFlags::IN;
-            add(Source::Engine, PollFd::new(engine, interest), interest);
+        for kind in EngineKind::ALL {
+            if let Some(engine) = self.engines.channel(kind) {
+                let interest = PollFlags::IN;
+                add(
+                    Source::Engine(kind),
+                    PollFd::new(engine, interest),
+                    interest,
+                );
+            }
         }
         if let Some(guest) = &guest {
             let interest = self.guest_interest();

@@ -87,7 +87,7 @@ impl Keeper {
                 self.accept();
             }
             if let Some(task) = self.task.as_mut().filter(|_| is(Source::Words)) {
-                task.client.log();
+                task.client.program.log();
             }
             self.look_at_task();
         }
@@ -104,12 +104,12 @@ impl Keeper {
             if task.waiting.len() + task.relays.len() < MAX_STREAMS {
                 watched.push((Source::Listener, listener.as_fd(), PollFlags::IN));
             }
-            watched.push((Source::Task, task.client.end(), PollFlags::IN));
+            watched.push((Source::Task, task.client.program.end(), PollFlags::IN));
             if !task.up {
                 let handover = task.client.handover().as_fd();
                 watched.push((Source::Task, handover, PollFlags::IN));
             }
-            let words = task.client.words();
+            let words = task.client.program.words();
             watched.extend(words.map(|words| (Source::Words, words, PollFlags::IN)));
             for relay in &task.relays {
                 let interests = relay.interests().into_iter();
@@ -253,7 +253,7 @@ impl Keeper {
         };
         task.relays.retain_mut(Relay::turn);
         let attempt = task.attempt;
-        if let Some(why) = task.client.ended() {
+        if let Some(why) = task.client.program.ended() {
             return self.end(&why);
         }
         if task.up {

@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> Result<(), TlsError> {
                 address: gateway.address,
                 pin: spki_sha256.0,
             }),
-            GatewayProtocol::Wireguard { .. } => None,
+            GatewayProtocol::Wireguard { .. } | GatewayProtocol::Ikev2 { .. } => None,
         })
         .collect();
     drop(policy);

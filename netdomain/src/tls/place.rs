@@ -19,6 +19,7 @@ use sekisho_sandbox::{
 };
 
 use super::TlsError;
+use crate::program::PROGRAMS;
 use crate::uplink::netlink::{NetlinkError, Routing};
 
 /// What the new root holds besides `/usr`.
@@ -78,7 +79,7 @@ pub(super) fn close_in(
     user: Option<u32>,
 ) -> Result<(), TlsError> {
     let own = std::env::current_exe().map_err(TlsError::Program)?;
-    let filter = Filter::new("tls", &[BARE, EVENTS, MESSAGES, PROGRAMS])?;
+    let filter = Filter::new("tls", &[BARE, EVENTS, MESSAGES, PROGRAMS, SOCKETS])?;
     let mut sandbox = Sandbox::closed()
         .network(Network::Join(network))
         // In a network without a way out; the filter knows no other kind of socket.
@@ -107,68 +108,8 @@ const fn socket(call: i64, family: i32) -> Rule {
     Rule::allow(call).when(0, Is::Int(family.cast_unsigned()))
 }
 
-const fn ioctl(request: u32) -> Rule {
-    Rule::allow(libc::SYS_ioctl).when(1, Is::Int(request))
-}
-
-/// What the keeper needs to start a program and take connections, and what openconnect (with its
-/// libraries) and a shell do before and while they serve. Sockets are Unix and TCP ones.
-const PROGRAMS: &[Rule] = &[
-    // Starting, ending, waiting.
-    Rule::allow(libc::SYS_execve),
-    Rule::allow(libc::SYS_vfork),
-    Rule::allow(libc::SYS_clone),
-    Rule::unimplemented(libc::SYS_clone3),
-    Rule::allow(libc::SYS_wait4),
-    Rule::allow(libc::SYS_waitid),
-    Rule::allow(libc::SYS_kill),
-    Rule::allow(libc::SYS_pidfd_open),
-    Rule::allow(libc::SYS_pidfd_send_signal),
-    Rule::allow(libc::SYS_prctl),
-    Rule::allow(libc::SYS_setpgid),
-    Rule::allow(libc::SYS_getppid),
-    Rule::allow(libc::SYS_getpgrp),
-    Rule::allow(libc::SYS_getuid),
-    Rule::allow(libc::SYS_geteuid),
-    Rule::allow(libc::SYS_getgid),
-    Rule::allow(libc::SYS_getegid),
-    // A process begins: memory, libraries.
-    Rule::allow(libc::SYS_arch_prctl),
-    Rule::allow(libc::SYS_set_tid_address),
-    Rule::allow(libc::SYS_set_robust_list),
-    Rule::allow(libc::SYS_rseq),
-    Rule::allow(libc::SYS_prlimit64),
-    Rule::allow(libc::SYS_mmap),
-    Rule::allow(libc::SYS_mprotect),
-    Rule::allow(libc::SYS_uname),
-    Rule::allow(libc::SYS_sysinfo),
-    // Files, of which the root has few.
-    Rule::allow(libc::SYS_openat),
-    Rule::allow(libc::SYS_access),
-    Rule::allow(libc::SYS_faccessat),
-    Rule::allow(libc::SYS_faccessat2),
-    Rule::allow(libc::SYS_fstat),
-    Rule::allow(libc::SYS_stat),
-    Rule::allow(libc::SYS_lstat),
-    Rule::allow(libc::SYS_newfstatat),
-    Rule::allow(libc::SYS_statx),
-    Rule::allow(libc::SYS_statfs),
-    Rule::allow(libc::SYS_readlink),
-    Rule::allow(libc::SYS_getdents64),
-    Rule::allow(libc::SYS_pread64),
-    Rule::allow(libc::SYS_lseek),
-    Rule::allow(libc::SYS_fadvise64),
-    Rule::allow(libc::SYS_chdir),
-    Rule::allow(libc::SYS_umask),
-    Rule::allow(libc::SYS_fcntl),
-    Rule::allow(libc::SYS_dup),
-    Rule::allow(libc::SYS_dup2),
-    Rule::allow(libc::SYS_dup3),
-    Rule::allow(libc::SYS_pipe2),
-    // A terminal? (No.) Non-blocking, please.
-    ioctl(0x5401),
-    ioctl(0x5421),
-    // Sockets.
+/// The sockets of the keeper, openconnect and a shell: Unix and TCP.
+const SOCKETS: &[Rule] = &[
     socket(libc::SYS_socket, libc::AF_INET),
     socket(libc::SYS_socket, libc::AF_UNIX),
     socket(libc::SYS_socketpair, libc::AF_UNIX),

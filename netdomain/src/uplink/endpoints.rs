@@ -62,6 +62,8 @@ pub enum Transport {
     Udp,
     /// Connections.
     Tcp,
+    /// Datagrams of an engine's, by a socket for each attempt.
+    Esp,
 }
 
 /// The premises beacon.
@@ -111,6 +113,7 @@ impl From<&Verified<Policy>> for Endpoints {
                     transport: match gateway.protocol {
                         GatewayProtocol::Wireguard { .. } => Transport::Udp,
                         GatewayProtocol::Tls { .. } => Transport::Tcp,
+                        GatewayProtocol::Ikev2 { .. } => Transport::Esp,
                     },
                     outside: gateway.address,
                     lan: gateway.lan_address,

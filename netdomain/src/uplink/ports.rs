@@ -107,6 +107,8 @@ pub(crate) enum Action {
     OpenStream {
         /// The path.
         id: PathId,
+        /// Which kind of socket.
+        transport: Transport,
         /// Where the socket is bound to.
         from: Bound,
         /// The gateway.
@@ -180,8 +182,8 @@ enum State {
 struct OpenPath {
     id: PathId,
     side: Side,
-    /// Where its connections lead, if it is not of datagrams.
-    stream: Option<SocketAddrV4>,
+    /// Where the sockets lead that an engine asks for, and of which kind, if it is an engine's.
+    stream: Option<(Transport, SocketAddrV4)>,
 }
 
 /// All ports.
@@ -570,7 +572,8 @@ impl Ports {
             };
             let id = PathId(self.next_path);
             self.next_path = self.next_path.wrapping_add(1);
-            let stream = (gateway.transport == Transport::Tcp).then_some(peer);
+            let transport = gateway.transport;
+            let stream = (transport != Transport::Udp).then_some((transport, peer));
             paths.push(OpenPath { id, side, stream });
             let (port, gateway) = (name.clone(), gateway.name.clone());
             if stream.is_some() {
@@ -604,12 +607,17 @@ impl Ports {
 
     /// Makes a connection over a path, if there is such a path and it is of connections.
     fn dial(&self, id: PathId, actions: &mut Vec<Action>) {
-        if let Some((from, to)) = self.stream(id) {
-            actions.push(Action::OpenStream { id, from, to });
+        if let Some((from, (transport, to))) = self.stream(id) {
+            actions.push(Action::OpenStream {
+                id,
+                transport,
+                from,
+                to,
+            });
         }
     }
 
-    fn stream(&self, id: PathId) -> Option<(Bound, SocketAddrV4)> {
+    fn stream(&self, id: PathId) -> Option<(Bound, (Transport, SocketAddrV4))> {
         self.by_index.values().find_map(|port| {
             let State::Leased { lease, paths, .. } = &port.state else {
                 return None;

@@ -26,11 +26,11 @@ pub(crate) const TABLE: &str = "sekisho";
 
 /// The ruleset as text for `nft -f -`. One transaction: it replaces whatever was loaded.
 pub fn ruleset(endpoints: &Endpoints) -> String {
-    let outside = |transport| {
+    let outside = |transports: &[Transport]| {
         let gateways = endpoints.gateways.iter();
         elements(
             gateways
-                .filter(|gateway| gateway.transport == transport)
+                .filter(|gateway| transports.contains(&gateway.transport))
                 .map(|gateway| gateway.outside),
         )
     };
@@ -44,13 +44,13 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
             ports: "open",
             peers: "outside",
             protocol: "udp",
-            elements: outside(Transport::Udp),
+            elements: outside(&[Transport::Udp, Transport::Esp]),
         },
         Door {
             ports: "open",
             peers: "outside_tcp",
             protocol: "tcp",
-            elements: outside(Transport::Tcp),
+            elements: outside(&[Transport::Tcp]),
         },
         Door {
             ports: "proven",

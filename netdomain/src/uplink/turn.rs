@@ -23,7 +23,7 @@ use sekisho_control::{
 };
 
 use super::{
-    Endpoints, NetlinkError, UplinkError,
+    Endpoints, NetlinkError, Transport, UplinkError,
     dhcp::{Client, Socket, Step},
     dot1x::{self, Standing},
     gate_ended,
@@ -576,7 +576,12 @@ impl Turn {
                     let _ = rustix::net::shutdown(&socket, Shutdown::Both);
                 }
             }
-            Action::OpenStream { id, from, to } => self.open_stream(id, &from, to)?,
+            Action::OpenStream {
+                id,
+                transport,
+                from,
+                to,
+            } => self.open_stream(id, transport, &from, to)?,
             Action::OpenBeacon { from, to } => self.open_beacon(from, to)?,
             Action::OpenWire(plan) => self.open_wire(&plan)?,
             Action::ShutWire(plan) => {
@@ -631,10 +636,15 @@ impl Turn {
     fn open_stream(
         &mut self,
         id: PathId,
+        transport: Transport,
         from: &Bound,
         to: SocketAddrV4,
     ) -> Result<(), UplinkError> {
-        match open_stream(&from.port, from.address, to) {
+        let opened = match transport {
+            Transport::Tcp => open_stream(&from.port, from.address, to),
+            Transport::Udp | Transport::Esp => open_path(&from.port, from.address, to),
+        };
+        match opened {
             Ok(socket) => {
                 self.tell(&UplinkToGate::Stream { id }, &[socket.as_fd()])?;
                 let streams = self.paths.entry(id).or_default();

@@ -136,6 +136,7 @@ fn main() -> ExitCode {
                         sekisho_control::Port::GuestChannel => "guest",
                         sekisho_control::Port::Tls => "tls",
                         sekisho_control::Port::Modem => "modem",
+                        sekisho_control::Port::Ike => "ike",
                     };
                     let socket = received.fds.remove(0);
                     greet(&socket);

@@ -21,11 +21,18 @@
 //! gate = 64017
 //! uplink = 64018
 //! tls = 64020
-//! modem = 64021
+//! modem = 64022
+//! ike = 64023
 //!
 //! [tls]                               # only where policy has a gateway of kind `tls`
 //! certificate = "laptop.pem"
 //! key = "laptop.key"
+//!
+//! [ike]                               # only where policy has a gateway of kind `ikev2`
+//! authorities = "gateway-ca.pem"      # who may have issued the gateways' certificates
+//! certificate = "laptop.pem"
+//! key = "laptop.key"
+//! esp = "kernel"
 //!
 //! [modem]                             # only where policy says `apn` or `plmn` of a SIM
 //! bus = "/run/dbus/system_bus_socket" # of the bus that ModemManager is on; this is the default
@@ -82,6 +89,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Who asks ModemManager for the SIM; without it a SIM that policy describes is not used.
     pub modem: Option<Modem>,
+    /// The engine of an `IPsec` tunnel; without it such gateways are not reached.
+    pub ike: Option<Ike>,
     /// The work OS.
     pub work: Work,
     /// Times of restarts.
@@ -132,6 +141,8 @@ pub struct Users {
     /// The modem's; it must have an entry in passwd, and ModemManager's rules must let it control
     /// modems.
     pub modem: Option<u32>,
+    /// The `IPsec` engine's; the files of `[ike]` are read before it becomes this user.
+    pub ike: Option<u32>,
 }
 
 /// `[tls]`: how this laptop proves itself to a TLS gateway.
@@ -155,6 +166,32 @@ pub struct Modem {
 
 fn system_bus() -> PathBuf {
     PathBuf::from("/run/dbus/system_bus_socket")
+}
+
+/// `[ike]`: how this laptop and `IPsec` gateways prove themselves to each other.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ike {
+    /// Certificates of the gateways' authorities, in PEM; policy says by hash which one is believed.
+    pub authorities: PathBuf,
+    /// The laptop's certificate, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+    /// Where packets are sealed.
+    #[serde(default)]
+    pub esp: Esp,
+}
+
+/// `esp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Esp {
+    /// In the kernel.
+    #[default]
+    Kernel,
+    /// In charon itself: slow, for kernels that have no ESP.
+    User,
 }
 
 /// `[work]`: the VMM, or something that stands for it.
@@ -218,6 +255,8 @@ pub enum ConfigError {
 struct Device {
     mac: String,
     mtu: u16,
+    /// With the length of its prefix.
+    address: String,
 }
 
 /// How to start a process: words in which `{…}` stand for descriptors.
@@ -239,6 +278,7 @@ pub(crate) const PATH: &str = "{path}";
 pub(crate) const GUEST: &str = "{guest}";
 pub(crate) const TLS: &str = "{tls}";
 pub(crate) const MODEM: &str = "{modem}";
+pub(crate) const IKE: &str = "{ike}";
 pub(crate) const CONTROL: &str = "{control}";
 pub(crate) const NETNS: &str = "{netns}";
 
@@ -305,6 +345,11 @@ impl Config {
                 *file = folder.join(&*file);
             }
         }
+        if let Some(ike) = &mut config.ike {
+            for file in [&mut ike.authorities, &mut ike.certificate, &mut ike.key] {
+                *file = folder.join(&*file);
+            }
+        }
         Ok(config)
     }
 
@@ -337,6 +382,9 @@ impl Config {
         recipes.extend(guest);
         recipes.extend(self.tls.as_ref().map(|tls| self.tls(tls)));
         recipes.extend(self.modem.as_ref().map(|modem| self.modem(modem)));
+        if let Some(ike) = &self.ike {
+            recipes.push(self.ike(ike)?);
+        }
         Ok(recipes)
     }
 
@@ -368,6 +416,9 @@ impl Config {
         ]));
         if self.tls.is_some() {
             words.extend(pairs(&[("--tls", TLS)]));
+        }
+        if self.ike.is_some() {
+            words.extend(pairs(&[("--ike", IKE)]));
         }
         words.extend(user(self.users.gate));
         Recipe {
@@ -432,6 +483,33 @@ impl Config {
             role: Role::Modem,
             words,
         }
+    }
+
+    fn ike(&self, ike: &Ike) -> Result<Recipe, ConfigError> {
+        let device: Device = read_toml(&self.device)?;
+        let address = device.address.split('/').next().unwrap_or_default();
+        let mut words = vec![self.program("sekisho-netdomain"), "ike".into()];
+        words.extend(self.signed());
+        words.extend(pairs(&[
+            ("--authorities", &text(&ike.authorities)),
+            ("--certificate", &text(&ike.certificate)),
+            ("--key", &text(&ike.key)),
+            ("--address", address),
+            (
+                "--esp",
+                match ike.esp {
+                    Esp::Kernel => "kernel",
+                    Esp::User => "user",
+                },
+            ),
+            ("--gate", IKE),
+            ("--control", CONTROL),
+        ]));
+        words.extend(user(self.users.ike));
+        Ok(Recipe {
+            role: Role::Ike,
+            words,
+        })
     }
 
     fn work(&self) -> Result<Recipe, ConfigError> {
@@ -579,6 +657,25 @@ mtu = 1420
             self::config("ports = ['eth0']\n[work]\narguments = ['run']\n").unwrap();
         let recipes = without.recipes().unwrap();
         assert!(recipes.iter().all(|recipe| !recipe.takes(TLS)));
+    }
+
+    #[test]
+    fn the_engine_of_an_ipsec_tunnel_knows_the_address_and_no_other_file_of_the_gates() {
+        let extra = "ports = ['eth0']\n[users]\nike = 64021\n[ike]\nauthorities = 'ca.pem'\n\
+                     certificate = 'laptop.pem'\nkey = '/etc/laptop.key'\n[work]\narguments = ['run']\n";
+        let (folder, config) = config(extra).unwrap();
+        let recipes = config.recipes().unwrap();
+        let folder = fs::canonicalize(folder.path()).unwrap();
+        let end = format!(
+            "--authorities {0}/ca.pem --certificate {0}/laptop.pem --key /etc/laptop.key \
+             --address 10.250.7.23 --esp kernel --gate {{ike}} --control {{control}} --user 64021",
+            folder.display()
+        );
+        let ike = recipes.iter().find(|recipe| recipe.role == Role::Ike);
+        let words = ike.unwrap().words.join(" ");
+        assert!(words.ends_with(&end), "{words}");
+        assert!(!words.contains("device.toml"), "{words}");
+        assert!(recipes[1].takes(IKE), "the gate is told of it");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Role {
     Tls,
     /// Asks ModemManager for the SIM's connection.
     Modem,
+    /// The engine of an `IPsec` tunnel.
+    Ike,
 }
 
 impl Role {
@@ -36,6 +38,7 @@ impl Role {
             Self::Guest => "guest",
             Self::Tls => "tls",
             Self::Modem => "modem",
+            Self::Ike => "ike",
         }
     }
 }
@@ -53,10 +56,19 @@ pub enum Wire {
     Tls,
     /// The channel of the SIM's connection.
     Modem,
+    /// The channel of the `IPsec` tunnel's engine.
+    Ike,
 }
 
 impl Wire {
-    const ALL: [Self; 5] = [Self::Link, Self::Path, Self::Guest, Self::Tls, Self::Modem];
+    const ALL: [Self; 6] = [
+        Self::Link,
+        Self::Path,
+        Self::Guest,
+        Self::Tls,
+        Self::Modem,
+        Self::Ike,
+    ];
 
     /// The two processes that it joins.
     pub fn ends(self) -> (Role, Role) {
@@ -66,6 +78,7 @@ impl Wire {
             Self::Guest => (Role::Work, Role::Guest),
             Self::Tls => (Role::Gate, Role::Tls),
             Self::Modem => (Role::Uplink, Role::Modem),
+            Self::Ike => (Role::Gate, Role::Ike),
         }
     }
 
@@ -82,8 +95,11 @@ impl Wire {
     pub fn port(self, at: Role) -> Port {
         match (self, at) {
             (Self::Link, _) => Port::Link,
-            (Self::Path, Role::Uplink) | (Self::Tls, Role::Tls) => Port::Gate,
+            (Self::Path, Role::Uplink) | (Self::Tls, Role::Tls) | (Self::Ike, Role::Ike) => {
+                Port::Gate
+            }
             (Self::Tls, _) => Port::Tls,
+            (Self::Ike, _) => Port::Ike,
             (Self::Modem, Role::Uplink) => Port::Modem,
             (Self::Path | Self::Modem, _) => Port::Uplink,
             (Self::Guest, _) => Port::GuestChannel,

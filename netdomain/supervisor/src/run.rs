@@ -26,7 +26,8 @@ use sekisho_status::Ledger;
 use crate::{
     child::{Handed, Running},
     config::{
-        CONTROL, Config, ConfigError, GUEST, LINK, MODEM, NETNS, PATH, PowerButton, Recipe, TLS,
+        CONTROL, Config, ConfigError, GUEST, IKE, LINK, MODEM, NETNS, PATH, PowerButton, Recipe,
+        TLS,
     },
     events::{Events, Own},
     host::Host,
@@ -102,6 +103,7 @@ impl Source {
                 Role::Guest,
                 Role::Tls,
                 Role::Modem,
+                Role::Ike,
             ]
             .into_iter()
             .find(|role| *role as u32 == who)
@@ -598,13 +600,14 @@ fn placeholder(wire: Wire) -> &'static str {
         Wire::Guest => GUEST,
         Wire::Tls => TLS,
         Wire::Modem => MODEM,
+        Wire::Ike => IKE,
     }
 }
 
 fn make_pair(wire: Wire) -> Result<(OwnedFd, OwnedFd), SuperviseError> {
     let made = match wire {
         Wire::Link => sekisho_framelink::pair().map_err(io::Error::other),
-        Wire::Path | Wire::Tls | Wire::Modem => pair().map_err(io::Error::other),
+        Wire::Path | Wire::Tls | Wire::Modem | Wire::Ike => pair().map_err(io::Error::other),
         Wire::Guest => socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,

@@ -164,6 +164,7 @@ impl World {
             link: Some(link),
             uplink: Some(to_uplink),
             tls,
+            ike: None,
         })
         .unwrap();
         let offloads = Offloads {

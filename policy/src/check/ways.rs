@@ -220,7 +220,7 @@ impl Check<'_> {
     /// What holds for one protocol only.
     fn protocol(&mut self, index: usize, gateway: &Gateway) {
         let at = |key| [Key("vpn"), Key("gateway"), Index(index), Key(key)];
-        match gateway.protocol {
+        match &gateway.protocol {
             GatewayProtocol::Wireguard { public_key } => {
                 if public_key.0 == [0; 32] {
                     self.refuse(
@@ -232,23 +232,23 @@ impl Check<'_> {
                 let others = &self.policy.vpn.gateway[..index];
                 if others
                     .iter()
-                    .any(|other| matches!(other.protocol, GatewayProtocol::Tls { .. }))
+                    .any(|other| !matches!(other.protocol, GatewayProtocol::Wireguard { .. }))
                 {
                     self.refuse(
                         &at("kind"),
-                        "a `wireguard` gateway stands behind one of kind `tls`: the slower one is \
-                         the fallback and comes last",
-                        "`wireguard` のゲートウェイが `tls` より後にあります。`tls` は予備なので最後に書いてください",
+                        "a `wireguard` gateway stands behind one of kind `ikev2` or `tls`: the \
+                         slower one is the fallback and comes last",
+                        "`wireguard` のゲートウェイが `ikev2` や `tls` より後にあります。予備なので最後に書いてください",
                     );
                 }
             }
-            GatewayProtocol::Tls { .. } => {
+            GatewayProtocol::Tls { .. } | GatewayProtocol::Ikev2 { .. } => {
                 if gateway.lan_address.is_some() {
                     self.refuse(
                         &at("lan_address"),
-                        "a gateway of kind `tls` has no `lan_address`: in the office nothing blocks \
-                         the first choice",
-                        "`tls` のゲートウェイに `lan_address` は書けません",
+                        "a gateway of kind `ikev2` or `tls` has no `lan_address`: its tunnel goes to \
+                         the outside address alone",
+                        "`ikev2` と `tls` のゲートウェイに `lan_address` は書けません",
                     );
                 }
             }

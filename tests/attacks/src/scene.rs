@@ -51,6 +51,19 @@ impl Scene {
         })
     }
 
+    /// A cafe that does not forward to `WireGuard`'s port, and a gateway that also takes IKEv2 and
+    /// gives the laptop this address.
+    pub fn with_ipsec(address: std::net::Ipv4Addr) -> Option<Self> {
+        Self::of(Options {
+            cafe: Cafe {
+                blocks_wireguard: true,
+                ..Cafe::default()
+            },
+            ike: Some(address),
+            ..Options::default()
+        })
+    }
+
     pub(crate) fn of(options: Options) -> Option<Self> {
         if skipped() {
             return None;

@@ -15,6 +15,10 @@ pub const INTERNET_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub const GATEWAY_OUTSIDE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 10), 51820);
 /// Where the gateway takes TLS, for networks that carry nothing else.
 pub const GATEWAY_TLS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 10), 443);
+/// Where the gateway takes IKE and ESP in UDP.
+pub const GATEWAY_IKE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 10), 4500);
+/// The name that it proves to have there.
+pub const GATEWAY_NAME: &str = "vpn1.mihon-city.example";
 /// Where the gateway is reached from the office LAN.
 pub const GATEWAY_LAN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 12, 0, 2), 51820);
 /// A public resolver (plain, over TLS, over HTTPS) that must never hear from the laptop.

@@ -2,6 +2,7 @@
 //! a namespace that plays the work OS, joined to the gate by the tap joint.
 
 use std::{
+    fmt::Write as _,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,6 +16,8 @@ use crate::{
     packet::{PacketSocket, udp_frame},
 };
 
+/// The user of the `IPsec` tunnel's engine.
+const IKE_USER: u32 = 64_021;
 /// The guest's interface.
 const NIC: &str = "net0";
 
@@ -38,6 +41,8 @@ pub struct Setup {
     pub dot1x: Option<Dot1xPapers>,
     /// The socket of the message bus that ModemManager is on, where somebody is to ask it.
     pub modem: Option<PathBuf>,
+    /// Whether the engine of an `IPsec` tunnel is there, and the policy has a gateway for it.
+    pub ike: bool,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -90,6 +95,8 @@ impl<'l> NetLaptop<'l> {
             let papers = lab.papers();
             if setup.tls {
                 papers.policy_with_tls()
+            } else if setup.ike {
+                papers.policy_with_ike()
             } else {
                 papers.policy()
             }
@@ -114,7 +121,10 @@ impl<'l> NetLaptop<'l> {
         write_guest_files(&dir)?;
         let config = dir.join("supervisor.toml");
         let started = setup.programs.as_ref().unwrap_or(&programs);
-        std::fs::write(&config, supervisor_config(started, &guest, setup))
+        let sections = engines(setup)?;
+        let dot1x = setup.dot1x.is_some();
+        let text = supervisor_config(started, &guest, dot1x, &sections);
+        std::fs::write(&config, text)
             .map_err(LabError::io("write the supervisor's configuration"))?;
         let mut command = lab
             .space("laptop")?
@@ -347,11 +357,20 @@ impl<'l> NetLaptop<'l> {
 
     /// Process id of openconnect, as long as it runs: a child of its keeper.
     pub fn openconnect(&self) -> Result<u32, LabError> {
-        children(self.pid(Part::Tls)?)
+        self.child_of(Part::Tls)
+    }
+
+    /// Process id of charon, as long as it runs: a child of its keeper.
+    pub fn charon(&self) -> Result<u32, LabError> {
+        self.child_of(Part::Ike)
+    }
+
+    fn child_of(&self, part: Part) -> Result<u32, LabError> {
+        children(self.pid(part)?)
             .into_iter()
             .next()
             .ok_or_else(|| LabError::Lost {
-                what: "the process of openconnect".into(),
+                what: format!("the program of {part:?}"),
             })
     }
 
@@ -383,6 +402,11 @@ impl<'l> NetLaptop<'l> {
     /// The same for openconnect.
     pub fn kill_openconnect(&self) -> Result<u32, LabError> {
         kill(self.openconnect()?)
+    }
+
+    /// The same for charon.
+    pub fn kill_charon(&self) -> Result<u32, LabError> {
+        kill(self.charon()?)
     }
 
     /// A deliberate leak, for the positive control: a frame of the guest's with its canary, put on
@@ -447,6 +471,8 @@ pub enum Part {
     Dot1x,
     /// Who asks ModemManager for the SIM.
     Modem,
+    /// The keeper of the `IPsec` tunnel's engine.
+    Ike,
     /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
     Vmm,
 }
@@ -464,6 +490,7 @@ impl Part {
             Self::Dot1x => words.get(1) == Some(&&b"dot1x"[..]),
             Self::Modem => words.get(1) == Some(&&b"modem"[..]),
             Self::Tls => words.get(1) == Some(&&b"tls"[..]),
+            Self::Ike => words.get(1) == Some(&&b"ike"[..]),
             Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
         }
     }
@@ -485,26 +512,34 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-fn supervisor_config(programs: &Path, guest: &Netns, setup: &Setup) -> String {
-    let dot1x = if setup.dot1x.is_some() {
-        "dot1x = 'dot1x.toml'\n"
-    } else {
-        ""
-    };
-    let modem = setup.modem.as_ref().map_or_else(String::new, |bus| {
-        format!("[modem]\nbus = '{}'\n\n", bus.display())
-    });
-    let tls = if setup.tls {
-        "[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n"
-    } else {
-        ""
-    };
+/// The sections of the engines, and of who asks for the SIM.
+fn engines(setup: &Setup) -> Result<String, LabError> {
+    let mut text = String::new();
+    if setup.tls {
+        text.push_str("[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n");
+    }
+    if let Some(bus) = &setup.modem {
+        let _ = write!(text, "[modem]\nbus = '{}'\n\n", bus.display());
+    }
+    if setup.ike {
+        let _ = writeln!(
+            text,
+            "[ike]\nauthorities = 'ike-authority.pem'\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\
+             esp = '{}'\n\n[users]\nike = {IKE_USER}\n",
+            crate::service::esp()?.word()
+        );
+    }
+    Ok(text)
+}
+
+fn supervisor_config(programs: &Path, guest: &Netns, dot1x: bool, engines: &str) -> String {
+    let dot1x = if dot1x { "dot1x = 'dot1x.toml'\n" } else { "" };
     let (programs, guest) = (programs.display(), guest.path());
     let guest = guest.display();
     format!(
         "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
          trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
-         ports = ['{}', '{}']\n{dot1x}\n{tls}{modem}\
+         ports = ['{}', '{}']\n{dot1x}\n{engines}\
          [work]\nguest_channel = false\n\
          command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
          '--link', '{{link}}', '--control', '{{control}}']\n\n\

@@ -113,6 +113,46 @@ impl TlsPapers {
     }
 }
 
+/// What an `IPsec` tunnel needs beside [`TlsPapers`]: the authority of the city's gateways, and what it
+/// issued to one. All in PEM.
+#[derive(Debug, Clone)]
+pub struct IkePapers {
+    /// Certificate of the authority.
+    pub authority: String,
+    /// SHA-256 of it (DER), in lower-case hex.
+    pub authority_sha256: String,
+    /// The gateway's certificate.
+    pub certificate: String,
+    /// And its key.
+    pub key: String,
+}
+
+impl IkePapers {
+    /// Fresh ones, for a gateway of this name.
+    pub fn generate(name: &str) -> Result<Self, LabError> {
+        let failed = |error: rcgen::Error| LabError::Papers {
+            what: error.to_string(),
+        };
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Mihon City gateways");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(failed)?)
+            .map_err(failed)?;
+        let key = KeyPair::generate().map_err(failed)?;
+        let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(failed)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &authority).map_err(failed)?;
+        Ok(Self {
+            authority: authority.pem(),
+            authority_sha256: hex(&Sha256::digest(authority.der())),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
 /// The papers of one lab.
 #[derive(Debug, Clone)]
 pub struct Papers {
@@ -124,6 +164,8 @@ pub struct Papers {
     pub beacon: ServerIdentity,
     /// For the gateway's TLS.
     pub tls: TlsPapers,
+    /// For the gateway's IKE.
+    pub ike: IkePapers,
     signer: [u8; 32],
 }
 
@@ -136,7 +178,8 @@ pub struct LaptopFiles {
     pub signature: PathBuf,
     /// Public keys that may sign policies.
     pub trust: PathBuf,
-    /// `device.toml`; the private key is in `wg.key` beside it, and for TLS `tls.pem`, `tls.key`.
+    /// `device.toml`; the private key is in `wg.key` beside it, and for TLS and
+    /// IKE `tls.pem`, `tls.key`, `ike-authority.pem`.
     pub device: PathBuf,
     /// The gate's own folder.
     pub state: PathBuf,
@@ -154,6 +197,7 @@ impl Papers {
             laptop: WireGuardKey::generate()?,
             beacon: ServerIdentity::generate("beacon")?,
             tls: TlsPapers::generate()?,
+            ike: IkePapers::generate(at::GATEWAY_NAME)?,
             signer,
         };
         papers.beacon.write(dir, "beacon")?;
@@ -203,6 +247,18 @@ impl Papers {
             )
     }
 
+    /// The same with one more gateway, of kind `ikev2`, behind the first.
+    pub fn policy_with_ike(&self) -> String {
+        let gateway = format!(
+            "[[vpn.gateway]]\nname = \"honcho-ikev2\"\nkind = \"ikev2\"\naddress = \"{}\"\n\
+             remote_id = \"{}\"\nca_sha256 = \"{}\"\nuplinks = [\"wired\"]\n\n[onprem]",
+            at::GATEWAY_IKE.ip(),
+            at::GATEWAY_NAME,
+            self.ike.authority_sha256
+        );
+        self.policy().replacen("[onprem]", &gateway, 1)
+    }
+
     /// Signs a policy as the municipality would.
     pub fn sign(&self, policy: &[u8]) -> Signature {
         PrivateKey::from_seed(&self.signer).sign(policy)
@@ -235,6 +291,7 @@ impl Papers {
         write(&dir.join("wg.key"), &self.laptop.private)?;
         write(&dir.join("tls.pem"), &self.tls.certificate)?;
         write(&dir.join("tls.key"), &self.tls.key)?;
+        write(&dir.join("ike-authority.pem"), &self.ike.authority)?;
         write(&files.device, &device())?;
         Ok(files)
     }

@@ -149,6 +149,8 @@ pub struct Cafe {
     pub extra: Vec<String>,
     /// The router forwards no UDP: a network that carries the web and nothing else.
     pub blocks_udp: bool,
+    /// The router forwards no datagrams to `WireGuard`'s port.
+    pub blocks_wireguard: bool,
 }
 
 impl Default for Cafe {
@@ -161,6 +163,7 @@ impl Default for Cafe {
             ),
             extra: Vec::new(),
             blocks_udp: false,
+            blocks_wireguard: false,
         }
     }
 }
@@ -325,6 +328,17 @@ fn cafe_node(cafe: &Cafe) -> Node {
                 chain through {
                     type filter hook forward priority filter
                     meta l4proto udp drop
+                }
+                chain out {
+                    type nat hook postrouting priority srcnat
+                    oifname wan masquerade
+                }
+            }"
+        } else if cafe.blocks_wireguard {
+            "table ip cafe {
+                chain through {
+                    type filter hook forward priority filter
+                    udp dport 51820 drop
                 }
                 chain out {
                     type nat hook postrouting priority srcnat

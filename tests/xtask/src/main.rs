@@ -35,6 +35,9 @@ enum Task {
         /// Open a way round on purpose: the demo must notice it and fail.
         #[arg(long)]
         leak: bool,
+        /// What carries the packets from the cafe.
+        #[arg(long, value_parser = ["wireguard", "tls", "ikev2"], default_value = "wireguard")]
+        tunnel: String,
         /// Print one JSON document instead of steps for people.
         #[arg(long)]
         json: bool,
@@ -90,11 +93,13 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> Result<ExitCode, Failure> {
     match task {
-        Task::Demo { leak, json } => {
+        Task::Demo { leak, tunnel, json } => {
             packages::install(&[Need::Build, Need::Lab, Need::Laptop])?;
             build(&["--workspace", "--bins"])?;
             let mut demo = Program::built("sekisho-demo");
-            demo.flag("--leak", leak).flag("--json", json);
+            demo.flag("--leak", leak)
+                .flag("--json", json)
+                .arguments(&["--tunnel".to_owned(), tunnel]);
             run(&mut demo)
         }
         Task::Test { filter } if filter.as_deref() == Some(attacks::ALL) => attacks::all(),

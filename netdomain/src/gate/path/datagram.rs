@@ -132,6 +132,28 @@ impl Inbox {
         Ok((received, received == wanted as usize))
     }
 
+    /// Reads up to [`BATCH`] packets from a TUN device, one a call, and says whether there may be more
+    /// now.
+    pub fn read_packets(&mut self, tun: BorrowedFd<'_>) -> Result<(usize, bool), Errno> {
+        self.joined = false;
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            slot.clear();
+            slot.reserve(SLOT);
+            let read = rustix::io::read(tun, slot.spare_capacity_mut());
+            match read.map(|(packet, _)| packet.len()) {
+                Ok(0) | Err(Errno::AGAIN | Errno::INTR) => return Ok((index, false)),
+                Ok(len) => {
+                    // SAFETY: the slot was empty, and the kernel has written `len` bytes to it.
+                    unsafe { slot.set_len(len) };
+                    self.segments[index] = len;
+                }
+                Err(error) if index == 0 => return Err(error),
+                Err(_) => return Ok((index, false)),
+            }
+        }
+        Ok((BATCH, true))
+    }
+
     /// Takes the datagrams of one message of the last batch.
     pub fn take(&mut self, message: usize) -> impl Iterator<Item = BytesMut> {
         let segment = self.segments[message];
@@ -206,6 +228,11 @@ pub(super) fn send_batch(socket: BorrowedFd<'_>, batch: &SegBatch) -> Result<(),
 pub fn send(socket: BorrowedFd<'_>, datagram: &[u8]) -> Result<(), Errno> {
     use rustix::net::{SendFlags, send};
     send(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map(|_| ())
+}
+
+/// Gives a TUN device one packet.
+pub(super) fn write_packet(tun: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+    rustix::io::write(tun, packet).map(|_| ())
 }
 
 /// Asks the kernel to join datagrams of one sender on this socket.

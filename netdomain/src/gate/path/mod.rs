@@ -33,6 +33,27 @@ const BATCHES: usize = 8;
 /// Batches that must be free before another frame is read.
 const RESERVE: usize = 3;
 
+/// What takes the batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlet {
+    /// A gateway's UDP socket.
+    Gateway,
+    /// An engine's Unix socket, one packet a message.
+    Engine,
+    /// An engine's TUN device, one packet a write.
+    Tun,
+}
+
+impl Outlet {
+    /// The only datagrams that it may be given.
+    pub const fn form(self) -> Form {
+        match self {
+            Self::Gateway => Form::Sealed,
+            Self::Engine | Self::Tun => Form::Plain,
+        }
+    }
+}
+
 /// What became of the batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
@@ -111,14 +132,14 @@ impl Path {
         Ok(())
     }
 
-    /// Gives the waiting batches to `socket`, which takes datagrams of this form; one of another
-    /// form is dropped, never sent. An error is the path's, not one datagram's: what waits stays for
+    /// Gives the waiting batches to `socket`; what is not of the outlet's form is dropped, never sent.
+    /// An error is the path's, not one datagram's: what waits stays for
     /// the next path, unless the circumstances change with it.
-    pub fn flush(&mut self, socket: BorrowedFd<'_>, form: Form) -> Result<Flushed, Errno> {
+    pub fn flush(&mut self, socket: BorrowedFd<'_>, outlet: Outlet) -> Result<Flushed, Errno> {
         while self.used > 0 {
             let batch = &mut self.batches[self.first];
-            let sent = if batch.form() == form {
-                send_all(socket, batch, &mut self.single)
+            let sent = if batch.form() == outlet.form() {
+                send_all(socket, outlet, batch, &mut self.single)
             } else {
                 Ok(batch.count() as u64)
             };
@@ -180,12 +201,19 @@ impl Path {
 
 /// Sends one batch, datagram by datagram where the kernel or the device does not segment, or where
 /// they are an engine's. Returns how many datagrams were lost.
-fn send_all(socket: BorrowedFd<'_>, batch: &mut SegBatch, single: &mut bool) -> Result<u64, Errno> {
+fn send_all(
+    socket: BorrowedFd<'_>,
+    outlet: Outlet,
+    batch: &mut SegBatch,
+    single: &mut bool,
+) -> Result<u64, Errno> {
     if batch.is_empty() {
         return Ok(0);
     }
-    if batch.form() == Form::Plain {
-        return send_packets(socket, batch);
+    match outlet {
+        Outlet::Gateway => {}
+        Outlet::Engine => return send_packets(socket, batch, send_datagram),
+        Outlet::Tun => return send_packets(socket, batch, datagram::write_packet),
     }
     if !*single {
         match datagram::send_batch(socket, batch) {
@@ -209,12 +237,16 @@ fn send_all(socket: BorrowedFd<'_>, batch: &mut SegBatch, single: &mut bool) -> 
     Ok(lost)
 }
 
-/// Gives packets to an engine, one a message. Its queue is short (`net.unix.max_dgram_qlen`, ten by
+/// Gives packets to an engine, one a message or a write. A Unix socket's queue is short (`net.unix.max_dgram_qlen`, ten by
 /// default): what does not go in now waits, and nothing is lost.
-fn send_packets(socket: BorrowedFd<'_>, batch: &mut SegBatch) -> Result<u64, Errno> {
+fn send_packets(
+    socket: BorrowedFd<'_>,
+    batch: &mut SegBatch,
+    send: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<(), Errno>,
+) -> Result<u64, Errno> {
     while !batch.is_empty() {
         let next = batch.segment().min(batch.bytes().len());
-        send_datagram(socket, &batch.bytes()[..next])?;
+        send(socket, &batch.bytes()[..next])?;
         batch.advance();
     }
     Ok(0)

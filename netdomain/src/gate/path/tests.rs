@@ -286,13 +286,13 @@ fn a_packet_in_clear_never_leaves_by_a_socket_for_sealed_ones() {
     let mut buffer = [0; 2048];
 
     admitted_syn(&mut path, office, &mut ip_fd()).unwrap();
-    assert_eq!(path.flush(ours.as_fd(), Form::Sealed), Ok(Flushed::All));
+    assert_eq!(path.flush(ours.as_fd(), Outlet::Gateway), Ok(Flushed::All));
     assert_eq!(path.dropped, 1);
     assert!(theirs.recv(&mut buffer).is_err(), "a packet in clear left");
 
     // To the engine it goes, whole.
     admitted_syn(&mut path, office, &mut ip_fd()).unwrap();
-    assert_eq!(path.flush(ours.as_fd(), Form::Plain), Ok(Flushed::All));
+    assert_eq!(path.flush(ours.as_fd(), Outlet::Engine), Ok(Flushed::All));
     let len = theirs.recv(&mut buffer).unwrap();
     let packet = Packet::parse(&buffer[..len], Offload::None).unwrap();
     assert_eq!(packet.flow().destination, SERVER);
@@ -327,7 +327,7 @@ fn an_engine_with_a_full_queue_loses_nothing() {
 
     let (mut came, mut buffer, mut full) = (Vec::new(), [0; 2048], 0);
     while !path.is_empty() {
-        full += u32::from(path.flush(ours.as_fd(), Form::Plain) == Ok(Flushed::Full));
+        full += u32::from(path.flush(ours.as_fd(), Outlet::Engine) == Ok(Flushed::Full));
         while let Ok(len) = theirs.recv(&mut buffer) {
             came.extend_from_slice(&buffer[40..len]);
         }

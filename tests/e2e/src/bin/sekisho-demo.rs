@@ -13,7 +13,8 @@ struct Arguments {
     /// Open a way round on purpose: the demo must notice it and fail.
     #[arg(long)]
     leak: bool,
-    /// What carries the packets from the cafe; with `tls` the cafe forwards no UDP.
+    /// What carries the packets from the cafe; with `tls` the cafe forwards no UDP,
+    /// with `ikev2` none to `WireGuard`'s port.
     #[arg(long, value_enum, default_value_t)]
     tunnel: Tunnel,
     /// Print one JSON document instead of steps for people.

@@ -99,6 +99,8 @@ pub enum Tunnel {
     Wireguard,
     /// TLS by openconnect, in a cafe that forwards no UDP.
     Tls,
+    /// `IPsec` by charon and the kernel, in a cafe that does not forward to `WireGuard`'s port.
+    Ikev2,
 }
 
 impl Tunnel {
@@ -107,6 +109,7 @@ impl Tunnel {
         match self {
             Self::Wireguard => "honcho-1",
             Self::Tls => "honcho-tls",
+            Self::Ikev2 => "honcho-ikev2",
         }
     }
 }
@@ -134,9 +137,11 @@ impl Journey {
         let mut lab = Lab::start(sekisho_lab::Options {
             cafe: sekisho_lab::Cafe {
                 blocks_udp: tunnel == Tunnel::Tls,
+                blocks_wireguard: tunnel == Tunnel::Ikev2,
                 ..sekisho_lab::Cafe::default()
             },
             tls: tunnel == Tunnel::Tls,
+            ike: (tunnel == Tunnel::Ikev2).then_some(sekisho_lab::address::GUEST),
             seat: sekisho_lab::Seat::Taps { vnet_hdr: true },
             ..sekisho_lab::Options::default()
         })?;

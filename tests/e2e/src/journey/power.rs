@@ -116,6 +116,7 @@ impl Journey {
         let policy = match self.tunnel {
             Tunnel::Wireguard => papers.policy(),
             Tunnel::Tls => papers.policy_with_tls(),
+            Tunnel::Ikev2 => papers.policy_with_ike(),
         };
         let files = papers.issue_policy(folder, &policy)?;
         let programs = build::target_dir().join("debug");
@@ -134,6 +135,13 @@ impl Journey {
             let _ = writeln!(
                 text,
                 "tls = 64020\n\n[tls]\ncertificate = \"tls.pem\"\nkey = \"tls.key\""
+            );
+        }
+        if self.tunnel == Tunnel::Ikev2 {
+            let _ = writeln!(
+                text,
+                "ike = 64021\n\n[ike]\nauthorities = \"ike-authority.pem\"\n\
+                 certificate = \"tls.pem\"\nkey = \"tls.key\""
             );
         }
         let mut work = vec![

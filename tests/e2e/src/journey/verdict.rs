@@ -20,6 +20,9 @@ impl Journey {
         if self.tunnel == Tunnel::Tls {
             (cafe, office) = (cafe.with_tls(), office.with_tls());
         }
+        if self.tunnel == Tunnel::Ikev2 {
+            (cafe, office) = (cafe.with_ike(), office.with_ike());
+        }
         let mut verdict = Verdict::default();
         let mut inside = 0;
         for recording in &recordings.list {

@@ -8,6 +8,7 @@ mod wiring;
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicU32},
@@ -60,6 +61,9 @@ pub struct Options {
     /// Whether the office LAN carries the laptop's packets without a tunnel, for the oracle and for
     /// the office's router.
     pub direct: bool,
+    /// Whether the gateway also takes IKEv2 (Debian's `strongSwan`), and which inner address it then
+    /// gives to the laptop.
+    pub ike: Option<Ipv4Addr>,
 }
 
 impl Default for Options {
@@ -72,6 +76,7 @@ impl Default for Options {
             captures: true,
             tls: false,
             direct: false,
+            ike: None,
         }
     }
 }
@@ -84,6 +89,7 @@ pub struct Lab {
     seat: Seat,
     tls: bool,
     direct: bool,
+    ike: Option<Ipv4Addr>,
     topology: Topology,
     cafe: Cafe,
     papers: Papers,
@@ -134,6 +140,7 @@ impl Lab {
             seat: options.seat,
             direct: options.direct,
             tls: options.tls,
+            ike: options.ike,
             topology,
             cafe: options.cafe,
             papers,

@@ -82,6 +82,9 @@ impl Lab {
         if self.direct {
             office = office.with_direct();
         }
+        if self.ike.is_some() {
+            (cafe, office) = (cafe.with_ike(), office.with_ike());
+        }
         let moves = self.moves().clone();
         let mut verdict = Verdict::default();
         for recording in recordings

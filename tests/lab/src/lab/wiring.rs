@@ -136,6 +136,12 @@ impl Lab {
                 &self.papers,
             )?);
         }
+        if let Some(address) = self.ike {
+            let gateway = &self.spaces["gateway"];
+            let process =
+                service::strongswan(&self.launcher, gateway, &self.dir, &self.papers, address)?;
+            self.servers.push(process);
+        }
         for (process, line) in waiting {
             process.wait_line(line, service::START_LIMIT)?;
             self.servers.push(process);

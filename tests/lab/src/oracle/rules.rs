@@ -25,6 +25,8 @@ pub struct Rules {
     pub tunnel: Vec<SocketAddrV4>,
     /// The gateway's address for TLS, where it has one.
     pub tls: Option<SocketAddrV4>,
+    /// The gateway's address for IKE and ESP, where it has one.
+    pub ike: Option<SocketAddrV4>,
     /// The premises beacon, on wired ports.
     pub beacon: Option<SocketAddrV4>,
     /// Addresses that ARP may ask for.
@@ -41,6 +43,7 @@ impl Rules {
         Self {
             tunnel: vec![at::GATEWAY_OUTSIDE],
             tls: None,
+            ike: None,
             beacon: Some(at::BEACON),
             next_hops: vec![cafe.router.addr()],
             lan: cafe.router.trunc(),
@@ -53,6 +56,7 @@ impl Rules {
         Self {
             tunnel: vec![at::GATEWAY_OUTSIDE, at::GATEWAY_LAN],
             tls: None,
+            ike: None,
             beacon: Some(at::BEACON),
             next_hops: vec![at::OFFICE_ROUTER],
             lan: crate::topology::net(at::OFFICE_ROUTER, 24).trunc(),
@@ -66,6 +70,13 @@ impl Rules {
     #[must_use]
     pub fn with_tls(mut self) -> Self {
         self.tls = Some(at::GATEWAY_TLS);
+        self
+    }
+
+    /// The laptop may also speak IKE and send ESP to the gateway.
+    #[must_use]
+    pub fn with_ike(mut self) -> Self {
+        self.ike = Some(at::GATEWAY_IKE);
         self
     }
 }
@@ -194,6 +205,12 @@ fn ipv4(bytes: &[u8], rules: &Rules) -> Kind {
                     Kind::Leak("to the gateway, but not WireGuard")
                 };
             }
+            if own && rules.ike == Some(SocketAddrV4::new(to, udp.dst_port())) {
+                return match is_ike_or_esp(udp.payload()) {
+                    Some(kind) => kind,
+                    None => Kind::Leak("to the gateway, but neither IKE nor ESP"),
+                };
+            }
             Kind::Leak("UDP to somewhere else than the gateway")
         }
         IpProtocol::Tcp => match TcpPacket::new_checked(ip.payload()) {
@@ -229,6 +246,27 @@ fn is_wireguard(payload: &[u8]) -> bool {
         [3, 0, 0, 0, ..] => payload.len() == 64,
         [4, 0, 0, 0, ..] => payload.len() >= 32,
         _ => false,
+    }
+}
+
+/// What UDP port 4500 carries (RFC 3948, section 2): IKE behind four zero bytes, ESP with an SPI that
+/// is not zero, or one byte that keeps a NAT awake. ESP with AES-GCM has 8 + 8 + 16 bytes and more; its
+/// sequence numbers begin at 1.
+fn is_ike_or_esp(payload: &[u8]) -> Option<Kind> {
+    match payload {
+        [0xff] => Some(Kind::Allowed),
+        [0, 0, 0, 0, ike @ ..] => {
+            // RFC 7296, section 3.1: version 2.0, and the length of the whole.
+            let length = ike.get(24..28)?;
+            let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]);
+            (ike[17] == 0x20 && usize::try_from(length) == Ok(ike.len())).then_some(Kind::Allowed)
+        }
+        esp => {
+            let sequence = esp.get(4..8)?;
+            let sequence = u32::from_be_bytes([sequence[0], sequence[1], sequence[2], sequence[3]]);
+            // No test sends so much that a sequence number has its highest byte set.
+            (esp.len() >= 32 && (1..1 << 24).contains(&sequence)).then_some(Kind::Tunnel)
+        }
     }
 }
 

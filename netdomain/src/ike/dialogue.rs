@@ -1,0 +1,369 @@
+//! What charon is told for one tunnel, in which order, and what its answers mean: a pure machine.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::encapsulation::{NAT_T, OUTER};
+use super::vici::{Asked, Message, Said};
+
+/// IKE proposals in order: AES-256-GCM with a curve of NIST's, which every gateway of the last ten
+/// years knows. What is weaker has no name here.
+const IKE: [&str; 2] = [
+    "aes256gcm16-prfsha384-ecp384",
+    "aes256gcm16-prfsha256-ecp256",
+];
+/// The same for ESP, with fresh keys for each key exchange.
+const ESP: [&str; 2] = ["aes256gcm16-ecp384", "aes256gcm16-ecp256"];
+/// Names of the connection and its tunnel in charon.
+const CONNECTION: &str = "gateway";
+const CHILD: &str = "inner";
+
+/// A gateway as charon must know it.
+#[derive(Debug, Clone)]
+pub(super) struct Gateway {
+    pub(super) name: String,
+    pub(super) address: SocketAddrV4,
+    pub(super) remote_id: String,
+    /// Certificate (DER) of the authority that must have issued the gateway's.
+    pub(super) authority: Vec<u8>,
+}
+
+/// What proves this laptop.
+#[derive(Clone)]
+pub(super) struct Identity {
+    /// Certificate, DER.
+    pub(super) certificate: Vec<u8>,
+    /// Private key, PEM.
+    pub(super) key: Vec<u8>,
+    /// The inner address that is this laptop's everywhere.
+    pub(super) address: Ipv4Addr,
+}
+
+/// What follows from something that charon said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Follows {
+    Nothing,
+    Ask(Asked),
+    /// It is over.
+    Down(String),
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Events(usize),
+    Key,
+    Connection,
+    Initiated,
+    Up,
+    Over,
+}
+
+/// Kinds of events that charon is to tell of.
+const EVENTS: [&str; 2] = ["ike-updown", "child-updown"];
+
+/// The conversation about one tunnel.
+pub(super) struct Dialogue {
+    gateway: Gateway,
+    identity: Identity,
+    /// Seconds without a packet after which the gateway is asked for a sign of life.
+    ask_after: u64,
+    stage: Stage,
+    /// It came up, and nobody was told.
+    news: bool,
+}
+
+impl Dialogue {
+    /// The machine and the first thing to say.
+    pub(super) fn begin(gateway: Gateway, identity: Identity, ask_after: u64) -> (Self, Asked) {
+        let dialogue = Self {
+            gateway,
+            identity,
+            ask_after,
+            stage: Stage::Events(0),
+            news: false,
+        };
+        (dialogue, Asked::Events(EVENTS[0]))
+    }
+
+    /// Takes what charon said.
+    pub(super) fn on(&mut self, said: Said) -> Follows {
+        match (self.stage, said) {
+            (Stage::Over, _) => Follows::Nothing,
+            (Stage::Events(done), Said::WillTell) => {
+                let next = done + 1;
+                if let Some(event) = EVENTS.get(next) {
+                    self.stage = Stage::Events(next);
+                    return Follows::Ask(Asked::Events(event));
+                }
+                self.stage = Stage::Key;
+                let key = Message::default()
+                    .value("type", "any")
+                    .value("data", self.identity.key.clone());
+                Follows::Ask(Asked::Command("load-key", key))
+            }
+            (Stage::Key, Said::Answer(answer)) if succeeded(&answer) => {
+                self.stage = Stage::Connection;
+                Follows::Ask(Asked::Command("load-conn", self.connection()))
+            }
+            (Stage::Connection, Said::Answer(answer)) if succeeded(&answer) => {
+                self.stage = Stage::Initiated;
+                let initiate = Message::default()
+                    .value("ike", CONNECTION)
+                    .value("child", CHILD);
+                Follows::Ask(Asked::Command("initiate", initiate))
+            }
+            // The event told what came of it, or will.
+            (Stage::Initiated | Stage::Up, Said::Answer(answer)) if succeeded(&answer) => {
+                Follows::Nothing
+            }
+            (_, Said::Answer(answer)) => {
+                self.over(answer.text("errmsg").unwrap_or("charon refuses"))
+            }
+            (_, Said::Unknown) => self.over("charon knows no such command"),
+            (_, Said::Event(name, event)) => self.event(&name, &event),
+            (_, Said::WillTell) => self.over("charon answers what was not asked"),
+        }
+    }
+
+    /// Whether the gateway has proven itself and given what is this laptop's; told once.
+    pub(super) const fn take_news(&mut self) -> bool {
+        std::mem::replace(&mut self.news, false)
+    }
+
+    fn over(&mut self, why: &str) -> Follows {
+        self.stage = Stage::Over;
+        Follows::Down(why.to_owned())
+    }
+
+    fn event(&mut self, name: &str, event: &Message) -> Follows {
+        let up = event.text("up") == Some("yes");
+        match (self.stage, name, up) {
+            (Stage::Initiated, "child-updown", true) => match self.flaw(event) {
+                None => {
+                    self.stage = Stage::Up;
+                    self.news = true;
+                    Follows::Nothing
+                }
+                Some(flaw) => self.over(flaw),
+            },
+            // One tunnel was asked for. Another one may have other addresses in it.
+            (Stage::Up, "child-updown", true) => self.over("the gateway makes another tunnel"),
+            (_, _, false) => self.over("the tunnel has ended"),
+            _ => Follows::Nothing,
+        }
+    }
+
+    /// What is wrong with the tunnel that is up, if anything. charon proved the name and the
+    /// authority; whether the addresses are this laptop's is for us to look at.
+    fn flaw(&self, event: &Message) -> Option<&'static str> {
+        let Some(connection) = event.get(CONNECTION) else {
+            return Some("charon tells of another connection");
+        };
+        if connection.text("remote-id") != Some(&self.gateway.remote_id) {
+            return Some("charon proved another name than the gateway's");
+        }
+        let address = self.identity.address.to_string();
+        if connection.texts("local-vips").as_deref() != Some(&[&*address]) {
+            return Some("the gateway gives another address than the device file says");
+        }
+        let child = connection
+            .get("child-sas")
+            .and_then(|children| children.sections().next());
+        let Some(child) = child else {
+            return Some("charon tells of no tunnel");
+        };
+        let own = format!("{address}/32");
+        if child.texts("local-ts").as_deref() != Some(&[&*own]) {
+            return Some("the tunnel is for other addresses than the device file's");
+        }
+        let sealed = child.text("protocol") == Some("ESP")
+            && child.text("mode") == Some("TUNNEL")
+            && child.text("encap") == Some("yes");
+        (!sealed).then_some("the tunnel is not ESP in UDP")
+    }
+
+    fn connection(&self) -> Message {
+        let gateway = &self.gateway;
+        let port = gateway.address.port().to_string();
+        let local = Message::default()
+            .value("auth", "pubkey")
+            .list("certs", [self.identity.certificate.clone()]);
+        let remote = Message::default()
+            .value("auth", "pubkey")
+            // A name, never a pattern or another kind of identity.
+            .value("id", format!("fqdn:{}", gateway.remote_id))
+            .list("cacerts", [gateway.authority.clone()]);
+        let child = Message::default()
+            .value("mode", "tunnel")
+            .list("remote_ts", ["0.0.0.0/0"])
+            .list("esp_proposals", ESP)
+            .value("updown", "")
+            .value("start_action", "none")
+            .value("close_action", "none")
+            .value("dpd_action", "clear");
+        let connection = Message::default()
+            .value("version", "2")
+            .list("local_addrs", [OUTER.to_string()])
+            .list("remote_addrs", [gateway.address.ip().to_string()])
+            .value("local_port", NAT_T.to_string())
+            .value("remote_port", port)
+            // ESP always in UDP: it is what the uplink's socket carries.
+            .value("encap", "yes")
+            .value("mobike", "no")
+            .value("fragmentation", "yes")
+            .value("keyingtries", "1")
+            .value("dpd_delay", format!("{}s", self.ask_after))
+            .list("vips", [self.identity.address.to_string()])
+            .list("proposals", IKE)
+            .section("local", local)
+            .section("remote", remote)
+            .section("children", Message::default().section(CHILD, child));
+        Message::default().section(CONNECTION, connection)
+    }
+}
+
+fn succeeded(answer: &Message) -> bool {
+    answer.text("success") == Some("yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
+
+    fn dialogue() -> (Dialogue, Asked) {
+        let gateway = Gateway {
+            name: "honcho-1".into(),
+            address: "203.0.113.10:4500".parse().unwrap(),
+            remote_id: "vpn1.mihon-city.example".into(),
+            authority: b"authority".to_vec(),
+        };
+        let identity = Identity {
+            certificate: b"certificate".to_vec(),
+            key: b"key".to_vec(),
+            address: ADDRESS,
+        };
+        Dialogue::begin(gateway, identity, 1)
+    }
+
+    fn success() -> Said {
+        Said::Answer(Message::default().value("success", "yes"))
+    }
+
+    /// Up to `initiate`, and what was asked on the way.
+    fn initiated() -> (Dialogue, Vec<Asked>) {
+        let (mut dialogue, first) = dialogue();
+        let mut asked = vec![first];
+        for said in [Said::WillTell, Said::WillTell, success(), success()] {
+            let Follows::Ask(next) = dialogue.on(said) else {
+                panic!("nothing follows {:?}", asked.last());
+            };
+            asked.push(next);
+        }
+        (dialogue, asked)
+    }
+
+    /// What charon 5.9.8 says of a tunnel that is up, as far as it is looked at.
+    fn up(change: (&str, &str)) -> Said {
+        let of = |key: &str, usual: &str| if change.0 == key { change.1 } else { usual }.to_owned();
+        let child = Message::default()
+            .value("protocol", of("protocol", "ESP"))
+            .value("mode", of("mode", "TUNNEL"))
+            .value("encap", of("encap", "yes"))
+            .list("local-ts", [of("local-ts", "10.250.7.23/32")])
+            .list("remote-ts", ["10.12.0.0/16"]);
+        let connection = Message::default()
+            .value("remote-id", of("remote-id", "vpn1.mihon-city.example"))
+            .list("local-vips", [of("local-vips", "10.250.7.23")])
+            .section("child-sas", Message::default().section("inner-1", child));
+        let event = Message::default()
+            .value("up", "yes")
+            .section(&of("name", CONNECTION), connection);
+        Said::Event("child-updown".into(), event)
+    }
+
+    #[test]
+    fn charon_is_told_one_thing_after_the_other() {
+        let (_, asked) = initiated();
+        let commands: Vec<_> = asked
+            .iter()
+            .map(|asked| match asked {
+                Asked::Events(name) | Asked::Command(name, _) => *name,
+            })
+            .collect();
+        assert_eq!(
+            commands,
+            [
+                "ike-updown",
+                "child-updown",
+                "load-key",
+                "load-conn",
+                "initiate"
+            ]
+        );
+        let Asked::Command(_, message) = &asked[3] else {
+            panic!("a command");
+        };
+        let connection = message.get(CONNECTION).unwrap();
+        let remote = connection.get("remote").unwrap();
+        assert_eq!(remote.text("id"), Some("fqdn:vpn1.mihon-city.example"));
+        assert_eq!(remote.texts("cacerts"), Some(vec!["authority"]));
+        assert_eq!(connection.text("encap"), Some("yes"));
+        assert_eq!(connection.text("remote_port"), Some("4500"));
+    }
+
+    #[test]
+    fn a_tunnel_that_is_not_as_asked_is_not_up() {
+        let (mut right, _) = initiated();
+        assert_eq!(right.on(up(("", ""))), Follows::Nothing);
+        assert!(right.take_news());
+        assert!(!right.take_news());
+        for change in [
+            ("remote-id", "vpn2.mihon-city.example"),
+            ("local-vips", "10.250.7.24"),
+            ("local-ts", "0.0.0.0/0"),
+            ("local-ts", "10.250.7.0/24"),
+            ("protocol", "AH"),
+            ("mode", "TRANSPORT"),
+            ("encap", "no"),
+            ("name", "another"),
+        ] {
+            let (mut dialogue, _) = initiated();
+            assert!(
+                matches!(dialogue.on(up(change)), Follows::Down(_)),
+                "{change:?}"
+            );
+            assert!(!dialogue.take_news());
+            // And it stays down.
+            assert_eq!(dialogue.on(up(("", ""))), Follows::Nothing);
+            assert!(!dialogue.take_news());
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_not_up_before_it_was_asked_for_and_ends_with_its_end() {
+        let (mut early, _) = dialogue();
+        let _ = early.on(up(("", "")));
+        assert!(!early.take_news());
+
+        for event in EVENTS {
+            let (mut dialogue, _) = initiated();
+            let _ = dialogue.on(up(("", "")));
+            let end = Said::Event(event.into(), Message::default());
+            assert!(matches!(dialogue.on(end), Follows::Down(_)));
+        }
+        let (mut second, _) = initiated();
+        let _ = second.on(up(("", "")));
+        assert!(matches!(second.on(up(("", ""))), Follows::Down(_)));
+
+        let (mut refused, _) = initiated();
+        let no = Message::default()
+            .value("success", "no")
+            .value("errmsg", "no answer");
+        assert_eq!(
+            refused.on(Said::Answer(no)),
+            Follows::Down("no answer".into())
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! The engine of an `IPsec` tunnel: charon and its keeper, for gateways that cities already have.
+//!
+//! One process that the supervisor starts, and charon as its child, both in one sandbox with a network
+//! of its own. The keeper starts a charon for each tunnel, tells it over VICI what to do and looks at
+//! what came of it, passes its datagrams on to a socket of the uplink's, and the device for inner
+//! packets to the gate. Between gate and keeper there is a channel
+//! ([`sekisho_control::GateToEngine`]); inner packets do not pass through the keeper.
+//!
+//! | module | what |
+//! |---|---|
+//! | `place` | network namespace, packet filter, root, filter of system calls |
+//! | `tun` | the two devices |
+//! | `charon` | its configuration and its life |
+//! | `vici` | charon's own protocol |
+//! | `dialogue` | what it is told, and what its answers mean |
+//! | `encapsulation` | datagrams between charon and the uplink's socket |
+//! | `keeper` | the loop that joins them |
+
+mod charon;
+mod dialogue;
+mod encapsulation;
+mod keeper;
+mod place;
+mod tun;
+mod vici;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sekisho_control::{Channel, ChannelError, InheritedError, inherited};
+use sekisho_policy::GatewayProtocol;
+use sekisho_sandbox::{FilterError, SandboxError};
+use thiserror::Error;
+
+use self::dialogue::{Gateway, Identity};
+use self::keeper::{Keeper, Settings};
+use self::place::Place;
+use crate::moment::Moment;
+use crate::papers::{Papers, PapersError};
+
+/// The longest file of papers, in bytes: some twenty certificates.
+const MAX_FILE: u64 = 48 << 10;
+
+/// Where packets are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Esp {
+    /// In the kernel.
+    Kernel,
+    /// In charon itself: slow, for kernels that have no ESP.
+    User,
+}
+
+/// Command line of `sekisho-netdomain ike`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    papers: Papers,
+    /// Certificates of the gateways' authorities, in PEM.
+    #[arg(long)]
+    authorities: PathBuf,
+    /// The certificate of this laptop, in PEM.
+    #[arg(long)]
+    certificate: PathBuf,
+    /// Its private key, in PEM.
+    #[arg(long)]
+    key: PathBuf,
+    /// The inner address of this laptop.
+    #[arg(long)]
+    address: Ipv4Addr,
+    /// Where packets are sealed.
+    #[arg(long, value_enum, default_value_t = Esp::Kernel)]
+    esp: Esp,
+    /// The channel to the gate, an inherited descriptor; it may come later.
+    #[arg(long, value_name = "fd:N")]
+    gate: Option<String>,
+    /// The channel to the supervisor, an inherited descriptor.
+    #[arg(long, value_name = "fd:N")]
+    control: String,
+    /// The user that the engine becomes.
+    #[arg(long, value_name = "UID")]
+    user: Option<u32>,
+}
+
+/// Why the engine ended.
+#[derive(Debug, Error)]
+pub enum IkeError {
+    /// An inherited descriptor is not there.
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
+    /// There is no policy that may be applied.
+    #[error("no policy, no network: {0}")]
+    Papers(#[from] PapersError),
+    /// The policy names no gateway of kind `ikev2`.
+    #[error("the policy names no gateway of kind `ikev2`: take `[ike]` out of supervisor.toml")]
+    NoGateway,
+    /// A file of papers cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of papers holds no certificate.
+    #[error("{0} holds no certificate in PEM")]
+    NoCertificate(PathBuf),
+    /// The authority that policy names is not there.
+    #[error(
+        "{path} holds no certificate with the `ca_sha256` that policy gives for gateway `{gateway}`"
+    )]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+        /// The gateway.
+        gateway: String,
+    },
+    /// The network of the engine could not be made.
+    #[error("the engine's own network cannot be made: {0}; it needs CAP_SYS_ADMIN at start")]
+    Network(#[source] io::Error),
+    /// A channel is unusable.
+    #[error("a channel to another process cannot be used: {0}")]
+    Channel(#[from] ChannelError),
+    /// The process could not be closed in.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The system calls could not be filtered.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// Waiting failed.
+    #[error("waiting for events failed: {0}")]
+    Wait(rustix::io::Errno),
+}
+
+/// Runs the engine until it is told to end.
+///
+/// # Errors
+/// [`IkeError`]; the tunnel is down then, and the gate knows by the end of its channel.
+pub fn run(args: &Args) -> Result<(), IkeError> {
+    let policy = args.papers.read()?;
+    let silence = policy.vpn.dead_after;
+    let authorities = certificates(&args.authorities)?;
+    let mut gateways = Vec::new();
+    for gateway in &policy.vpn.gateway {
+        let GatewayProtocol::Ikev2 {
+            remote_id,
+            ca_sha256,
+        } = &gateway.protocol
+        else {
+            continue;
+        };
+        let authority = authorities
+            .iter()
+            .find(|certificate| digest(&SHA256, certificate).as_ref() == ca_sha256.0)
+            .ok_or_else(|| IkeError::NoAuthority {
+                path: args.authorities.clone(),
+                gateway: gateway.name.clone(),
+            })?;
+        gateways.push(Gateway {
+            name: gateway.name.clone(),
+            address: gateway.address,
+            remote_id: remote_id.as_str().to_owned(),
+            authority: authority.clone(),
+        });
+    }
+    drop(policy);
+    if gateways.is_empty() {
+        return Err(IkeError::NoGateway);
+    }
+    let identity = Identity {
+        certificate: certificates(&args.certificate)?.swap_remove(0),
+        key: read(&args.key)?,
+        address: args.address,
+    };
+    let control = Channel::from_fd(inherited(&args.control)?)?;
+    let gate = match &args.gate {
+        None => None,
+        Some(word) => Some(Channel::from_fd(inherited(word)?)?),
+    };
+    let addresses: BTreeSet<_> = gateways.iter().map(|known| *known.address.ip()).collect();
+    let Place {
+        namespace,
+        outer,
+        inner,
+        xfrm,
+    } = place::network(args.address, &addresses, args.esp)?;
+    // The first look at the clock finds the vDSO by calls that the sandbox does not allow.
+    let _ = Moment::now();
+    place::close_in(namespace, args.esp, args.user)?;
+    let settings = Settings {
+        gateways,
+        identity,
+        silence,
+        esp: args.esp,
+        outer,
+        inner,
+        xfrm,
+    };
+    Keeper::new(settings, control, gate).serve()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, IkeError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
+        .map_err(|source| IkeError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(bytes)
+}
+
+/// All certificates of a file, DER; there is one at least.
+fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, IkeError> {
+    let text = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text)
+        .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
+        .collect();
+    all.ok()
+        .filter(|all| !all.is_empty())
+        .ok_or_else(|| IkeError::NoCertificate(path.to_owned()))
+}

@@ -1,0 +1,367 @@
+//! The `IPsec` tunnel to a gateway that a city already has: the real charon in its sandbox against
+//! Debian's `strongSwan`. Needs root and the built programs, as the attacks do. Where the machine's
+//! kernel has no ESP, both ends seal in user space; the QEMU laptop's kernel has it (`e2e`).
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use sekisho_attacks::{Download, Expects, Scene, must};
+use sekisho_lab::{
+    Event, IkePapers, LaptopFiles, NetLaptop, Part, Setup, UP_LIMIT, address as at,
+    oracle::count_frames,
+};
+
+/// From the end of an engine to the next tunnel: the policy's first pause (1 s), a handshake that is
+/// tried once more (1.5 s), and the way up.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
+/// Of a download as fast as it goes; user-space ESP is slow.
+const SIZE: u32 = 3_000_000;
+
+fn setup() -> Setup {
+    Setup {
+        ike: true,
+        ..Setup::default()
+    }
+}
+
+fn by(event: &Event, gateway: &str) -> bool {
+    event.is("gate", "situation") && event.text("gateway") == gateway
+}
+
+/// A laptop that has its tunnel by `IPsec`, with groupware's own page in the guest.
+fn laptop(scene: &Scene) -> NetLaptop<'_> {
+    let laptop = must(NetLaptop::start(&scene.lab, &setup()));
+    must(laptop.plug_guest());
+    must(
+        laptop.wait_event(0, "a tunnel by IPsec", UP_LIMIT, |event| {
+            by(event, "honcho-ikev2")
+        }),
+    );
+    let page = must(laptop.page(Duration::from_secs(10)));
+    assert!(
+        page.contains(&scene.lab.canary().hex()),
+        "another page: {page}"
+    );
+    laptop
+}
+
+/// Waits until no charon runs.
+fn charon_ends(laptop: &NetLaptop<'_>) {
+    let start = Instant::now();
+    while laptop.charon().is_ok() {
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "charon runs on without need"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The UDP payload of a frame to this address.
+fn datagram(frame: &[u8], to: std::net::SocketAddrV4) -> Option<&[u8]> {
+    let right = frame.len() >= 42
+        && frame[12..14] == [8, 0]
+        && frame[23] == 17
+        && frame[30..34] == to.ip().octets()
+        && frame[36..38] == to.port().to_be_bytes();
+    frame.get(42..).filter(|_| right)
+}
+
+#[test]
+fn the_page_comes_through_ipsec() {
+    let Some(scene) = Scene::with_ipsec(at::GUEST) else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    eprintln!(
+        "the tunnel by IPsec was up {:?} after power-on",
+        laptop.uptime()
+    );
+    let start = Instant::now();
+    Download::start(&laptop, SIZE, 0).lives_on();
+    eprintln!(
+        "{SIZE} bytes came down in {:?}, curl's own start included",
+        start.elapsed()
+    );
+
+    // An engine in its place: one capability, over a network with nothing but its devices, its
+    // system calls filtered, and no file of ours.
+    let pid = must(laptop.charon());
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for line in [
+        "CapEff:\t0000000000001000",
+        "CapBnd:\t0000000000000000",
+        "Seccomp:\t2",
+        "NoNewPrivs:\t1",
+        "Uid:\t64021\t64021\t64021\t64021",
+    ] {
+        assert!(status.contains(line), "{line} is not in\n{status}");
+    }
+    let network = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let interfaces: Vec<_> = network
+        .lines()
+        .skip(2)
+        .map(|line| line.split(':').next().unwrap().trim())
+        .collect();
+    for interface in &interfaces {
+        assert!(
+            ["lo", "outer", "inner", "ipsec0"].contains(interface),
+            "{interfaces:?}"
+        );
+    }
+    let root = format!("/proc/{pid}/root");
+    for entry in fs::read_dir(&root).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let known = ["bin", "dev", "etc", "lib", "lib64", "usr", "var"];
+        assert!(known.contains(&name.as_str()), "{name}");
+    }
+    let device = scene.lab.dir().join("device/wg.key");
+    assert!(device.exists());
+    let seen = format!("{root}{}", device.display());
+    assert!(
+        !std::path::Path::new(&seen).exists(),
+        "the gate's key is in the engine's root"
+    );
+
+    let recordings = scene.holds(&laptop, Expects::Beyond);
+    let wire = must(recordings.get("eth0.from"));
+    let count = |wanted: &dyn Fn(&[u8]) -> bool| must(count_frames(wire, wanted));
+    let esp = |frame: &[u8]| {
+        datagram(frame, at::GATEWAY_IKE).is_some_and(|udp| udp.len() > 32 && udp[..4] != [0; 4])
+    };
+    assert!(count(&esp) > 0, "no ESP left the laptop");
+    // To WireGuard only handshakes went, of which none was answered: type 1, never data.
+    let wireguard = |frame: &[u8]| datagram(frame, at::GATEWAY_OUTSIDE).is_some();
+    assert!(count(&wireguard) > 0, "WireGuard was not even tried");
+    assert_eq!(count(&|frame| wireguard(frame) && frame[42] != 1), 0);
+}
+
+#[test]
+fn a_charon_that_dies_closes_the_gate_and_comes_back() {
+    let Some(scene) = Scene::with_ipsec(at::GUEST) else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    let download = Download::start(&laptop, 3_000_000, 100_000);
+    let mut told = Vec::new();
+    for kill in 0..10 {
+        let mark = laptop.events().mark();
+        let start = Instant::now();
+        if kill % 2 == 0 {
+            must(laptop.kill_charon());
+        } else {
+            must(laptop.kill(Part::Ike));
+        }
+        must(laptop.wait_closed(mark, Duration::from_secs(1)));
+        let closed = start.elapsed();
+        must(
+            laptop.wait_event(mark, "a tunnel by IPsec", BACK_WITHIN, |event| {
+                by(event, "honcho-ikev2")
+            }),
+        );
+        told.push((closed, start.elapsed()));
+        must(laptop.wait_page(Duration::from_secs(5)));
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        (times[times.len() / 2], times[times.len() - 1])
+    };
+    eprintln!(
+        "10 kills: closed after {:?}, back after {:?} (median, longest)",
+        median(told.iter().map(|times| times.0).collect()),
+        median(told.iter().map(|times| times.1).collect())
+    );
+    download.lives_on();
+    scene.holds(&laptop, Expects::Beyond);
+}
+
+/// Starts a laptop whose tunnel must not come up although the gateway is reached, and `why` stands in
+/// its log.
+fn refused(given: Ipv4Addr, setup: impl FnOnce(&Scene) -> Setup, why: &str) {
+    let Some(scene) = Scene::with_ipsec(given) else {
+        return;
+    };
+    let laptop = must(NetLaptop::start(&scene.lab, &setup(&scene)));
+    must(laptop.plug_guest());
+    // It was reached, and refused.
+    must(laptop.log().wait_line(why, UP_LIMIT));
+    assert!(laptop.page(Duration::from_secs(3)).is_err());
+    assert!(laptop.wait_tunnel(0, Duration::from_secs(3)).is_err());
+    let recordings = scene.holds(&laptop, Expects::Closed);
+    let wire = must(recordings.get("eth0.from"));
+    let reached = must(count_frames(wire, |frame| {
+        datagram(frame, at::GATEWAY_IKE).is_some()
+    }));
+    assert!(
+        reached > 0,
+        "the gateway was never asked: the test shows nothing"
+    );
+}
+
+#[test]
+fn a_gateway_with_another_name_is_never_believed() {
+    let other = |scene: &Scene| {
+        let policy = scene.lab.papers().policy_with_ike();
+        assert_eq!(policy.matches(at::GATEWAY_NAME).count(), 1);
+        Setup {
+            policy: Some(policy.replace(at::GATEWAY_NAME, "vpn2.mihon-city.example")),
+            ..setup()
+        }
+    };
+    refused(at::GUEST, other, "the engine's tunnel is down");
+}
+
+/// Another city's authority, in the laptop's file beside what policy says of it.
+fn another_authority(files: &LaptopFiles) {
+    let folder = files.device.parent().unwrap();
+    let other = fs::read_to_string(folder.join("other-authority.pem")).unwrap();
+    fs::write(folder.join("ike-authority.pem"), other).unwrap();
+}
+
+#[test]
+fn a_gateway_of_another_authority_is_never_believed() {
+    let other = |scene: &Scene| {
+        let papers = scene.lab.papers();
+        let others = must(IkePapers::generate(at::GATEWAY_NAME));
+        let folder = scene.lab.dir().join("device");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("other-authority.pem"), &others.authority).unwrap();
+        let policy = papers.policy_with_ike();
+        let right = papers.ike.authority_sha256.as_str();
+        Setup {
+            policy: Some(policy.replace(right, &others.authority_sha256)),
+            tamper: Some(another_authority),
+            ..setup()
+        }
+    };
+    refused(at::GUEST, other, "the engine's tunnel is down");
+}
+
+/// Somebody else's certificate in place of the laptop's.
+fn another_certificate(files: &LaptopFiles) {
+    let others = must(IkePapers::generate("mihon-0001"));
+    let folder = files.device.parent().unwrap();
+    fs::write(folder.join("tls.pem"), others.certificate).unwrap();
+    fs::write(folder.join("tls.key"), others.key).unwrap();
+}
+
+#[test]
+fn a_gateway_that_does_not_take_the_laptop_closes_nothing_open() {
+    let other = |_: &Scene| Setup {
+        tamper: Some(another_certificate),
+        ..setup()
+    };
+    refused(at::GUEST, other, "received AUTHENTICATION_FAILED");
+}
+
+#[test]
+fn a_gateway_that_gives_another_address_is_not_used() {
+    let other = Ipv4Addr::new(10, 250, 7, 77);
+    refused(other, |_| setup(), "the engine's tunnel is down");
+}
+
+#[test]
+fn a_network_that_falls_silent_ends_the_tunnel() {
+    let Some(scene) = Scene::with_ipsec(at::GUEST) else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    let rules = |rules: &str| must(must(scene.lab.run("cafe", &["nft", rules])).ok());
+    let mark = laptop.events().mark();
+    let start = Instant::now();
+    rules("add rule ip cafe through udp dport 4500 drop");
+    // Nobody sends anything: charon itself asks, and the policy's `dead_after` is 3 s.
+    must(laptop.wait_closed(mark, Duration::from_secs(6)));
+    eprintln!("closed {:?} after the network fell silent", start.elapsed());
+    let mark = laptop.events().mark();
+    let start = Instant::now();
+    rules("flush chain ip cafe through; add rule ip cafe through udp dport 51820 drop");
+    must(
+        laptop.wait_event(mark, "a tunnel by IPsec", 2 * BACK_WITHIN, |event| {
+            by(event, "honcho-ikev2")
+        }),
+    );
+    eprintln!("back {:?} after the network was", start.elapsed());
+    must(laptop.wait_page(Duration::from_secs(5)));
+    scene.holds(&laptop, Expects::Beyond);
+}
+
+#[test]
+fn a_pulled_cable_ends_the_tunnel_at_once() {
+    let Some(scene) = Scene::with_ipsec(at::GUEST) else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    let mark = laptop.events().mark();
+    let start = Instant::now();
+    must(scene.lab.unplug(at::ETH0));
+    must(laptop.wait_closed(mark, Duration::from_secs(1)));
+    eprintln!("closed {:?} after the cable was pulled", start.elapsed());
+    charon_ends(&laptop);
+    let mark = laptop.events().mark();
+    must(scene.lab.plug(at::ETH0, sekisho_lab::Wall::Cafe));
+    must(
+        laptop.wait_event(mark, "a tunnel by IPsec", 2 * BACK_WITHIN, |event| {
+            by(event, "honcho-ikev2")
+        }),
+    );
+    must(laptop.wait_page(Duration::from_secs(5)));
+    scene.holds(&laptop, Expects::Beyond);
+}
+
+#[test]
+fn garbage_from_the_gateways_address_changes_nothing() {
+    let Some(scene) = Scene::with_ipsec(at::GUEST) else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    let charon = must(laptop.charon());
+    let keeper = must(laptop.pid(Part::Ike));
+    let mark = laptop.events().mark();
+    let download = Download::start(&laptop, 1_000_000, 200_000);
+    let sent = scene.run(
+        "cafe",
+        &[
+            "python3",
+            &format!("{}/stage/ike_garbage.py", env!("CARGO_MANIFEST_DIR")),
+            &at::GATEWAY_IKE.ip().to_string(),
+            "lan",
+        ],
+    );
+    eprintln!("{}", sent.trim());
+    download.lives_on();
+    assert!(
+        laptop.wait_closed(mark, Duration::from_secs(1)).is_err(),
+        "garbage closed the gate"
+    );
+    assert_eq!(must(laptop.charon()), charon);
+    assert_eq!(must(laptop.pid(Part::Ike)), keeper);
+    scene.holds(&laptop, Expects::Beyond);
+}
+
+#[test]
+fn wireguard_takes_over_from_ipsec_as_soon_as_it_gets_through() {
+    let Some(scene) = Scene::with_ipsec(at::GUEST) else {
+        return;
+    };
+    let laptop = laptop(&scene);
+    let download = Download::start(&laptop, 2_000_000, 200_000);
+    let charon = must(laptop.charon());
+    let mark = laptop.events().mark();
+    scene.run("cafe", &["nft", "delete", "chain", "ip", "cafe", "through"]);
+    // The policy's longest pause between tries is 5 s.
+    must(
+        laptop.wait_event(mark, "WireGuard", Duration::from_secs(10), |event| {
+            by(event, "honcho-1")
+        }),
+    );
+    must(laptop.wait_page(Duration::from_secs(5)));
+    charon_ends(&laptop);
+    assert!(!std::path::Path::new(&format!("/proc/{charon}")).exists());
+    download.lives_on();
+    scene.holds(&laptop, Expects::Tunnelled);
+}
