@@ -29,12 +29,12 @@ impl Host {
 
     /// Everything was started once. Not that there is a network: a laptop whose policy has expired
     /// is whole, and closed.
-    pub(crate) fn ready(&self) {
+    pub(crate) fn ready() {
         tell(NotifyState::Ready);
     }
 
     /// Everything has ended.
-    pub(crate) fn stopping(&self) {
+    pub(crate) fn stopping() {
         tell(NotifyState::Stopping);
     }
 

@@ -259,7 +259,7 @@ impl Supervisor {
             self.watch(button, Source::Button(number))?;
         }
         self.feed(Event::Time)?;
-        self.host.ready();
+        Host::ready();
         let mut ready = Vec::with_capacity(32);
         while !self.over {
             let wait = self.wait();
@@ -279,7 +279,7 @@ impl Supervisor {
             self.tell_people();
             self.host.turn(now());
         }
-        self.host.stopping();
+        Host::stopping();
         self.events.own(now(), &Own::Ended);
         Ok(())
     }

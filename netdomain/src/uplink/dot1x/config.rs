@@ -119,7 +119,7 @@ LS0tLS1CRUdJTg==
             let keys = |text: &str| -> Vec<String> {
                 let digits = |line: &str| line.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)) && line.len() <= LINE;
                 text.lines()
-                    .filter(|line| !digits(line) || line.contains("_") || line.contains("{"))
+                    .filter(|line| !digits(line) || line.contains(['_', '{']))
                     .map(|line| line.split('=').next().unwrap().to_owned())
                     .collect()
             };

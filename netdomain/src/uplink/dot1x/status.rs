@@ -1,6 +1,6 @@
 //! What the supplicant says when it is asked, and what that makes of the port.
 //!
-//! The answer to `STATUS` is lines of `key=value` (`ctrl_iface.c` of wpa_supplicant). Four of them
+//! The answer to `STATUS` is lines of `key=value` (`ctrl_iface.c` of `wpa_supplicant`). Four of them
 //! count, and each of these has a value out of a short list of the supplicant's own: nothing that a
 //! network can word is looked at.
 
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// As wpa_supplicant 2.10 answers on a port that hostapd authorised.
+    /// As `wpa_supplicant` 2.10 answers on a port that hostapd authorised.
     const AGREED: &str = "\
 bssid=01:80:c2:00:00:03
 freq=0

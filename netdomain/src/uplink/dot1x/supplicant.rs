@@ -240,7 +240,9 @@ impl Supplicant {
             }
         }
         if *happened {
-            *next = (*next).min(now.max((*next).saturating_sub(QUIET) + PAUSE));
+            // `next` is one quiet time after the last question.
+            let soonest = (*next).saturating_sub(QUIET) + PAUSE;
+            *next = (*next).min(soonest.max(now));
         }
         if asked.is_none() && *next <= now {
             questions.send(b"STATUS")?;
