@@ -5,10 +5,10 @@ use sekisho_control::{Bearer, BearerAddress, Report, UplinkKind};
 
 use super::{Action, Lease, Link, Ports, State};
 
-/// The longest packet of a tunnel, in bytes: the usual inner MTU of 1,420, and what WireGuard, UDP and
-/// IPv4 add. A bearer that carries less is used all the same, and told of: most mobile networks carry
-/// more than they say, and where one does not, the inner MTU has to be less, which is the device
-/// file's. Setting the link's own would only have the kernel drop what is too long, both ways.
+/// The longest packet of a tunnel, in bytes: the usual inner MTU of 1,420, and what `WireGuard`, UDP
+/// and IPv4 add. A bearer that says that it carries less is used all the same, and told of: whether it
+/// does carry more, only packets show. Where it does not, the inner MTU has to be less, which is the
+/// device file's. Setting the link's own would have the kernel drop what is too long, both ways.
 const LONGEST: u16 = 1480;
 
 impl Ports {
