@@ -201,7 +201,7 @@ pub struct Bearer {
     pub interface: String,
     /// Where its address comes from.
     pub address: BearerAddress,
-    /// Longest packet that the mobile network carries, in bytes, where it says so.
+    /// Longest packet that the mobile network says that it carries, in bytes.
     pub mtu: Option<u16>,
 }
 

@@ -69,8 +69,6 @@ pub(crate) enum Action {
     Down(u32),
     /// Start a DHCP client for this MAC.
     StartDhcp(u32, [u8; 6]),
-    /// Set the longest packet that the link carries.
-    Mtu(u32, u16),
     /// End the DHCP client.
     StopDhcp(u32),
     /// Speak 802.1X over the port; [`Event::Standing`] tells what comes of it.

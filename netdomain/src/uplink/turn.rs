@@ -511,7 +511,6 @@ impl Turn {
         match action {
             Action::Up(index) => or_gone(self.routing.set_up(index, true))?,
             Action::Down(index) => self.routing.set_up(index, false)?,
-            Action::Mtu(index, mtu) => or_gone(self.routing.set_mtu(index, mtu))?,
             Action::StartDhcp(index, mac) => self.start_dhcp(index, mac)?,
             Action::StopDhcp(index) => {
                 if let Some((_, socket)) = self.clients.remove(&index) {

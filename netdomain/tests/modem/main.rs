@@ -68,7 +68,7 @@ fn the_sim_connects_by_the_access_point_that_policy_names() {
         "the operator and the signal, for people"
     );
     let link = laptop.wire.ip_host("addr show eth0");
-    assert!(link.contains("mtu 1430"), "{link}");
+    assert!(link.contains("mtu 1500"), "{link}");
     assert!(link.contains("192.168.43.77/32"), "{link}");
     assert_eq!(laptop.wire.ip_host("-4 route show default"), "");
 

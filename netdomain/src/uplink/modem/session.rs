@@ -31,8 +31,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The trouble of a modem that was switched on and stays off.
 const SWITCHING_ON: ModemFound = ModemFound::Failed;
-/// MTUs that are believed: those of IPv4 over mobile networks that carry a tunnel, up to Ethernet's.
-const MTU: std::ops::RangeInclusive<u16> = 1280..=1500;
+/// MTUs that are passed on: from what every host must take (RFC 791, section 3.1) to Ethernet's.
+const MTU: std::ops::RangeInclusive<u16> = 576..=1500;
 
 /// What policy says of the SIM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

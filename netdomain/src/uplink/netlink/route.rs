@@ -33,7 +33,6 @@ pub(super) const NEW_ROUTE: u16 = 24;
 /// `IFLA_*`.
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
-const LINK_MTU: u16 = 4;
 const LINK_OPERATIONAL: u16 = 16;
 const LINK_STATISTICS: u16 = 23;
 pub(super) const LINK_CARRIER_DOWN_COUNT: u16 = 48;
@@ -208,17 +207,6 @@ impl Routing {
             Err(Errno::NODEV) if !up => Ok(()),
             other => other.map_err(failed("set a link up or down")),
         }
-    }
-
-    /// Sets the longest packet of a link, in bytes.
-    pub(crate) fn set_mtu(&mut self, index: u32, mtu: u16) -> Result<(), NetlinkError> {
-        self.ask(NEW_LINK, 0, |m| {
-            m.raw(&[0; 4]);
-            m.raw(&index.to_ne_bytes());
-            m.raw(&[0; 8]);
-            m.attribute(LINK_MTU, &u32::from(mtu).to_ne_bytes());
-        })
-        .map_err(failed("set the MTU"))
     }
 
     /// Removes every IPv4 address of a link, and with the last of them the kernel removes every

@@ -5,8 +5,11 @@ use sekisho_control::{Bearer, BearerAddress, Report, UplinkKind};
 
 use super::{Action, Lease, Link, Ports, State};
 
-/// MTUs that are set: as `modem::session` passes them on, whoever says so.
-const MTU: std::ops::RangeInclusive<u16> = 1280..=1500;
+/// The longest packet of a tunnel, in bytes: the usual inner MTU of 1,420, and what `WireGuard`, UDP
+/// and IPv4 add. A bearer that says that it carries less is used all the same, and told of: whether it
+/// does carry more, only packets show. Where it does not, the inner MTU has to be less, which is the
+/// device file's. Setting the link's own would have the kernel drop what is too long, both ways.
+const LONGEST: u16 = 1480;
 
 impl Ports {
     /// Whether a link can be a port of this kind at all. Without frames there is no DHCP of ours,
@@ -67,8 +70,11 @@ impl Ports {
         }
         port.state = State::Lit;
         actions.push(port.report("carrier"));
-        let mtu = bearer.mtu.filter(|mtu| MTU.contains(mtu));
-        actions.extend(mtu.map(|mtu| Action::Mtu(index, mtu)));
+        if let Some(mtu) = bearer.mtu.filter(|mtu| *mtu < LONGEST) {
+            actions.push(Action::Report(Report::Ignored {
+                what: format!("MTU {mtu} of the SIM's connection, less than {LONGEST}"),
+            }));
+        }
         match lease {
             Some(Ok(lease)) => self.on_lease(index, lease, actions),
             _ => actions.push(Action::StartDhcp(index, port.mac)),

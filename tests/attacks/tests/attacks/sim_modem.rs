@@ -7,7 +7,7 @@ mod service;
 
 use std::time::Duration;
 
-use sekisho_attacks::{Expects, Scene, must};
+use sekisho_attacks::{Download, Expects, Scene, must};
 use sekisho_lab::{Event, NetLaptop, Part, Setup, UP_LIMIT, address as at};
 use sekisho_skip::skip_unless;
 
@@ -75,6 +75,8 @@ fn a_sim_carries_the_tunnel_and_nothing_else() {
     let line = "connected Mihon Mobile (44010) signal 63%";
     assert!(status.contains(line), "{status}");
     assert!(status.contains("over eth0 to honcho-1"), "{status}");
+    // Packets as long as they can be, over a bearer that carries less than a cable.
+    Download::start(&laptop, 1 << 20, 100_000_000).lives_on();
 
     // The modem goes over to another network, and back.
     let mark = laptop.events().mark();
