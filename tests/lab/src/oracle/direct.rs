@@ -112,7 +112,7 @@ mod tests {
         assert!(rules.carries(&time));
         assert!(!Rules::office().carries(&time));
         assert!(matches!(classify(&time, &Rules::office()), Kind::Leak(_)));
-        let files = tcp_syn_frame((NIC, [4; 6]), guest, to(at::FILES, 445), 0);
+        let files = tcp_syn_frame((NIC, [4; 6]), guest, to(at::FILES, 445), b"");
         assert_eq!(classify(&files, &rules), Kind::Direct);
         for (server, port) in [
             (at::FILES, 139),
@@ -120,7 +120,7 @@ mod tests {
             (at::DECOY_WEB, 443),
             (at::OFFICE_ROUTER, 80),
         ] {
-            let other = tcp_syn_frame((NIC, [4; 6]), guest, to(server, port), 0);
+            let other = tcp_syn_frame((NIC, [4; 6]), guest, to(server, port), b"");
             assert!(
                 matches!(classify(&other, &rules), Kind::Leak(_)),
                 "{server}"
