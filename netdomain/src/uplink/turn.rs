@@ -665,17 +665,16 @@ impl Turn {
             self.ports.wire_failed(plan.id);
             return Ok(());
         };
-        match wire.join(plan, &mut self.routing, &mut self.sets) {
-            Ok(true) => {}
-            answer => {
-                match answer {
-                    Err(error) => tracing::warn!(port, %error, "no wire"),
-                    Ok(_) => tracing::info!(port, "the carrier was lost since the proof: no wire"),
-                }
-                wire.cut(plan, &mut self.routing, &mut self.sets)?;
-                self.ports.wire_failed(plan.id);
-                return Ok(());
+        let joined = wire.join(plan, &mut self.routing, &mut self.sets);
+        if !matches!(joined, Ok(true)) {
+            if let Err(error) = joined {
+                tracing::warn!(port, %error, "no wire");
+            } else {
+                tracing::info!(port, "the carrier was lost since the proof: no wire");
             }
+            wire.cut(plan, &mut self.routing, &mut self.sets)?;
+            self.ports.wire_failed(plan.id);
+            return Ok(());
         }
         tracing::info!(port, address = %plan.address, "a wire onto the office LAN");
         let message = UplinkToGate::Wire {

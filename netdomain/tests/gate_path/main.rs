@@ -10,6 +10,7 @@
 )]
 
 mod bandwidth;
+mod direct;
 mod engine;
 mod failover;
 #[path = "../fixture/mod.rs"]

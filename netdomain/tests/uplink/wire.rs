@@ -303,6 +303,21 @@ impl Uplink {
         self.control.send(command, &[]).unwrap();
     }
 
+    /// Stops it where it is, until [`Uplink::thaw`].
+    pub(crate) fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Waits for its end.
     pub(crate) fn end(mut self) -> std::process::ExitStatus {
         let mut status = None;

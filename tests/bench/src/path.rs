@@ -91,6 +91,13 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
     Ok(report)
 }
 
+/// The part that is about the office LAN itself.
+pub fn direct(options: Options) -> Result<Report, BenchError> {
+    let mut report = Report::of("direct");
+    report.append(direct::run(options)?);
+    Ok(report)
+}
+
 /// One way from the guest to the sink.
 #[derive(Clone, Copy)]
 struct Contender<'a> {

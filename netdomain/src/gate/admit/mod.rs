@@ -61,7 +61,7 @@ impl Origin {
     /// The circumstances for a packet from here; none where nothing may come from here now. What
     /// left the one way is answered the same way: a tunnel's packet is none of the office LAN's, nor
     /// the other way about.
-    const fn scope(self, situation: &Situation) -> Option<Scope> {
+    const fn scope(self, situation: Situation) -> Option<Scope> {
         match (self, situation) {
             (Self::Tunnel, Situation::Direct { .. })
             | (Self::Wire, Situation::Tunnelled { .. }) => None,
@@ -132,7 +132,7 @@ impl Gatekeeper {
             Origin::Guest | Origin::Resolver => Subject::outbound(&flow),
             Origin::Tunnel | Origin::Wire => Subject::inbound(&flow),
         };
-        let decided = match origin.scope(situation) {
+        let decided = match origin.scope(*situation) {
             None => Err(Rule::Closed),
             Some(scope) => match origin {
                 Origin::Guest => self.outbound(&packet, scope, now),

@@ -226,7 +226,7 @@ mod tests {
             offload in any::<bool>(),
             left in any::<[u8; 2]>(),
         ) {
-            let payload: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
             let ends = ((GUEST, 4000), (SERVER, 443));
             let mut bytes = tcp(ends.0, ends.1, (1, 7), ACK, &[], &payload);
             let offload = if offload {

@@ -310,7 +310,7 @@ impl Machine {
             }
             Event::SessionGone => self.session_gone(now, actions),
             Event::Proven(port) => self.proven(port, now, actions),
-            Event::Disproven(port) => self.disproven(port, now, actions),
+            Event::Disproven(port) => self.disproven(&port, now, actions),
             Event::WireUp(wire, port, kind) => self.wire_up(wire, &port, kind, now, actions),
             Event::WireLost(wire) => self.wire_lost(wire, actions),
             Event::UplinkGone => self.drop_everything(Reason::UplinkGone, actions),
@@ -438,9 +438,9 @@ impl Machine {
         self.ask_wire(port, now, actions);
     }
 
-    fn disproven(&mut self, port: String, now: Moment, actions: &mut Vec<Action>) {
+    fn disproven(&mut self, port: &str, now: Moment, actions: &mut Vec<Action>) {
         if !self.asleep {
-            end_proofs(self.proofs.fail(&port, now), actions);
+            end_proofs(self.proofs.fail(port, now), actions);
         }
     }
 

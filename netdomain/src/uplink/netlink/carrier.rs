@@ -6,7 +6,7 @@
 //! asks for it before it writes onto a wire, whatever events are on their way.
 //!
 //! The socket is the uplink's, in the uplink's namespace. With it the gate can read the kernel's
-//! tables and nothing more: every change needs CAP_NET_ADMIN of the sender as well (`netlink_capable`).
+//! tables and nothing more: every change needs `CAP_NET_ADMIN` of the sender as well (`netlink_capable`).
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -50,7 +50,10 @@ impl Ports {
         };
         let may = self.gate
             && self.endpoints.direct
-            && self.wire.is_none()
+            && self
+                .wire
+                .as_ref()
+                .is_none_or(|wire| wire.port.index == index)
             && port.kind == UplinkKind::Wired
             && self.endpoints.beacon_for(port.kind).is_some();
         // The work OS speaks in its own name: in none of the network's, and in none of ours.
@@ -74,7 +77,9 @@ impl Ports {
             losses: port.losses,
         };
         self.next_wire = self.next_wire.wrapping_add(1);
-        self.wire = Some(wire.clone());
+        // A gate that has one and asks has lost it: it is opened afresh.
+        let before = self.wire.replace(wire.clone());
+        actions.extend(before.map(Action::ShutWire));
         actions.push(Action::OpenWire(wire));
     }
 

@@ -350,12 +350,34 @@ fn t22_the_wire_is_shut_before_anybody_is_told() {
             panic!("{opened:?}");
         };
         assert_eq!((wire.address, wire.losses), (GUEST, 0));
-        assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "one at a time");
         let actions = ports.on(end.clone());
         assert_eq!(actions[0], Action::ShutWire(wire.clone()), "{end:?}");
         // What ended the wire ended the proof, too.
         assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "{end:?}");
     }
+}
+
+#[test]
+fn there_is_one_wire_and_who_asks_again_gets_a_fresh_one() {
+    let mut ports = proven();
+    let opened = ports.on(ask_wire("eth0", GUEST));
+    let [Action::OpenWire(first)] = &opened[..] else {
+        panic!("{opened:?}");
+    };
+    let again = ports.on(ask_wire("eth0", GUEST));
+    let [Action::ShutWire(shut), Action::OpenWire(second)] = &again[..] else {
+        panic!("{again:?}");
+    };
+    assert_eq!(shut, first);
+    assert_ne!(second.id, first.id);
+    // Over another port there is none beside it.
+    ports.on(Event::Link(link(1, true, 0)));
+    ports.on(Event::Bound(1, lease(51)));
+    ports.on(Event::Gate(GateToUplink::Premises {
+        port: "eth1".into(),
+        proven: true,
+    }));
+    assert_eq!(ports.on(ask_wire("eth1", GUEST)), []);
 }
 
 #[test]

@@ -259,3 +259,36 @@ fn t20_direct_a_relay_within_the_bound_is_a_longer_cable() {
     }));
     assert!(!leaked.holds(), "{leaked}");
 }
+
+/// A port that is Wi-Fi, here by the policy's word, leads onto the office LAN itself: no wire.
+#[test]
+fn direct_wifi_in_the_office_gets_no_wire() {
+    let Some(scene) = Scene::direct(Cafe::default()) else {
+        return;
+    };
+    scene.route_guest(Found::Tunnel);
+    must(scene.lab.plug(at::ETH1, Wall::Office));
+    let radio = "[[uplink]]\nkind = \"wifi\"\nrank = 2\ninterfaces = [\"eth1\"]\n\
+                 security = [\"wpa3-sae\"]\n\n[vpn]";
+    let mut setup = scene.direct_setup();
+    setup.policy = setup
+        .policy
+        .map(|policy| policy.replacen("[vpn]", radio, 1));
+    let laptop = must(NetLaptop::start(&scene.lab, &setup));
+    must(laptop.plug_guest());
+    must(laptop.wait_tunnel(0, UP_LIMIT));
+    let _chatter = chatter(&laptop);
+    must(
+        laptop.wait_event(0, "a lease over the air", UP_LIMIT, |event| {
+            event.is("uplink", "uplink")
+                && event.text("event") == "leased"
+                && event.text("port") == at::ETH1
+                && event.text("kind") == "wifi"
+        }),
+    );
+    // Longer than it takes to prove a cable, and to prove it again.
+    std::thread::sleep(Duration::from_secs(6));
+    never_direct(&laptop, 0);
+    let recordings = scene.holds_on(at::ETH1, &laptop, Expects::Tunnelled);
+    assert_eq!(own_frames(&recordings), 0);
+}
