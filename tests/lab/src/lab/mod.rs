@@ -58,7 +58,7 @@ pub struct Options {
     pub captures: bool,
     /// Whether the gateway also takes TLS (Debian's ocserv).
     pub tls: bool,
-    /// Whether the gateway also takes IKEv2 (Debian's `strongSwan`), and which inner address it then
+    /// Whether the gateway also takes `IKEv2` (Debian's `strongSwan`), and which inner address it then
     /// gives to the laptop.
     pub ike: Option<Ipv4Addr>,
 }
