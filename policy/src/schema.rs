@@ -336,7 +336,7 @@ pub enum GatewayProtocol {
         /// SHA-256 of the server's `SubjectPublicKeyInfo` (DER), in hex: what RFC 7469 pins.
         spki_sha256: Pin,
     },
-    /// IKEv2 with certificates and ESP in UDP (RFC 7296, RFC 3948): `IPsec` gateways that cities have.
+    /// `IKEv2` with certificates and ESP in UDP (RFC 7296, RFC 3948): `IPsec` gateways that cities have.
     Ikev2 {
         /// The name that the gateway proves to have, by a certificate that holds it.
         remote_id: RemoteId,

@@ -50,7 +50,7 @@ fn outward(packet: &[u8], gateway: SocketAddrV4) -> Option<&[u8]> {
 }
 
 /// The packet that this payload of the gateway's becomes.
-fn inward<'b>(buffer: &'b mut [u8; MAX_PACKET], payload: usize, gateway: SocketAddrV4) -> &'b [u8] {
+fn inward(buffer: &mut [u8; MAX_PACKET], payload: usize, gateway: SocketAddrV4) -> &[u8] {
     let length = IP_HEADER + UDP_HEADER + payload;
     let ip = Ipv4Repr {
         src_addr: *gateway.ip(),

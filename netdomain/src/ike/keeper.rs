@@ -34,13 +34,13 @@ struct Task {
     attempt: u32,
     gateway: Gateway,
     charon: Program,
-    talk: Talk,
+    conversation: Conversation,
     /// The uplink's socket, once it is there.
     wire: Option<Wire>,
 }
 
 /// The conversation with charon.
-enum Talk {
+enum Conversation {
     /// It does not listen yet.
     Starting,
     /// It listens; nothing goes out before there is a way.
@@ -128,12 +128,12 @@ impl Keeper {
             watched.push((Source::Task, task.charon.end(), PollFlags::IN));
             let words = task.charon.words();
             watched.extend(words.map(|words| (Source::Words, words, PollFlags::IN)));
-            match &task.talk {
-                Talk::Starting => patience = Timespec::try_from(LOOK).ok(),
-                Talk::On(talk) => {
+            match &task.conversation {
+                Conversation::Starting => patience = Timespec::try_from(LOOK).ok(),
+                Conversation::On(both) => {
                     let mut interest = PollFlags::IN;
-                    interest.set(PollFlags::OUT, talk.0.waits());
-                    watched.push((Source::Task, talk.0.as_fd(), interest));
+                    interest.set(PollFlags::OUT, both.0.waits());
+                    watched.push((Source::Task, both.0.as_fd(), interest));
                 }
             }
             if let Some(wire) = &task.wire {
@@ -237,7 +237,7 @@ impl Keeper {
                     attempt,
                     gateway,
                     charon,
-                    talk: Talk::Starting,
+                    conversation: Conversation::Starting,
                     wire: None,
                 });
                 self.tell(&EngineToGate::Dial { attempt }, None);
@@ -262,10 +262,10 @@ impl Keeper {
         let Some(task) = self.task.as_mut() else {
             return;
         };
-        let Talk::On(talk) = &mut task.talk else {
+        let Conversation::On(both) = &mut task.conversation else {
             return;
         };
-        if talk.1.take_news() {
+        if both.1.take_news() {
             let up = EngineToGate::Up {
                 attempt: task.attempt,
                 address: self.settings.identity.address,
@@ -292,7 +292,7 @@ impl Keeper {
         let Some(task) = &mut self.task else {
             return;
         };
-        let (Talk::On(_), Some(wire)) = (&task.talk, &task.wire) else {
+        let (Conversation::On(_), Some(wire)) = (&task.conversation, &task.wire) else {
             return;
         };
         task.charon.terminate();
@@ -360,19 +360,19 @@ fn advance(task: &mut Task, settings: &Settings) -> Result<(), String> {
     if let Some(wire) = &task.wire {
         wire.turn(settings.outer.as_fd());
     }
-    if matches!(task.talk, Talk::Starting) && task.wire.is_some() {
+    if matches!(task.conversation, Conversation::Starting) && task.wire.is_some() {
         // Not there yet, or not listening yet: charon's end would be told above.
         let Ok(stream) = UnixStream::connect(socket()) else {
             return Ok(());
         };
-        let talk =
+        let both =
             open(stream, task.gateway.clone(), settings).map_err(|error| error.to_string())?;
-        task.talk = Talk::On(Box::new(talk));
+        task.conversation = Conversation::On(Box::new(both));
     }
-    let Talk::On(talk) = &mut task.talk else {
+    let Conversation::On(both) = &mut task.conversation else {
         return Ok(());
     };
-    let (vici, dialogue) = &mut **talk;
+    let (vici, dialogue) = &mut **both;
     converse(vici, dialogue).unwrap_or_else(|error| Err(error.to_string()))
 }
 

@@ -51,7 +51,7 @@ impl Scene {
         })
     }
 
-    /// A cafe that does not forward to `WireGuard`'s port, and a gateway that also takes IKEv2 and
+    /// A cafe that does not forward to `WireGuard`'s port, and a gateway that also takes `IKEv2` and
     /// gives the laptop this address.
     pub fn with_ipsec(address: std::net::Ipv4Addr) -> Option<Self> {
         Self::of(Options {

@@ -217,9 +217,11 @@ fn a_gateway_with_another_name_is_never_believed() {
 
 /// Another city's authority, in the laptop's file beside what policy says of it.
 fn another_authority(files: &LaptopFiles) {
-    let folder = files.device.parent().unwrap();
-    let other = fs::read_to_string(folder.join("other-authority.pem")).unwrap();
-    fs::write(folder.join("ike-authority.pem"), other).unwrap();
+    let beside = |name| files.device.with_file_name(name);
+    must(fs::rename(
+        beside("other-authority.pem"),
+        beside("ike-authority.pem"),
+    ));
 }
 
 #[test]
@@ -244,9 +246,9 @@ fn a_gateway_of_another_authority_is_never_believed() {
 /// Somebody else's certificate in place of the laptop's.
 fn another_certificate(files: &LaptopFiles) {
     let others = must(IkePapers::generate("mihon-0001"));
-    let folder = files.device.parent().unwrap();
-    fs::write(folder.join("tls.pem"), others.certificate).unwrap();
-    fs::write(folder.join("tls.key"), others.key).unwrap();
+    let beside = |name| files.device.with_file_name(name);
+    must(fs::write(beside("tls.pem"), others.certificate));
+    must(fs::write(beside("tls.key"), others.key));
 }
 
 #[test]

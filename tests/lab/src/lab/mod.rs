@@ -61,7 +61,7 @@ pub struct Options {
     /// Whether the office LAN carries the laptop's packets without a tunnel, for the oracle and for
     /// the office's router.
     pub direct: bool,
-    /// Whether the gateway also takes IKEv2 (Debian's `strongSwan`), and which inner address it then
+    /// Whether the gateway also takes `IKEv2` (Debian's `strongSwan`), and which inner address it then
     /// gives to the laptop.
     pub ike: Option<Ipv4Addr>,
 }
