@@ -40,8 +40,6 @@ pub struct Bench {
     pub about: &'static str,
     /// Measures.
     pub run: fn(Options) -> Result<Report, BenchError>,
-    /// Whether another one measures it as well, so that `all` need not do it twice.
-    pub part: bool,
 }
 
 /// All benchmarks, in the order in which `all` runs them.
@@ -50,31 +48,26 @@ pub const BENCHES: &[Bench] = &[
         name: "link",
         about: "the frame link, against a bare SEQPACKET loop",
         run: link::run,
-        part: false,
     },
     Bench {
         name: "device",
         about: "virtio-net alone, against the bare frame link",
         run: device::run,
-        part: false,
     },
     Bench {
         name: "admit",
         about: "admission alone: five thousand flows against ten, small frames, a million conversations",
         run: admit::run,
-        part: false,
     },
     Bench {
         name: "path",
         about: "the gate's tunnel from guest to far end, against other WireGuards and a bare wire",
         run: path::run,
-        part: false,
     },
     Bench {
         name: "direct",
-        about: "the part of `path` that is about the office LAN without a tunnel, against a plain PC",
-        run: path::direct,
-        part: true,
+        about: "the office LAN without a tunnel, against a plain PC at the same switch",
+        run: path::direct::run,
     },
     Bench {
         name: "packet",
@@ -90,7 +83,6 @@ pub const BENCHES: &[Bench] = &[
         name: "boot",
         about: "the VMM's start, end and memory in the QEMU laptop, against QEMU microvm",
         run: boot::run,
-        part: false,
     },
 ];
 

@@ -8,7 +8,7 @@
 //! A veth carries a batch of datagrams whole, as a network card with UDP segmentation does. Of the
 //! contenders only our gate makes batches, so it is also measured over a wire that does not.
 
-mod direct;
+pub mod direct;
 mod gates;
 mod latency;
 mod load;
@@ -87,14 +87,6 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
     report
         .tables
         .push(latency::measure(&world, &contenders, options.runs)?);
-    report.append(direct::run(options)?);
-    Ok(report)
-}
-
-/// The part that is about the office LAN itself.
-pub fn direct(options: Options) -> Result<Report, BenchError> {
-    let mut report = Report::of("direct");
-    report.append(direct::run(options)?);
     Ok(report)
 }
 

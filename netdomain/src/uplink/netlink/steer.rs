@@ -25,7 +25,8 @@ const DELETE_NEXT_HOP: u16 = 105;
 /// `NLM_F_EXCL`.
 const EXCLUSIVE: u16 = 0x200;
 
-/// `IFLA_AF_SPEC`, `IFLA_INET_CONF`, `IPV4_DEVCONF_FORWARDING`.
+/// `IFLA_MTU`, `IFLA_AF_SPEC`, `IFLA_INET_CONF`, `IPV4_DEVCONF_FORWARDING`.
+const LINK_MTU: u16 = 4;
 const LINK_FAMILIES: u16 = 26;
 const LINK_INET_CONF: u16 = 1;
 const CONF_FORWARDING: u16 = 1;
@@ -62,6 +63,15 @@ pub(crate) struct Steer {
 }
 
 impl Routing {
+    /// Sets the longest packet of a link, in bytes.
+    pub(crate) fn set_mtu(&mut self, index: u32, mtu: u16) -> Result<(), NetlinkError> {
+        self.ask(NEW_LINK, 0, |m| {
+            write_link(m, index);
+            m.attribute(LINK_MTU, &u32::from(mtu).to_ne_bytes());
+        })
+        .map_err(failed("set the MTU of the wire's device"))
+    }
+
     /// Lets what comes from this device look into the table of the wire. For the life of the
     /// namespace: the table is empty while there is no wire.
     pub(crate) fn steer_device(&mut self, device: &str) -> Result<(), NetlinkError> {

@@ -24,7 +24,7 @@ const PC: &str = "10.12.100.77";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Measures.
-pub(super) fn run(options: Options) -> Result<Report, BenchError> {
+pub fn run(options: Options) -> Result<Report, BenchError> {
     let lab = Lab::start(LabOptions {
         captures: false,
         direct: true,
@@ -77,7 +77,7 @@ pub(super) fn run(options: Options) -> Result<Report, BenchError> {
     laptop.plug_guest()?;
     laptop.wait_direct(0, UP_LIMIT)?;
 
-    let mut report = Report::default();
+    let mut report = Report::of("direct");
     for way in [Way::Up, Way::Down] {
         let (mut pairs, mut again) = (Pairs::default(), Vec::new());
         for run in 0..options.runs {
