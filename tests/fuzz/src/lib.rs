@@ -28,6 +28,7 @@ pub use targets::{
     net_hdr::net_hdr,
     policy::policy,
     policy_words::policy_words,
+    ring::ring,
 };
 
 /// One target.
@@ -88,6 +89,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "registers",
         run: registers,
+    },
+    Target {
+        name: "ring",
+        run: ring,
     },
     Target {
         name: "status_socket",
