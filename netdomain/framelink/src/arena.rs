@@ -1,6 +1,6 @@
 //! Where received frames lie: slots that are made once and used again by every batch.
 
-use crate::{HEADER_LEN, MAX_MESSAGE, NetHdr};
+use crate::{HEADER_LEN, MAX_MESSAGE, NetHdr, Rules};
 
 /// Each frame starts a cache line. That is also what keeps the kernel's copy fast: on AMD's Zen
 /// cores `rep movsb` slows down by a third and more when the target lies 1 to 63 bytes behind the
@@ -142,6 +142,32 @@ impl FrameArena {
         self.storage
             .get(start..start + len)?
             .split_first_chunk::<HEADER_LEN>()
+    }
+
+    /// Lets `copy` fill the next slot with a message of `len` bytes, header and frame, and takes it
+    /// into the batch if it holds the rules and there is room: for a link whose messages come from
+    /// elsewhere than a socket. What is checked is the copy.
+    pub fn put(&mut self, len: usize, rules: &Rules, copy: impl FnOnce(&mut [u8])) -> bool {
+        let slot = self.taken.last().map_or(0, |taken| taken.slot + 1);
+        let start = self.first + slot * STRIDE + LEAD;
+        if slot >= self.slots || len > MAX_MESSAGE {
+            return false;
+        }
+        let Some(room) = self.storage.get_mut(start..start + len) else {
+            return false;
+        };
+        copy(room);
+        let checked = self.message(slot, len).and_then(|(header, frame)| {
+            let hdr = rules.check(header, frame.len()).ok()?;
+            Some((frame.len(), hdr))
+        });
+        match checked {
+            Some((frame_len, hdr)) => {
+                self.take(slot, frame_len, hdr);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Takes a checked message into the batch. Slots come in ascending order.

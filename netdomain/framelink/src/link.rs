@@ -23,7 +23,8 @@ impl Segment<'_> {
     ///
     /// # Safety
     /// `ptr` must point to `len` bytes that stay mapped and readable for the segment's lifetime.
-    /// They may change at any time: only the kernel reads them, into its own copy.
+    /// They may change at any time: they are only ever copied, by the kernel or by raw pointers,
+    /// and what is looked at is the copy.
     pub unsafe fn from_raw(ptr: *const u8, len: usize) -> Self {
         Self {
             iov: libc::iovec {
@@ -32,6 +33,11 @@ impl Segment<'_> {
             },
             memory: PhantomData,
         }
+    }
+
+    /// Where it starts: for a link that makes the copy itself.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.iov.iov_base.cast_const().cast()
     }
 
     /// Length in bytes.

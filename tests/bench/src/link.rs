@@ -1,9 +1,11 @@
-//! The frame link against a bare SEQPACKET loop: two processes, pinned to cores 0 and 1.
+//! The frame link against a bare SEQPACKET loop, and a ring in memory against the frame link: two
+//! processes, pinned to cores 0 and 1.
 //!
-//! Both move the same messages (a 12-byte header and a frame, in two pieces) in the same batches
-//! over sockets with the same buffers. The bare loop is the least that can move them: blocking
-//! `sendmmsg` and `recvmmsg` with arguments that are filled once, and not one look at what came.
-//! Ours does not block, waits by `poll`, and checks each header.
+//! All move the same messages (a 12-byte header and a frame, in two pieces) in the same batches
+//! over sockets with the same buffers, or over rings that hold as much. The bare loop is the least
+//! that can move them: blocking `sendmmsg` and `recvmmsg` with arguments that are filled once, and
+//! not one look at what came. Ours and the ring do not block, wait by `poll`, and check each
+//! header.
 
 mod bare;
 mod ours;
@@ -41,6 +43,11 @@ const LIMIT: f64 = 0.9;
 enum Contender {
     Ours,
     Bare,
+    Ring,
+}
+
+impl Contender {
+    const ALL: [Self; 3] = [Self::Ours, Self::Bare, Self::Ring];
 }
 
 /// Lengths of Ethernet frames, in bytes: a bare acknowledgement, a full frame, a super-frame.
@@ -114,7 +121,8 @@ trait End {
 
 fn end(contender: Contender, size: Size, socket: OwnedFd) -> Result<Box<dyn End>, BenchError> {
     Ok(match contender {
-        Contender::Ours => Box::new(ours::Ours::new(socket, size)?),
+        Contender::Ours => Box::new(ours::Ours::over_socket(socket, size)?),
+        Contender::Ring => Box::new(ours::Ours::over_ring(socket, size)?),
         Contender::Bare => Box::new(bare::Bare::new(socket, size)?),
     })
 }
@@ -123,10 +131,31 @@ fn end(contender: Contender, size: Size, socket: OwnedFd) -> Result<Box<dyn End>
 pub fn run(options: Options) -> Result<Report, BenchError> {
     let _seat = part::Seat::take(0)?;
     let mut report = Report::of("link");
-    let mut table = Table::new(
+    let mut socket = table("ours / bare SEQPACKET loop", options);
+    let mut ring = table("ring / ours", options);
+    for size in Size::ALL {
+        let found = compare(size, options)?;
+        socket.row(found.socket.row(size));
+        ring.row(found.ring.row(size));
+        report.bars.push(Bar::new(
+            format!(
+                "link {}: frames a second, ratio to the bare loop",
+                size.label()
+            ),
+            found.socket.rate.ratio(),
+            Op::AtLeast,
+            LIMIT,
+        ));
+    }
+    report.tables.extend([socket, ring]);
+    Ok(report)
+}
+
+fn table(who: &str, options: Options) -> Table {
+    Table::new(
         format!(
-            "link: two processes on cores 0 and 1, ours / bare SEQPACKET loop, medians of {} \
-             paired runs (each the best of {SLICES} slices)",
+            "link: two processes on cores 0 and 1, {who}, medians of {} paired runs (each the best \
+             of {SLICES} slices)",
             options.runs
         ),
         &[
@@ -139,32 +168,7 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
             "round trip p50 us",
             "p99 us",
         ],
-    );
-    for size in Size::ALL {
-        let found = compare(size, options)?;
-        let bits = 8.0 * count(size.bytes() as u64);
-        table.row([
-            size.label().to_owned(),
-            both(&found.rate, 1e-6, 3),
-            both(&found.rate, bits * 1e-9, 2),
-            found.rate.ratio_cell(),
-            both(&found.send_cpu, 1e9, 0),
-            both(&found.take_cpu, 1e9, 0),
-            both(&found.half, 1e6, 1),
-            both(&found.slowest, 1e6, 1),
-        ]);
-        report.bars.push(Bar::new(
-            format!(
-                "link {}: frames a second, ratio to the bare loop",
-                size.label()
-            ),
-            found.rate.ratio(),
-            Op::AtLeast,
-            LIMIT,
-        ));
-    }
-    report.tables.push(table);
-    Ok(report)
+    )
 }
 
 /// Both medians as one cell.
@@ -176,15 +180,48 @@ fn both(pairs: &Pairs, scale: f64, digits: usize) -> String {
     )
 }
 
-/// What one size of frame showed: frames a second, seconds of processor time a frame, seconds of
-/// a round trip.
+/// What one size of frame showed of two contenders: frames a second, seconds of processor time a
+/// frame, seconds of a round trip.
 #[derive(Debug, Default)]
-struct Found {
+struct Figures {
     rate: Pairs,
     send_cpu: Pairs,
     take_cpu: Pairs,
     half: Pairs,
     slowest: Pairs,
+}
+
+impl Figures {
+    fn push(&mut self, one: &Best, other: &Best) {
+        self.rate.push(one.rate, other.rate);
+        self.send_cpu.push(one.send_cpu, other.send_cpu);
+        self.take_cpu.push(one.take_cpu, other.take_cpu);
+        self.half.push(one.half, other.half);
+        self.slowest.push(one.slowest, other.slowest);
+    }
+
+    fn row(&self, size: Size) -> [String; 8] {
+        let bits = 8.0 * count(size.bytes() as u64);
+        [
+            size.label().to_owned(),
+            both(&self.rate, 1e-6, 3),
+            both(&self.rate, bits * 1e-9, 2),
+            self.rate.ratio_cell(),
+            both(&self.send_cpu, 1e9, 0),
+            both(&self.take_cpu, 1e9, 0),
+            both(&self.half, 1e6, 1),
+            both(&self.slowest, 1e6, 1),
+        ]
+    }
+}
+
+/// What one size of frame showed.
+#[derive(Debug, Default)]
+struct Found {
+    /// Ours and the bare loop.
+    socket: Figures,
+    /// The ring and ours.
+    ring: Figures,
 }
 
 fn compare(size: Size, options: Options) -> Result<Found, BenchError> {
@@ -196,22 +233,21 @@ fn compare(size: Size, options: Options) -> Result<Found, BenchError> {
             run + 1,
             options.runs
         );
-        let (mut ours, mut bare) = (Best::new(), Best::new());
+        let [mut ours, mut bare, mut ring] = [const { Best::new() }; 3];
         for slice in 0..SLICES {
-            // Whoever goes first goes second in the next slice.
-            if (run + slice).is_multiple_of(2) {
-                ours.slice(Contender::Ours, size)?;
-                bare.slice(Contender::Bare, size)?;
-            } else {
-                bare.slice(Contender::Bare, size)?;
-                ours.slice(Contender::Ours, size)?;
+            // Each goes first in turn.
+            for turn in 0..Contender::ALL.len() {
+                let contender = Contender::ALL[(run + slice + turn) % Contender::ALL.len()];
+                match contender {
+                    Contender::Ours => &mut ours,
+                    Contender::Bare => &mut bare,
+                    Contender::Ring => &mut ring,
+                }
+                .slice(contender, size)?;
             }
         }
-        found.rate.push(ours.rate, bare.rate);
-        found.send_cpu.push(ours.send_cpu, bare.send_cpu);
-        found.take_cpu.push(ours.take_cpu, bare.take_cpu);
-        found.half.push(ours.half, bare.half);
-        found.slowest.push(ours.slowest, bare.slowest);
+        found.socket.push(&ours, &bare);
+        found.ring.push(&ring, &ours);
     }
     Ok(found)
 }
@@ -228,7 +264,7 @@ struct Best {
 }
 
 impl Best {
-    fn new() -> Self {
+    const fn new() -> Self {
         Self {
             rate: 0.0,
             send_cpu: f64::INFINITY,

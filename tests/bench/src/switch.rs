@@ -247,10 +247,11 @@ impl Scene<'_> {
     fn silence(&self, directions: &[&str]) -> Result<Found, BenchError> {
         let port = self.port_in_use();
         let address = self.address(&port)?;
-        let drops: String = directions
+        let drops = directions
             .iter()
             .map(|direction| format!("ip {direction} {address} meta l4proto udp drop; "))
-            .collect();
+            .collect::<Vec<_>>()
+            .concat();
         let rules = format!(
             "table ip silent {{ chain pass {{ type filter hook forward priority filter; {drops}}}; }}"
         );

@@ -28,6 +28,7 @@ pub use targets::{
     net_hdr::net_hdr,
     policy::policy,
     policy_words::policy_words,
+    ring::ring,
 };
 
 /// One target.
@@ -96,6 +97,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "resolver_segments",
         run: resolver_segments,
+    },
+    Target {
+        name: "ring",
+        run: ring,
     },
     Target {
         name: "status_socket",

@@ -6,3 +6,4 @@ pub(crate) mod gate;
 pub(crate) mod net_hdr;
 pub(crate) mod policy;
 pub(crate) mod policy_words;
+pub(crate) mod ring;
