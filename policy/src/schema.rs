@@ -573,6 +573,7 @@ const NAT_T: u16 = 4500;
 struct GatewayTable {
     name: String,
     kind: GatewayKind,
+    #[serde(deserialize_with = "value::gateway_address")]
     address: String,
     #[serde(default, deserialize_with = "value::optional_socket_address")]
     lan_address: Option<SocketAddrV4>,

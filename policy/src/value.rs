@@ -305,6 +305,17 @@ pub(crate) fn socket_address<'de, D: Deserializer<'de>>(
     parse_socket_address(&String::deserialize(deserializer)?)
 }
 
+/// The address of a gateway: with a port, or without one where its kind has none.
+pub(crate) fn gateway_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.parse::<Ipv4Addr>().is_err() {
+        parse_socket_address::<D::Error>(&text)?;
+    }
+    Ok(text)
+}
+
 /// The same of a text that was read already.
 pub(crate) fn parse_socket_address<E: Error>(text: &str) -> Result<SocketAddrV4, E> {
     text.parse().ok().filter(|address: &SocketAddrV4| address.port() != 0).ok_or_else(|| {
