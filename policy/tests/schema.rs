@@ -216,7 +216,6 @@ fn values_of_the_wrong_form_say_the_right_one() {
             "\"vpn.mihon-city.example:51820\"",
             "names are not looked up",
         ),
-        ("\"203.0.113.10:51820\"", "\"203.0.113.10\"", "with a port"),
         (
             "\"2026-11-20T09:00:00+09:00\"",
             "\"yesterday\"",
@@ -232,6 +231,14 @@ fn values_of_the_wrong_form_say_the_right_one() {
         let text = with(old, new);
         refused(&text, new.trim_matches(['[', ']']), message);
     }
+    // Whether an address has a port depends on the gateway's kind, so the gateway is marked.
+    let text = with("\"203.0.113.10:51820\"", "\"203.0.113.10\"");
+    let error = Draft::parse("policy.toml", text.as_bytes()).expect_err("must be refused");
+    let first = error.problems()[0].fault.text(Lang::En);
+    assert!(first.contains("with a port"), "{first}");
+    let gateway = text.lines().position(|line| line == "[[vpn.gateway]]");
+    let line = gateway.expect("there is a gateway") + 1;
+    assert_eq!(error.positions().next(), Some((line, 1)), "{error}");
 }
 
 #[test]
