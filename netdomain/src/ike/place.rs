@@ -1,7 +1,9 @@
 //! Where the engine lives: a network of its own with two TUN devices, and a root with nothing in it
 //! but programs.
 //!
-//!     gate ══ inner ══▶ kernel: ESP ══▶ outer ══ keeper ══ the uplink's socket ══▶ gateway
+//! ```text
+//! gate ══ inner ══▶ kernel: ESP ══▶ outer ══ keeper ══ the uplink's socket ══▶ gateway
+//! ```
 //!
 //! Packets of the gate come in by `inner` and are forwarded; on the way charon's policies turn them
 //! into ESP in UDP to the gateway, the only destination that has a route by `outer`. The keeper reads
