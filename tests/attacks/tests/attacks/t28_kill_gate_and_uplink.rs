@@ -53,7 +53,7 @@ fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
         };
         // The random point: anywhere in start, handshake, traffic.
         std::thread::sleep(Duration::from_millis(u64::from(random[1]) / 2));
-        let mark = laptop.events().mark();
+        let mut mark = laptop.events().mark();
         let start = Instant::now();
         must(laptop.kill(part));
         if random[0] < 64 {
@@ -64,7 +64,12 @@ fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
             } else {
                 Part::Uplink
             };
-            let _ = laptop.kill(again);
+            let before = laptop.events().mark();
+            // It may not run yet. If it did, a tunnel from before its death is not the one that is
+            // waited for.
+            if laptop.kill(again).is_ok() {
+                mark = before;
+            }
         }
         let back = laptop.wait_tunnel(mark, BACK_WITHIN);
         assert!(
@@ -79,8 +84,9 @@ fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
     }
     outages.sort_unstable();
     eprintln!(
-        "{kills} kills: back after {:?} (median), {:?} (longest)",
+        "{kills} kills: back after {:?} (median), {:?} (p99), {:?} (longest)",
         outages[kills / 2],
+        outages[(kills * 99 / 100).min(kills - 1)],
         outages[kills - 1]
     );
     must(laptop.wait_page(BACK_WITHIN));
