@@ -33,6 +33,7 @@ use self::client::Gateway;
 use self::keeper::Keeper;
 use crate::papers::{Papers, PapersError};
 
+pub(crate) use handover::fuzz as fuzz_handover;
 pub use handover::{Args as HandoverArgs, HandoverError, run as hand_over};
 
 /// Command line of `sekisho-netdomain tls`.
