@@ -17,24 +17,21 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 
 use rustix::net::netlink::{SocketAddrNetlink, XFRM};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
-use sekisho_sandbox::{
-    BARE, Capabilities, Demand, EVENTS, Filter, Is, Landlock, MESSAGES, Network, Rule, Sandbox,
-};
+use sekisho_sandbox::{BARE, Capabilities, EVENTS, Is, MESSAGES, Rule, Sandbox};
 
+use super::Esp;
 use super::encapsulation::{NAT_T, OUTER, OUTER_MTU};
 use super::tun::{self, TUNSETIFF};
-use super::{Esp, IkeError};
+use crate::engine::{self, EngineError};
 use crate::program::PROGRAMS;
 use crate::uplink::load;
 
@@ -62,9 +59,6 @@ const SEALER: &str = "ipsec0";
 /// The routing table that charon makes a rule for, whoever a packet is from (`charon.routing_table`).
 const CHARONS_TABLE: u32 = 220;
 
-/// Programs of the distribution, and how it finds their libraries.
-const SHOWN: &[&str] = &["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache"];
-
 /// The engine's network, seen from outside.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -81,26 +75,23 @@ pub(super) struct Place {
 /// Makes the network.
 pub(super) fn network(
     address: Ipv4Addr,
-    gateways: &BTreeSet<Ipv4Addr>,
+    gateways: BTreeSet<Ipv4Addr>,
     esp: Esp,
-) -> Result<Place, IkeError> {
-    let gateways = gateways.clone();
-    // A thread of its own, which is gone before the sandbox is entered: only it changes networks.
-    thread::spawn(move || {
-        #[allow(unsafe_code)]
-        // SAFETY: NEWNET does not touch memory or descriptors; the namespace of this thread alone
-        // changes, and it ends right after.
-        unsafe {
-            unshare_unsafe(UnshareFlags::NEWNET)
-                .map_err(|errno| IkeError::Network(errno.into()))?;
-        }
-        make(address, &gateways, esp).map_err(IkeError::Network)
+) -> Result<Place, EngineError> {
+    let (namespace, (outer, inner, xfrm)) =
+        engine::in_network(move || furnish(address, &gateways, esp))?;
+    Ok(Place {
+        namespace,
+        outer,
+        inner,
+        xfrm,
     })
-    .join()
-    .unwrap_or_else(|_| Err(IkeError::Network(io::Error::other("the thread panicked"))))
 }
 
-fn make(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> io::Result<Place> {
+/// The two devices, and where the kernel is told to forget tunnels.
+type Devices = (OwnedFd, OwnedFd, Option<OwnedFd>);
+
+fn furnish(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> io::Result<Devices> {
     // Before there is anything to send by.
     load(&filter(gateways, esp)).map_err(io::Error::other)?;
     for (name, value) in SETTINGS {
@@ -119,13 +110,7 @@ fn make(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> io::Resul
         )?),
         Esp::User => None,
     };
-    let namespace = File::open("/proc/thread-self/ns/net")?.into();
-    Ok(Place {
-        namespace,
-        outer,
-        inner,
-        xfrm,
-    })
+    Ok((outer, inner, xfrm))
 }
 
 /// IPv4 is forwarded and comes from where no route leads back; nobody is told of shorter ways.
@@ -244,32 +229,19 @@ pub(super) fn forget(xfrm: &OwnedFd) -> io::Result<()> {
 }
 
 /// Closes the keeper in, and with it charon.
-pub(super) fn close_in(namespace: OwnedFd, esp: Esp, user: Option<u32>) -> Result<(), IkeError> {
-    let filter = Filter::new("ike", &[BARE, EVENTS, MESSAGES, PROGRAMS, CHARON])?;
-    let mut sandbox = Sandbox::closed()
-        .network(Network::Join(namespace))
-        // Of a network that has nothing but our two devices.
-        .keep(Capabilities::TUNNELS)
-        .for_programs()
-        .landlock(Demand::BestEffort)
-        .scratch(RUN)
-        .show_null();
-    if esp == Esp::User {
-        sandbox = sandbox.show_device("/dev/net/tun");
-    }
-    for path in SHOWN {
-        if Path::new(path).symlink_metadata().is_ok() {
-            sandbox = sandbox.show(path, path.trim_start_matches('/'));
+pub(super) fn close_in(namespace: OwnedFd, esp: Esp, user: Option<u32>) -> Result<(), EngineError> {
+    let calls = ("ike", &[BARE, EVENTS, MESSAGES, PROGRAMS, CHARON][..]);
+    engine::close_in(namespace, user, calls, |sandbox: Sandbox| {
+        let sandbox = sandbox
+            // Of a network that has nothing but our two devices.
+            .keep(Capabilities::TUNNELS)
+            .for_programs()
+            .scratch(RUN);
+        match esp {
+            Esp::Kernel => sandbox,
+            Esp::User => sandbox.show_device("/dev/net/tun"),
         }
-    }
-    if let Some(user) = user {
-        sandbox = sandbox.user(user, user);
-    }
-    let enforced = sandbox.enter()?;
-    if enforced.landlock == Landlock::Absent {
-        tracing::warn!("this kernel has no Landlock; the other walls stand alone");
-    }
-    Ok(filter.install()?)
+    })
 }
 
 const fn socket_of(family: i32) -> Rule {
