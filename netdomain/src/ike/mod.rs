@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `place` | network namespace, packet filter, root, filter of system calls |
 //! | `tun` | the two devices |
+//! | `outer` | the one towards the gateway, and its addresses |
 //! | `charon` | its configuration and its life |
 //! | `vici` | charon's own protocol |
 //! | `dialogue` | what it is told, and what its answers mean |
@@ -19,6 +20,7 @@
 mod charon;
 mod dialogue;
 mod encapsulation;
+mod outer;
 mod place;
 mod tun;
 mod tunnel;
@@ -127,6 +129,7 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
         gateways.push(Gateway {
             name: gateway.name.clone(),
             address: gateway.address,
+            lan: gateway.lan_address,
             remote_id: remote_id.as_str().to_owned(),
             authority: authority.clone(),
         });
