@@ -13,6 +13,7 @@
 //! | `outer` | the one towards the gateway, and its addresses |
 //! | `charon` | its configuration and its life |
 //! | `vici` | charon's own protocol |
+//! | `fuzz` | charon as a fuzzer plays it |
 //! | `dialogue` | what it is told, and what its answers mean |
 //! | `encapsulation` | datagrams between charon and the uplink's socket |
 //! | `tunnel` | one tunnel: what is done when |
@@ -20,6 +21,7 @@
 mod charon;
 mod dialogue;
 mod encapsulation;
+mod fuzz;
 mod outer;
 mod place;
 mod tun;
@@ -38,6 +40,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sekisho_policy::GatewayProtocol;
 use thiserror::Error;
+
+pub(crate) use self::fuzz::vici as fuzz_vici;
 
 use self::dialogue::{Gateway, Identity};
 use self::place::Place;

@@ -8,7 +8,9 @@ use std::{
 };
 
 use sekisho_attacks::{Download, Engine, Expects, Scene, must};
-use sekisho_lab::{NetLaptop, Part, Prober, Setup, Wall, address as at, oracle::count_frames};
+use sekisho_lab::{
+    NetLaptop, Part, Prober, Process, Setup, Wall, address as at, oracle::count_frames,
+};
 
 const ENGINE: Engine = Engine {
     gateway: "honcho-ikev2",
@@ -42,7 +44,7 @@ fn leased(laptop: &NetLaptop<'_>, mark: usize, port: &str) {
 
 /// How many IKE SAs the gateway has made.
 fn made(scene: &Scene) -> usize {
-    let lines = scene.lab.server("gateway-charon").map(|log| log.lines());
+    let lines = scene.lab.server("gateway-charon").map(Process::lines);
     let made = |line: &&String| line.contains("IKE_SA laptops[") && line.contains("established");
     lines.unwrap_or_default().iter().filter(made).count()
 }
