@@ -1,5 +1,5 @@
 //! Entry points for fuzzers: hostile bytes as frames of the guest, as packets out of the tunnel,
-//! as DHCP replies off the wire and as a beacon's answer. None of them may panic, whatever the
+//! as DHCP replies off the wire, as a beacon's answer and as charon's words. None of them may panic, whatever the
 //! bytes.
 
 use std::net::Ipv4Addr;
@@ -235,6 +235,14 @@ where
     let message: M = serde_json::from_slice(&again).expect("it was written");
     let twice = serde_json::to_vec(&message).expect("it was read");
     assert_eq!(again, twice);
+}
+
+/// Reads `data` as what charon says over its socket, in pieces.
+///
+/// # Panics
+/// If a tunnel is up that was not asked for, or one comes up after its end.
+pub fn vici(data: &[u8]) {
+    crate::ike::fuzz_vici(data);
 }
 
 /// Reads `data` as a beacon's answer, cut anywhere.

@@ -15,7 +15,7 @@ mod targets;
 
 pub use sekisho_guest_tools::fuzz::channel as guest_channel;
 pub use sekisho_netdomain::fuzzing::{
-    beacon_answer, dhcp_reply, dot1x_status, handover, modem_answer, netlink, sim_usage,
+    beacon_answer, dhcp_reply, dot1x_status, handover, modem_answer, netlink, sim_usage, vici,
     wifi_networks,
 };
 pub use sekisho_status::fuzz::status_socket;
@@ -120,6 +120,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "status_socket",
         run: status_socket,
+    },
+    Target {
+        name: "vici",
+        run: vici,
     },
     Target {
         name: "virtqueue",
