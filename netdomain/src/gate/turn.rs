@@ -256,15 +256,25 @@ impl Gate {
             .next_deadline(now)
             .into_iter()
             .chain(self.sockets.next_deadline())
+            .chain(self.next_advertisement())
             .chain(tunnels)
             .chain(probes)
             .min()
+    }
+
+    /// When the guest, if there is one, is to hear of its router of IPv6.
+    fn next_advertisement(&self) -> Option<Moment> {
+        self.guest.socket().and(self.edge.advertises())
     }
 
     /// Does what is due, the machine's own deadline included.
     fn timers(&mut self, due: Option<Moment>, now: Moment) {
         self.sockets.expire(now);
         self.tick_connections(now);
+        if self.next_advertisement().is_some_and(|due| due <= now) {
+            self.edge.advertise(&mut self.reply, now);
+            self.send_reply();
+        }
         if due.is_some_and(|due| due <= now) {
             self.happen(Event::Tick, now);
         }

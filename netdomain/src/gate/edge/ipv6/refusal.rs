@@ -1,62 +1,86 @@
-//! IPv6 is not carried. A host that sends some to the gate is told so; the chatter of a stack that
-//! looks for routers and neighbours is ignored.
+//! What the guest is told about packets that do not pass: "prohibited" (RFC 4443, section 3.1) and
+//! "too big" (section 3.2).
 
-use smoltcp::wire::{IpProtocol, Ipv6Packet, Ipv6Repr, checksum};
+use std::net::Ipv6Addr;
 
-use super::reply::Reply;
-use super::{Edge, Outcome};
-use crate::gate::admit::Rule;
+use smoltcp::wire::{IpProtocol, Ipv6Packet};
 
-const IPV6: u16 = 0x86dd;
-const HEADER: usize = 40;
+use super::GATE;
+use crate::gate::edge::Edge;
+use crate::gate::edge::reply::Reply;
+use crate::gate::packet::{IPV6_HEADER, IcmpKind, Packet6, Transport};
+use crate::moment::Moment;
+
+const HOP_LIMIT: u8 = 64;
 const ICMP_HEADER: usize = 8;
 const UNREACHABLE: u8 = 1;
 const PROHIBITED: u8 = 1;
+const TOO_BIG: u8 = 2;
 /// The refused packet's header and the start of its transport.
-const QUOTE: usize = HEADER + 8;
-/// The gate's link-local address, from which it refuses: `fe80::53:4b`.
-const GATE: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x53, 0x4b);
+const QUOTE: usize = IPV6_HEADER + 20;
 
 impl Edge {
-    /// `to_gate`: the frame was sent to the gate's own MAC address.
-    pub(super) fn ipv6(&self, body: &[u8], to_gate: bool, reply: &mut Reply) -> Outcome {
-        let refused = Outcome::Refused(Rule::Ipv6);
+    /// IPv6 is not carried at all. A host that sends some to the gate is told so; the chatter of a
+    /// stack that looks for routers and neighbours is ignored.
+    pub(super) fn not_carried(&self, body: &[u8], to_gate: bool, reply: &mut Reply) {
         let Ok(packet) = Ipv6Packet::new_checked(body) else {
-            return refused;
+            return;
         };
         let unicast = !packet.dst_addr().is_multicast() && !packet.src_addr().is_multicast();
-        let answerable = to_gate
+        if to_gate
             && unicast
             && !packet.src_addr().is_unspecified()
-            && packet.next_header() != IpProtocol::Icmpv6;
-        if !answerable {
-            return refused;
+            && packet.next_header() != IpProtocol::Icmpv6
+        {
+            self.error(packet.src_addr(), (UNREACHABLE, PROHIBITED), 0, body, reply);
         }
-        let quote = &body[..body.len().min(QUOTE)];
-        let payload_len = ICMP_HEADER + quote.len();
-        let out = reply.ethernet(&self.ethernet, IPV6, HEADER + payload_len);
-        let header = Ipv6Repr {
-            src_addr: GATE,
-            dst_addr: packet.src_addr(),
-            next_header: IpProtocol::Icmpv6,
-            payload_len,
-            hop_limit: 64,
+    }
+
+    /// Tells the guest that `packet` is not allowed.
+    pub fn prohibit_v6(&mut self, packet: &Packet6<'_>, reply: &mut Reply, now: Moment) {
+        self.tell(packet, (UNREACHABLE, PROHIBITED), 0, reply, now);
+    }
+
+    /// Tells the guest that `packet` is too long for the path and how much fits.
+    pub fn too_long_v6(&mut self, packet: &Packet6<'_>, reply: &mut Reply, now: Moment) {
+        let mtu = self.device.mtu.into();
+        self.tell(packet, (TOO_BIG, 0), mtu, reply, now);
+    }
+
+    /// Not for every packet: errors about errors are forbidden (RFC 4443, section 2.4), and there is a
+    /// budget.
+    fn tell(
+        &mut self,
+        packet: &Packet6<'_>,
+        kind: (u8, u8),
+        word: u32,
+        reply: &mut Reply,
+        now: Moment,
+    ) {
+        let quiet = match packet.transport() {
+            Transport::Icmp { kind } => kind != IcmpKind::EchoRequest,
+            Transport::Tcp { flags, .. } => flags.rst,
+            Transport::Udp => false,
         };
-        header.emit(&mut Ipv6Packet::new_unchecked(&mut *out));
-        let icmp = &mut out[HEADER..];
-        icmp[0] = UNREACHABLE;
-        icmp[1] = PROHIBITED;
-        icmp[ICMP_HEADER..].copy_from_slice(quote);
-        let sum = !checksum::combine(&[
-            checksum::pseudo_header(
-                &GATE.into(),
-                &packet.src_addr().into(),
-                IpProtocol::Icmpv6,
-                u32::try_from(payload_len).unwrap_or(0),
-            ),
-            checksum::data(icmp),
-        ]);
-        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-        refused
+        if !quiet && self.errors.spend(now) {
+            self.error(packet.flow().source, kind, word, packet.bytes(), reply);
+        }
+    }
+
+    fn error(
+        &self,
+        to: Ipv6Addr,
+        (kind, code): (u8, u8),
+        word: u32,
+        about: &[u8],
+        reply: &mut Reply,
+    ) {
+        let quote = &about[..about.len().min(QUOTE)];
+        let len = ICMP_HEADER + quote.len();
+        reply.icmpv6(self, (GATE, to), HOP_LIMIT, len, |out| {
+            out[..2].copy_from_slice(&[kind, code]);
+            out[4..ICMP_HEADER].copy_from_slice(&word.to_be_bytes());
+            out[ICMP_HEADER..].copy_from_slice(quote);
+        });
     }
 }
