@@ -47,7 +47,7 @@ pub fn guest_frame(policy: &Policy, data: &[u8]) {
     }
 }
 
-/// The same for a guest that has IPv6. Checksums of ICMPv6 and UDP are filled in where there is room,
+/// The same for a guest that has IPv6. Checksums of `ICMPv6` and UDP are filled in where there is room,
 /// because nobody guesses them.
 ///
 /// # Panics

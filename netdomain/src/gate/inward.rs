@@ -176,7 +176,7 @@ impl Gate {
                 if let Some(packet) = self.parsed(packet, now) {
                     let coalescer =
                         coalescer6.get_or_insert_with(|| Coalescer::new(ethernet, self.mtu));
-                    self.deliver(packet, &situation, coalescer, now);
+                    self.deliver(packet, situation, coalescer, now);
                 }
                 continue;
             }
@@ -190,7 +190,7 @@ impl Gate {
                 names = true;
                 continue;
             }
-            self.deliver(packet, &situation, &mut coalescer, now);
+            self.deliver(packet, situation, &mut coalescer, now);
         }
         coalescer.flush(&mut self.guest);
         if let Some(mut coalescer) = coalescer6 {
@@ -224,11 +224,11 @@ impl Gate {
     fn deliver<'a, A: Family>(
         &mut self,
         packet: Packet<'a, A>,
-        situation: &Situation,
+        situation: Situation,
         coalescer: &mut Coalescer<'a, A>,
         now: Moment,
     ) {
-        match self.keeper.admit(packet, Origin::Tunnel, situation, now) {
+        match self.keeper.admit(packet, Origin::Tunnel, &situation, now) {
             Ok(admitted) => {
                 if matches!(packet.transport(), Transport::Tcp { .. }) {
                     self.findings.server_answered();

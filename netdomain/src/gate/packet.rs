@@ -63,11 +63,11 @@ pub struct TcpFlags {
 /// The ICMP messages that the gate tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpKind {
-    /// Echo request (type 8; 128 of ICMPv6).
+    /// Echo request (type 8; 128 of `ICMPv6`).
     EchoRequest,
-    /// Echo reply (type 0; 129 of ICMPv6).
+    /// Echo reply (type 0; 129 of `ICMPv6`).
     EchoReply,
-    /// An error about the packet that it quotes (types 3, 11, 12; 1 to 4 of ICMPv6).
+    /// An error about the packet that it quotes (types 3, 11, 12; 1 to 4 of `ICMPv6`).
     Error,
     /// Anything else.
     Other,

@@ -160,7 +160,7 @@ fn the_gate_answers_for_itself_and_for_nobody_else() {
     assert!(world.frames.is_empty(), "{:?}", world.frames);
 }
 
-/// Options of a DHCPv6 message, in order.
+/// Options of a `DHCPv6` message, in order.
 pub fn options(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
     let mut found = Vec::new();
     while !bytes.is_empty() {

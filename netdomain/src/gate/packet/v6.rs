@@ -10,7 +10,7 @@ use super::{
     parse_tcp, parse_udp,
 };
 
-/// Bytes that every ICMPv6 message has here: its header and the word behind it (RFC 4443).
+/// Bytes that every `ICMPv6` message has here: its header and the word behind it (RFC 4443).
 const LEAST_ICMP: usize = 8;
 /// Extension headers (IANA, "IPv6 Extension Header Types"): hop by hop, routing, authentication,
 /// destination options, mobility, host identity, shim6 and the two for experiments. That of a fragment

@@ -1,4 +1,4 @@
-//! The DHCPv6 server of the guest's network: a pure function of the device file (RFC 8415).
+//! The `DHCPv6` server of the guest's network: a pure function of the device file (RFC 8415).
 //!
 //! There is one client and one address, as with DHCP for IPv4: whoever asks gets the same lease,
 //! before and after the gate was restarted. The resolver is the one of IPv4.

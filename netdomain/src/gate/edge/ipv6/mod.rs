@@ -1,6 +1,6 @@
 //! IPv6 on the guest's wire. Where policy names no network of it, it is refused. Where it does, the
 //! gate is the router `fe80::53:4b`: it answers neighbour discovery for itself and for nobody else,
-//! and gives the guest its one address by DHCPv6. No prefix is advertised, so the guest makes no
+//! and gives the guest its one address by `DHCPv6`. No prefix is advertised, so the guest makes no
 //! address of its own, and packets from any other source end here.
 
 mod dhcp;
@@ -111,7 +111,7 @@ fn is_whole(ip: &Ipv6Packet<&[u8]>) -> bool {
     checksum::combine(&[pseudo, checksum::data(body)]) == u16::MAX
 }
 
-/// Writes the ICMPv6 checksum over `body`, whose checksum field is zero.
+/// Writes the `ICMPv6` checksum over `body`, whose checksum field is zero.
 fn fill_checksum(body: &mut [u8], (source, destination): (Ipv6Addr, Ipv6Addr)) {
     let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let pseudo = checksum::pseudo_header_v6(&source, &destination, IpProtocol::Icmpv6, len);
@@ -145,7 +145,7 @@ impl Reply {
         }
     }
 
-    /// The same of an ICMPv6 message.
+    /// The same of an `ICMPv6` message.
     fn icmpv6(
         &mut self,
         edge: &Edge,

@@ -38,7 +38,7 @@ const MTU: u8 = 5;
 const ROUTER: u8 = 0x80;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
-/// Router advertisements: addresses come by DHCPv6.
+/// Router advertisements: addresses come by `DHCPv6`.
 const MANAGED: u8 = 0x80;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// `ff02::1:ff00:0/104`, and the last three bytes of the gate's address (RFC 4291, section 2.7.1).
@@ -50,7 +50,7 @@ const LIFETIME: u16 = 1800;
 const INTERVAL: Duration = Duration::from_mins(10);
 
 impl Edge {
-    /// An ICMPv6 message to the gate or to many, its checksum good.
+    /// An `ICMPv6` message to the gate or to many, its checksum good.
     pub(super) fn icmpv6(
         &self,
         own: Ipv6Addr,
@@ -139,7 +139,7 @@ impl Edge {
         Outcome::Done
     }
 
-    /// RFC 4861, section 4.2: a router, addresses by DHCPv6, an MTU, and no prefix.
+    /// RFC 4861, section 4.2: a router, addresses by `DHCPv6`, an MTU, and no prefix.
     fn router_advertisement(&self, to: Ipv6Addr, reply: &mut Reply) {
         const HEADER: usize = 16;
         let (mac, mtu) = (self.ethernet.gate.0, u32::from(self.device.mtu));
