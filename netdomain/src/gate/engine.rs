@@ -157,7 +157,9 @@ impl Gate {
             ),
             counters: Counters::new(plan.rules, now),
             findings: Findings::default(),
-            machine: Machine::new(plan.timings, random().into()).with_direct(plan.direct),
+            machine: Machine::new(plan.timings, random().into())
+                .with_direct(plan.direct)
+                .with_roaming(plan.roaming()),
             tunnels,
             engines,
             stamp,
@@ -251,6 +253,7 @@ impl Gate {
                 self.datagram = datagram;
             }
             Action::Engage(path) => self.engage(path),
+            Action::Move { from, to } => self.move_engine(from, to),
             Action::Disengage(path) => self.disengage(path, now),
             Action::ResetTunnels => {
                 for tunnel in self.tunnels.iter_mut().filter_map(AnyTunnel::roaming) {

@@ -581,6 +581,7 @@ impl Ports {
                     kind,
                     rank,
                     gateway,
+                    side,
                     peer,
                 }));
                 continue;
