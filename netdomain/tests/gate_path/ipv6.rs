@@ -66,12 +66,9 @@ pub fn answer(world: &mut World, packet: &[u8]) -> Vec<u8> {
 fn discovery(frame: &[u8]) -> (Ipv6Packet<&[u8]>, NdiscRepr<'_>) {
     let packet = packet_of(frame);
     assert_eq!(packet.hop_limit(), 255);
-    let message = Icmpv6Packet::new_checked(packet.payload()).unwrap();
+    let message = Icmpv6Packet::new_checked(&frame[14 + 40..]).unwrap();
     assert!(message.verify_checksum(&packet.src_addr(), &packet.dst_addr()));
-    // The parser's borrow is of the message; parsed again from the frame, it lives as long as that.
-    let bytes: &[u8] = &frame[14 + 40..];
-    let message = Icmpv6Packet::new_checked(bytes).unwrap();
-    let repr = NdiscRepr::parse(Box::leak(Box::new(message))).unwrap();
+    let repr = NdiscRepr::parse(&message).unwrap();
     (packet, repr)
 }
 
