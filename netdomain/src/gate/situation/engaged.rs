@@ -8,7 +8,8 @@ use sekisho_control::PathId;
 
 use super::liveness::Liveness;
 use super::paths::Proof;
-use super::{Action, Machine, Phase};
+use super::way::Phase;
+use super::{Action, Machine};
 use crate::moment::Moment;
 
 /// A tunnel of an engine's.
