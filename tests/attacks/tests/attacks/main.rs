@@ -4,6 +4,7 @@
 mod direct_moved;
 mod direct_routed;
 mod dot1x;
+mod narrow_path;
 mod sim_modem;
 mod sim_quota;
 mod t01_dhcp_routes;
