@@ -28,6 +28,7 @@ impl Need {
                 "bind9-dnsutils",
                 "curl",
                 "dbus-daemon",
+                "dhcpcd-base",
                 "dnsmasq-base",
                 "faketime",
                 "hostapd",

@@ -4,6 +4,7 @@
 mod direct_moved;
 mod direct_routed;
 mod dot1x;
+mod ipv6_inside;
 mod narrow_path;
 mod sim_modem;
 mod sim_quota;
