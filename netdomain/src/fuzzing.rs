@@ -263,6 +263,60 @@ pub fn modem_answer(data: &[u8]) {
     crate::uplink::fuzz_modem(data);
 }
 
+/// Reads `data` as what a wired supplicant answers, or as what its keeper and the uplink say.
+///
+/// # Panics
+/// When less than was agreed authenticates a port.
+pub fn dot1x_status(data: &[u8]) {
+    crate::uplink::fuzz_dot1x(data);
+}
+
+/// Reads `data` as what a TLS gateway configured, or as what is told of it.
+///
+/// # Panics
+/// When what was read does not survive being said again.
+pub fn handover(data: &[u8]) {
+    crate::tls::fuzz_handover(data);
+}
+
+/// Reads `data` as a datagram of rtnetlink.
+///
+/// # Panics
+/// When what was read breaks what its types promise.
+pub fn netlink(data: &[u8]) {
+    crate::uplink::fuzz_netlink(data);
+}
+
+/// Reads `data` as a record of the SIM's usage.
+///
+/// # Panics
+/// When a record does not say the same once it is written again.
+pub fn sim_usage(data: &[u8]) {
+    crate::uplink::fuzz_sim_usage(data);
+}
+
+/// Reads `data` as the person's file of Wi-Fi networks.
+///
+/// # Panics
+/// When a network writes a line of its own into the supplicant's configuration.
+pub fn wifi_networks(data: &[u8]) {
+    crate::uplink::fuzz_wifi_networks(data);
+}
+
+/// A message between processes of ours, that means the same when it is said again.
+pub(crate) fn said_again<M>(text: &[u8])
+where
+    M: serde::Serialize + serde::de::DeserializeOwned,
+{
+    let Ok(message) = serde_json::from_slice::<M>(text) else {
+        return;
+    };
+    let again = serde_json::to_vec(&message).expect("it was read");
+    let message: M = serde_json::from_slice(&again).expect("it was written");
+    let twice = serde_json::to_vec(&message).expect("it was read");
+    assert_eq!(again, twice);
+}
+
 /// Reads `data` as what charon says over its socket, in pieces.
 ///
 /// # Panics

@@ -80,6 +80,12 @@ pub enum Report {
         /// What was found.
         found: GatewayFound,
     },
+    /// Over this port somebody else answered in place of the beacon, whose address is one of the office
+    /// (gate). A network that leads every connection to a page of its own does so.
+    Stranger {
+        /// Interface name.
+        port: String,
+    },
     /// How far the work OS has come; told when it changes.
     Work {
         /// How far.

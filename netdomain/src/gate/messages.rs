@@ -17,6 +17,8 @@ use crate::premises::{Progress, QUESTIONS};
 const MESSAGES: usize = 16;
 /// Conversations with the beacon at one time: one a port.
 pub(super) const MAX_PROBES: usize = 4;
+/// What is said of whoever answers in place of the beacon.
+const NOT_ITS_KEY: &str = "the beacon did not prove its key";
 /// `IFNAMSIZ` less its final zero.
 const MAX_PORT_NAME: usize = 15;
 
@@ -210,7 +212,16 @@ impl Gate {
                     tracing::debug!(%port, ?took, "the beacon proved itself");
                     Event::Proven(port)
                 }
-                Progress::Failed(why) => {
+                progress @ (Progress::Stranger | Progress::Failed(_)) => {
+                    let why = match progress {
+                        Progress::Failed(why) => why,
+                        _ => NOT_ITS_KEY,
+                    };
+                    if progress == Progress::Stranger {
+                        // Told each time, and so soon again where the channel is full.
+                        let report = Report::Stranger { port: port.clone() };
+                        let _ = self.control.send(&report, &[]);
+                    }
                     // Away from the office every question fails: only the first one is news.
                     if self.machine.unproven(&port) {
                         tracing::debug!(%port, "{why}");

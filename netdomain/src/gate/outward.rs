@@ -26,7 +26,13 @@ pub(super) trait Outward: Family {
     fn prohibit(edge: &mut Edge, packet: &Packet<'_, Self>, reply: &mut Reply, now: Moment);
 
     /// Tells the guest that a packet is too long.
-    fn too_long(edge: &mut Edge, packet: &Packet<'_, Self>, reply: &mut Reply, now: Moment);
+    fn too_long(
+        edge: &mut Edge,
+        packet: &Packet<'_, Self>,
+        mtu: u16,
+        reply: &mut Reply,
+        now: Moment,
+    );
 
     /// Writes an admitted packet to the wire of the office.
     fn onto_wire(gate: &mut Gate, wire: WireId, admitted: &Admitted<Packet<'_, Self>>, now: Moment);
@@ -37,8 +43,8 @@ impl Outward for Ipv4Addr {
         edge.prohibit(packet, reply, now);
     }
 
-    fn too_long(edge: &mut Edge, packet: &Packet<'_>, reply: &mut Reply, now: Moment) {
-        edge.too_long(packet, reply, now);
+    fn too_long(edge: &mut Edge, packet: &Packet<'_>, mtu: u16, reply: &mut Reply, now: Moment) {
+        edge.too_long(packet, mtu, reply, now);
     }
 
     fn onto_wire(gate: &mut Gate, wire: WireId, admitted: &Admitted<Packet<'_>>, now: Moment) {
@@ -51,8 +57,8 @@ impl Outward for Ipv6Addr {
         edge.prohibit_v6(packet, reply, now);
     }
 
-    fn too_long(edge: &mut Edge, packet: &Packet6<'_>, reply: &mut Reply, now: Moment) {
-        edge.too_long_v6(packet, reply, now);
+    fn too_long(edge: &mut Edge, packet: &Packet6<'_>, mtu: u16, reply: &mut Reply, now: Moment) {
+        edge.too_long_v6(packet, mtu, reply, now);
     }
 
     /// No wire carries it, and admission has said so: what comes here all the same is lost.
@@ -139,7 +145,10 @@ impl Gate {
                     Rule::Policy(_) | Rule::NotServed => {
                         A::prohibit(&mut self.edge, &packet, &mut self.reply, now);
                     }
-                    Rule::TooLong => A::too_long(&mut self.edge, &packet, &mut self.reply, now),
+                    Rule::TooLong => {
+                        let mtu = self.room.mtu();
+                        A::too_long(&mut self.edge, &packet, mtu, &mut self.reply, now);
+                    }
                     _ => {}
                 }
                 self.refused(&refusal, now);
@@ -163,8 +172,8 @@ impl Gate {
             return;
         };
         let sealed = match tunnel {
-            AnyTunnel::WireGuard(tunnel) => self.path.send(admitted, tunnel, self.mtu, now),
-            AnyTunnel::IpFd(tunnel) => self.path.send(admitted, tunnel, self.mtu, now),
+            AnyTunnel::WireGuard(tunnel) => self.path.send(admitted, tunnel, self.room.mtu(), now),
+            AnyTunnel::IpFd(tunnel) => self.path.send(admitted, tunnel, self.room.mtu(), now),
         };
         match sealed {
             Ok(()) => self.machine.handle(Event::Sent, now, &mut self.actions),
@@ -209,6 +218,9 @@ impl Gate {
                 tracing::info!(?path, %error, "cannot send over this path");
                 self.happen(Event::SendFailed(path), now);
             }
+        }
+        if self.path.was_too_long() {
+            self.narrow(path, now);
         }
     }
 }

@@ -129,6 +129,7 @@ impl Plan {
                     .onprem
                     .as_ref()
                     .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
+                prefer_first_after: policy.vpn.prefer_first_after,
             },
             direct: policy
                 .onprem

@@ -94,6 +94,8 @@ pub enum Progress {
     Waiting,
     /// The beacon is there; the answer took so long.
     Proven(Duration),
+    /// Somebody answered, and it was not the beacon.
+    Stranger,
     /// It is not, for this reason.
     Failed(&'static str),
 }
@@ -159,9 +161,7 @@ impl Probe {
     pub fn advance(&mut self, now: Moment) -> Progress {
         match self.step(now) {
             Ok(progress) => progress,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Progress::Failed("the beacon did not prove its key")
-            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Progress::Stranger,
             Err(_) => Progress::Failed("the connection to the beacon broke"),
         }
     }

@@ -20,7 +20,7 @@ use rustix::{
     process::Signal,
     time::{ClockId, clock_gettime},
 };
-use sekisho_control::{Channel, Command, Report, pair};
+use sekisho_control::{Channel, Command, Report, SituationReport, pair};
 use sekisho_status::Ledger;
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     events::{Events, Own},
     host::Host,
     netns,
-    notices::Notices,
+    notices::{Notices, Obstacle},
     plan::{Action, Death, End, Event, Plan, Role, Wire},
     power,
     serving::Serving,
@@ -336,6 +336,11 @@ impl Supervisor {
     /// Tells the person in the work OS what is worth telling, and whoever asks what is known.
     fn tell_people(&mut self) {
         let (situation, since) = self.ledger.situation();
+        self.notices.facing(if self.ledger.wants_page() {
+            Obstacle::Page
+        } else {
+            Obstacle::Unknown
+        });
         if let Some(notice) = self.notices.on(situation, since, now()) {
             self.tell(Role::Guest, &notice, None);
         }
@@ -402,6 +407,9 @@ impl Supervisor {
             self.events.reported(now(), role.name(), &report);
             self.ledger.reported(role.name(), &report, now());
             match report {
+                Report::Situation(
+                    SituationReport::Tunnelled { .. } | SituationReport::Direct { .. },
+                ) if role == Role::Gate => self.feed(Event::Open)?,
                 Report::Ready => self.feed(Event::Ready(role))?,
                 Report::WorkEnded { cause } if role == Role::Work => match cause.as_str() {
                     "shutdown" => self.feed(Event::WorkShutDown)?,

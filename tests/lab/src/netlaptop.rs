@@ -44,6 +44,8 @@ pub struct Setup {
     pub modem: Option<PathBuf>,
     /// Whether the engine of an `IPsec` tunnel is there, and the policy has a gateway for it.
     pub ike: bool,
+    /// Whether the laptop has its second key, to ask paths that are not in use.
+    pub standby: bool,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -107,6 +109,12 @@ impl<'l> NetLaptop<'l> {
             None => policy,
         };
         let files = lab.papers().issue_policy(&dir, &policy)?;
+        if setup.standby {
+            let mut text = std::fs::read_to_string(&files.device)
+                .map_err(LabError::io("read the device file"))?;
+            text.push_str("probe_key = \"probe.key\"\n");
+            std::fs::write(&files.device, text).map_err(LabError::io("write the device file"))?;
+        }
         if let Some(dot1x) = &setup.dot1x {
             dot1x.issue(&dir)?;
         }

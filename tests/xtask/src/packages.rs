@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Judges,
     /// Peers to measure against.
     Bench,
+    /// What libFuzzer itself is built with.
+    Fuzz,
 }
 
 impl Need {
@@ -69,6 +71,7 @@ impl Need {
             ],
             Self::Judges => &["acpica-tools", "systemd"],
             Self::Bench => &["ethtool", "iperf3"],
+            Self::Fuzz => &["g++"],
         }
     }
 }

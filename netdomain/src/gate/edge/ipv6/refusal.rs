@@ -42,9 +42,8 @@ impl Edge {
     }
 
     /// Tells the guest that `packet` is too long for the path and how much fits.
-    pub fn too_long_v6(&mut self, packet: &Packet6<'_>, reply: &mut Reply, now: Moment) {
-        let mtu = self.device.mtu.into();
-        self.tell(packet, (TOO_BIG, 0), mtu, reply, now);
+    pub fn too_long_v6(&mut self, packet: &Packet6<'_>, mtu: u16, reply: &mut Reply, now: Moment) {
+        self.tell(packet, (TOO_BIG, 0), mtu.into(), reply, now);
     }
 
     /// Not for every packet: errors about errors are forbidden (RFC 4443, section 2.4), and there is a
