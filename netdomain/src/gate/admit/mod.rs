@@ -134,7 +134,7 @@ impl Gatekeeper {
 
     /// The longest packet from now on, in bytes.
     pub const fn limit(&mut self, mtu: u16) {
-        self.terms.mtu = mtu;
+        self.mtu = mtu;
     }
 
     /// The rules in force.
