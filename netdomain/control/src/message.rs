@@ -390,6 +390,8 @@ pub enum UplinkToGate {
         rank: u32,
         /// The gateway's name in the policy.
         gateway: String,
+        /// Which of its addresses.
+        side: Side,
         /// Where its connections lead; the gate checks it against policy.
         peer: SocketAddrV4,
     },
@@ -489,8 +491,9 @@ pub enum GateToEngine {
         /// The gateway's name in the policy.
         gateway: String,
     },
-    /// A connection that [`EngineToGate::Dial`] asked for. One descriptor, non-blocking: a TCP
-    /// socket, connecting or connected to the gateway, or for `IPsec` a UDP one.
+    /// A connection that [`EngineToGate::Dial`] asked for, or for `IPsec` another path that the tunnel
+    /// is to go by from now on. One descriptor, non-blocking: a TCP socket, connecting or connected
+    /// to the gateway, or for `IPsec` a UDP one.
     Stream {
         /// For which attempt.
         attempt: u32,

@@ -165,7 +165,8 @@ impl Gate {
             findings: Findings::default(),
             machine: Machine::new(plan.timings, random().into())
                 .with_direct(plan.direct)
-                .with_standby(standby.is_some()),
+                .with_standby(standby.is_some())
+                .with_roaming(plan.roaming()),
             tunnels,
             engines,
             standby,
@@ -262,6 +263,7 @@ impl Gate {
             }
             Action::Check(path) => self.check(path, now),
             Action::Engage(path) => self.engage(path),
+            Action::Move { from, to } => self.move_engine(from, to),
             Action::Disengage(path) => self.disengage(path, now),
             Action::ResetTunnels => {
                 for tunnel in self.tunnels.iter_mut().filter_map(AnyTunnel::roaming) {

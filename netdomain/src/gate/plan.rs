@@ -141,6 +141,13 @@ impl Plan {
         }
     }
 
+    /// The gateways whose engine can take its tunnel from path to path.
+    pub fn roaming(&self) -> impl Iterator<Item = GatewayId> {
+        let ids = self.gateways.iter().zip(0..);
+        ids.filter(|(gateway, _)| gateway.tunnel == TunnelPlan::Engine(EngineKind::Ike))
+            .map(|(_, id)| GatewayId(id))
+    }
+
     /// The gateway that a path may lead to: its name, proof, side, peer and uplink must all be
     /// policy's.
     pub fn gateway(

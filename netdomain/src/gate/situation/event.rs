@@ -64,6 +64,13 @@ pub enum Action {
     Check(PathId),
     /// Let the engine of this path's tunnel begin.
     Engage(PathId),
+    /// Let the engine take its tunnel from one path to another, to the same gateway.
+    Move {
+        /// The path that it was on.
+        from: PathId,
+        /// The path that it is on from now on.
+        to: PathId,
+    },
     /// Let the engine of this path's tunnel end; nothing is sent by it any more.
     Disengage(PathId),
     /// Forget every session with every gateway.

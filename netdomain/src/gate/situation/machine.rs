@@ -20,6 +20,8 @@ pub struct Machine {
     pub(super) attempt: Option<Attempt>,
     /// The tunnel that an engine is at.
     pub(super) engaged: Option<Engaged>,
+    /// The gateways whose engine can take its tunnel from path to path.
+    pub(super) roaming: Vec<GatewayId>,
     /// The gateway with which there is a session, and when its handshake was completed.
     pub(super) session: Option<(GatewayId, Moment)>,
     /// Whether policy lets packets onto a proven wire without a tunnel.
@@ -45,6 +47,7 @@ impl Machine {
             proofs: Proofs::new(timings.recheck, seed),
             attempt: None,
             engaged: None,
+            roaming: Vec::new(),
             session: None,
             direct: false,
             standby: false,
@@ -53,6 +56,13 @@ impl Machine {
             done: Moment::default(),
             told: Situation::Closed(Reason::Started),
         }
+    }
+
+    /// With gateways whose engine can take its tunnel from path to path.
+    #[must_use]
+    pub fn with_roaming(mut self, gateways: impl IntoIterator<Item = GatewayId>) -> Self {
+        self.roaming.extend(gateways);
+        self
     }
 
     /// The situation after the last event.
@@ -76,11 +86,11 @@ impl Machine {
             Event::Sent => return self.sent(now),
             Event::Heard { path, handshake } => self.heard(path, handshake, now, actions),
             Event::PathUp(info) => self.path_up(info, now, actions),
-            Event::PathLost(id) => self.path_lost(id, Action::Drain(id), actions),
+            Event::PathLost(id) => self.paths_lost(&[id], Action::Drain, now, actions),
             Event::Checked(path) => self.checked(path, now),
             Event::EngineUp(path) => self.engine_up(path, now, actions),
             Event::EngineDown(path) => self.engine_down(path, now, actions),
-            Event::CarrierLost(port) => self.carrier_lost(&port, actions),
+            Event::CarrierLost(port) => self.carrier_lost(&port, now, actions),
             Event::SendFailed(id) => {
                 self.path_failed(id, now);
                 self.disengage_from(id, actions);
@@ -129,17 +139,21 @@ impl Machine {
         }
     }
 
-    fn path_lost(&mut self, id: PathId, farewell: Action, actions: &mut Vec<Action>) {
-        self.disengage_from(id, actions);
-        if self.paths.remove(id) {
-            actions.push(farewell);
-        }
+    fn paths_lost(
+        &mut self,
+        ids: &[PathId],
+        farewell: fn(PathId) -> Action,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let lost: Vec<_> = ids.iter().filter(|&&id| self.paths.remove(id)).collect();
+        // Before what an engine's packets come by is closed with the path that it leaves.
+        self.follow_path(now, actions);
+        actions.extend(lost.into_iter().map(|&id| farewell(id)));
     }
 
-    fn carrier_lost(&mut self, port: &str, actions: &mut Vec<Action>) {
-        for id in self.paths.on_port(port) {
-            self.path_lost(id, Action::Close(id), actions);
-        }
+    fn carrier_lost(&mut self, port: &str, now: Moment, actions: &mut Vec<Action>) {
+        self.paths_lost(&self.paths.on_port(port), Action::Close, now, actions);
         // The uplink knows: it told us.
         close_wires(self.proofs.forget(port), actions);
     }
@@ -225,6 +239,7 @@ impl Machine {
         {
             self.session = None;
         }
+        self.follow_path(now, actions);
         self.leave_bad_way(now, actions);
         self.keep_way(now, actions);
         self.attempt_better(now, actions);

@@ -87,6 +87,11 @@ impl Paths {
         self.entry(id).map(|entry| &entry.info)
     }
 
+    /// Whether the path enters its gateway from the office LAN.
+    pub(super) fn is_lan(&self, id: PathId) -> bool {
+        self.info(id).is_some_and(|info| info.side == Side::Lan)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -222,8 +227,20 @@ impl Paths {
         now: Moment,
         proven: impl Fn(&str) -> bool,
     ) -> Option<PathId> {
+        self.best_to(proof, None, now, proven)
+    }
+
+    /// The same, to this gateway if one is named.
+    pub(super) fn best_to(
+        &self,
+        proof: Proof,
+        gateway: Option<GatewayId>,
+        now: Moment,
+        proven: impl Fn(&str) -> bool,
+    ) -> Option<PathId> {
         self.entries
             .iter()
+            .filter(|entry| gateway.is_none_or(|gateway| entry.info.gateway == gateway))
             .filter(|entry| entry.info.proof == proof && usable(entry, now, &proven))
             .min_by_key(|entry| preference(&entry.info))
             .map(|entry| entry.info.id)

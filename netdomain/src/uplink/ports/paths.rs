@@ -64,6 +64,7 @@ impl Ports {
                     kind,
                     rank,
                     gateway,
+                    side,
                     peer,
                 }));
                 continue;

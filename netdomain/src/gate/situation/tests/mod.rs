@@ -3,6 +3,7 @@
 mod engine;
 mod gateways;
 mod model;
+mod moves;
 mod office;
 mod ways;
 

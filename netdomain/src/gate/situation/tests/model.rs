@@ -18,8 +18,12 @@ fn any_event() -> impl Strategy<Value = Event> {
                 Event::PathUp(PathInfo { gateway: GatewayId(gateway), ..path(id, port, side) })
             }
         ),
-        2 => (0u32..12, prop::sample::select(PORTS.to_vec()))
-            .prop_map(|(id, port)| Event::PathUp(engine_path(id, port))),
+        4 => (0u32..12, prop::sample::select(PORTS.to_vec()), any::<bool>()).prop_map(
+            |(id, port, lan)| {
+                let side = if lan { Side::Lan } else { Side::Outside };
+                Event::PathUp(PathInfo { side, ..engine_path(id, port) })
+            }
+        ),
         4 => id().prop_map(Event::Checked),
         4 => id().prop_map(Event::EngineUp),
         1 => id().prop_map(Event::EngineDown),
@@ -76,6 +80,15 @@ impl Model {
             match action {
                 Action::Engage(path) => self.engaged = Some((path.0, false)),
                 Action::Disengage(_) => self.engaged = None,
+                Action::Move { from, to } => {
+                    assert_eq!(self.engaged, Some((from.0, true)), "moved what is not up");
+                    let gateway = |id: &PathId| match event {
+                        Event::PathUp(info) if info.id == *id => Some(info.gateway),
+                        _ => self.paths.get(&id.0).map(|info| info.gateway),
+                    };
+                    assert_eq!(gateway(from), gateway(to), "moved to another gateway");
+                    self.engaged = Some((to.0, true));
+                }
                 Action::CloseWire(wire) => {
                     self.unclosed.remove(&wire.0);
                 }
@@ -180,9 +193,11 @@ proptest! {
     /// itself, no office without a proof that holds on a port with a carrier.
     #[test]
     fn there_is_no_way_out_but_the_proven_one(
+        roams in any::<bool>(),
         events in prop::collection::vec((any_event(), 0u64..20_000), 1..120)
     ) {
         let mut bench = Bench::new();
+        bench.machine = bench.machine.with_roaming(roams.then_some(GatewayId(2)));
         let mut model = Model::default();
         let (mut now, mut wires) = (0, 0);
         for (event, pause) in events {
