@@ -80,8 +80,8 @@ pub enum Report {
         /// What was found.
         found: GatewayFound,
     },
-    /// Over this port somebody else answered in place of the beacon, whose address is one of the office
-    /// (gate). A network that leads every connection to a page of its own does so.
+    /// Over this port somebody answered in place of the beacon who does not speak TLS at all (gate). A
+    /// network that leads every connection to a page of its own does so.
     Stranger {
         /// Interface name.
         port: String,

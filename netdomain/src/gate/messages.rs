@@ -11,14 +11,12 @@ use super::plan::EngineKind;
 use super::situation::{Event, PathInfo, Proof, Situation};
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
-use crate::premises::{Progress, QUESTIONS};
+use crate::premises::{NOT_ITS_KEY, Progress, QUESTIONS};
 
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
 /// Conversations with the beacon at one time: one a port.
 pub(super) const MAX_PROBES: usize = 4;
-/// What is said of whoever answers in place of the beacon.
-const NOT_ITS_KEY: &str = "the beacon did not prove its key";
 /// `IFNAMSIZ` less its final zero.
 const MAX_PORT_NAME: usize = 15;
 

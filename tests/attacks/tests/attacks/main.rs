@@ -8,6 +8,7 @@ mod ipv6_inside;
 mod narrow_path;
 mod sim_modem;
 mod sim_quota;
+mod standby_key;
 mod t01_dhcp_routes;
 mod t03_wide_prefix;
 mod t04_false_gateway;
