@@ -4,6 +4,7 @@
 
 use std::net::Ipv4Addr;
 
+use sekisho_control::{LanMember, LanPlace};
 use sekisho_framelink::{HEADER_LEN, Offloads, Rules};
 use sekisho_policy::Policy;
 use smoltcp::wire::{EthernetAddress, IpProtocol};
@@ -23,6 +24,13 @@ const DEVICE: Device = Device {
     mtu: 1420,
 };
 
+/// And the LAN that it may be a member of.
+const LAN: LanPlace = LanPlace {
+    address: Ipv4Addr::new(10, 12, 100, 70),
+    prefix: 24,
+    router: Ipv4Addr::new(10, 12, 100, 1),
+};
+
 /// Port and id of every question that the fuzzed resolver sends on, and transaction of the DHCP
 /// client, so that an answer can be guessed.
 const RANDOM: u32 = 0x2000_1234;
@@ -31,7 +39,7 @@ const RANDOM: u32 = 0x2000_1234;
 /// gate does until admission. `policy` says which domains have a server.
 ///
 /// # Panics
-/// If an answer is longer than the guest's network takes.
+/// If an answer is longer than the guest's network takes, or the guest calls itself what is no name.
 pub fn guest_frame(policy: &Policy, data: &[u8]) {
     let Some((header, frame)) = data.split_first_chunk::<HEADER_LEN>() else {
         return;
@@ -50,6 +58,16 @@ pub fn guest_frame(policy: &Policy, data: &[u8]) {
     };
     let now = Moment::default();
     let mut edge = Edge::new(DEVICE, true, now);
+    // The same frame for a member of a LAN, and then what it calls itself.
+    edge.move_to(LAN);
+    let mut reply = Reply::with_mtu(DEVICE.mtu);
+    edge.take(&header, frame, &mut reply, now);
+    let said = serde_json::to_vec(edge.member()).expect("words are bytes");
+    assert_eq!(
+        serde_json::from_slice::<LanMember>(&said).ok().as_ref(),
+        Some(edge.member())
+    );
+    edge.move_to(edge.home());
     let ethernet = edge.ethernet();
     let mut reply = Reply::with_mtu(DEVICE.mtu);
     match edge.take(&header, frame, &mut reply, now) {

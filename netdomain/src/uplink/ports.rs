@@ -6,13 +6,17 @@
 //! loss of the carrier is told to the gate first, then everything of the port is undone.
 
 mod direct;
+mod guise;
+mod wake;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use sekisho_control::{Bearer, GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGate};
+use sekisho_control::{
+    Bearer, GateToUplink, LanMember, PathId, Report, Side, UplinkKind, UplinkToGate,
+};
 
 use super::{
     Endpoints, Transport,
@@ -25,6 +29,7 @@ use super::{
 mod bearer;
 
 pub(crate) use direct::OpenWire;
+use guise::Guise;
 
 /// More network cards than this are no laptop's; the rest stays down.
 const MAX_PORTS: usize = 16;
@@ -54,6 +59,8 @@ pub(crate) enum Event {
     Allowance(Allowance),
     /// The SIM's connection, or that there is none.
     Bearer(Option<Bearer>),
+    /// The time is over in which a port was to be proven under the work OS's MAC.
+    TrialOver(u32),
     /// Shut everything until [`Event::Resume`].
     Suspend,
     /// Start over.
@@ -67,6 +74,17 @@ pub(crate) enum Action {
     Up(u32),
     /// Set the link down.
     Down(u32),
+    /// Set the MAC of a link that is down, and leave word on it of the card's own where it is another.
+    SetMac {
+        /// The port.
+        port: At,
+        /// Its MAC from now on.
+        mac: [u8; 6],
+        /// The card's own, where `mac` is the work OS's: [`Event::TrialOver`] is wanted.
+        own: Option<[u8; 6]>,
+    },
+    /// Whether a magic packet to the link wakes the laptop.
+    Wake(u32, bool),
     /// Start a DHCP client for this MAC.
     StartDhcp(u32, [u8; 6]),
     /// End the DHCP client.
@@ -201,6 +219,16 @@ pub(crate) struct Ports {
     /// The wire that is open.
     wire: Option<OpenWire>,
     next_wire: u32,
+    /// Who the work OS is on a LAN, once a gate has told.
+    member: Option<LanMember>,
+    /// Ports whose MAC is not, or was until now not, their card's.
+    guises: BTreeMap<u32, Guise>,
+    /// Changes of a MAC since the last wire.
+    fruitless: u8,
+    /// Ports that a magic packet may wake the laptop through.
+    armed: BTreeSet<u32>,
+    /// Ports that were such when the laptop went to sleep.
+    listening: BTreeSet<u32>,
 }
 
 impl Ports {
@@ -217,6 +245,11 @@ impl Ports {
             next_path: 0,
             wire: None,
             next_wire: 0,
+            member: None,
+            guises: BTreeMap::new(),
+            fruitless: 0,
+            armed: BTreeSet::new(),
+            listening: BTreeSet::new(),
         }
     }
 
@@ -228,6 +261,7 @@ impl Ports {
             Event::Gone(index) => {
                 self.darken(index, &mut actions);
                 self.by_index.remove(&index);
+                self.guises.remove(&index);
             }
             Event::Bound(index, lease) => self.on_lease(index, lease, &mut actions),
             Event::LeaseLost(index) => self.on_lease_lost(index, &mut actions),
@@ -261,11 +295,17 @@ impl Ports {
                     self.on_premises(index, proven, &mut actions);
                 }
             }
-            Event::Gate(GateToUplink::AskWire { port, address, mtu }) => {
+            Event::Gate(GateToUplink::AskWire {
+                port,
+                address,
+                mtu,
+                member,
+            }) => {
                 if let Some(index) = self.index_of(&port) {
-                    self.ask_wire(index, address, mtu, &mut actions);
+                    self.ask_wire(index, (address, mtu), member, &mut actions);
                 }
             }
+            Event::TrialOver(index) => self.trial_over(index, &mut actions),
             Event::Allowance(allowance) => self.on_allowance(allowance, &mut actions),
             Event::Bearer(bearer) => self.on_bearer(bearer, &mut actions),
             Event::Gate(GateToUplink::Dial { id }) => self.dial(id, &mut actions),
@@ -276,12 +316,18 @@ impl Ports {
             }
             Event::Suspend => {
                 self.asleep = true;
+                self.listening.append(&mut self.armed);
                 for index in self.indices() {
                     self.darken(index, &mut actions);
                     actions.push(Action::Down(index));
+                    let listens = self.listening.contains(&index);
+                    self.lie_down(index, listens, &mut actions);
                 }
             }
             Event::Resume => {
+                let listening = std::mem::take(&mut self.listening);
+                actions.extend(listening.into_iter().map(|port| Action::Wake(port, false)));
+                self.get_up(&mut actions);
                 self.asleep = false;
                 actions.extend(self.by_index.keys().map(|index| Action::Up(*index)));
             }
@@ -337,6 +383,9 @@ impl Ports {
     }
 
     fn on_link(&mut self, link: &Link, actions: &mut Vec<Action>) {
+        if self.is_stale(link) {
+            return;
+        }
         if self
             .by_index
             .get(&link.index)
@@ -345,6 +394,7 @@ impl Ports {
             // Sets and sockets know a port by its name, its leases by its MAC.
             self.darken(link.index, actions);
             self.by_index.remove(&link.index);
+            self.guises.remove(&link.index);
         }
         if !self.by_index.contains_key(&link.index) {
             let kind = self.endpoints.kind(&link.name, link.radio);
@@ -366,6 +416,13 @@ impl Ports {
             );
             // Whatever an earlier process left there.
             actions.push(Action::Flush(link.index));
+            if kind == UplinkKind::Wired && link.ethernet {
+                actions.push(Action::Wake(link.index, false));
+            }
+            self.found(link, actions);
+            if self.guises.contains_key(&link.index) {
+                return;
+            }
             if !link.up && !self.asleep {
                 actions.push(Action::Up(link.index));
             }
@@ -380,8 +437,12 @@ impl Ports {
         let lost = std::mem::replace(&mut port.losses, link.losses) != link.losses;
         if !carrier || lost {
             self.darken(link.index, actions);
+            if self.strip(link.index, actions) {
+                return;
+            }
         }
         if carrier && !self.asleep {
+            self.settle(link.index);
             self.light(link.index, actions);
         }
     }
@@ -663,6 +724,7 @@ impl Ports {
         *proven = now_proven;
         if now_proven {
             actions.push(Action::Allow(port.name.clone(), PortSet::Proven));
+            self.arm(index, actions);
             self.open_paths(index, Side::Lan, actions);
         } else {
             let lan = paths
@@ -708,6 +770,7 @@ impl Ports {
     fn forget_gate(&mut self, actions: &mut Vec<Action>) {
         // Nobody is left to be told.
         actions.extend(self.wire.take().map(Action::ShutWire));
+        self.disarm_all(actions);
         for port in self.by_index.values_mut() {
             if let State::Leased { proven, paths, .. } = &mut port.state {
                 lose(false, std::mem::take(paths), actions);
@@ -759,5 +822,7 @@ impl Port {
 
 #[cfg(test)]
 mod dot1x_tests;
+#[cfg(test)]
+mod guise_tests;
 #[cfg(test)]
 mod tests;

@@ -29,10 +29,10 @@ use super::{
     gate_ended,
     meter::Meter,
     netlink::{
-        AddressSet, HostRoute, Link, LinkEvent, LinkEvents, NeighbourWatch, Routing, RuleWatch,
-        Sets, Wireless,
+        AddressSet, Ethtool, HostRoute, Link, LinkEvent, LinkEvents, NeighbourWatch, Routing,
+        RuleWatch, Sets, Wireless,
     },
-    ports::{Action, Bound, Event, OpenWire, Ports},
+    ports::{Action, At, Bound, Event, OpenWire, Ports},
     quota::Mark,
     routers::Routers,
     sockets::{open_path, open_stream},
@@ -56,6 +56,10 @@ const MESSAGES_PER_TURN: usize = 32;
 /// Connections of one path that live at a time: a tunnel over TLS is one that signs in and one that
 /// carries, and the next attempt may begin before the last has ended.
 const MAX_STREAMS: usize = 4;
+
+/// How long a port may take to prove the office under the work OS's MAC: 802.1X with a patient
+/// supplicant and a switch that thinks, a lease, and two questions to the beacon.
+const TRIAL: Duration = Duration::from_mins(1);
 
 /// What became readable.
 const CONTROL: u64 = 0;
@@ -100,6 +104,10 @@ pub(super) struct Turn {
     paths: BTreeMap<PathId, Vec<OwnedFd>>,
     /// The work OS's way onto the office LAN, where policy knows one.
     wire: Option<Wire>,
+    /// Sets which cards wake the laptop, where the kernel can.
+    ethtool: Option<Ethtool>,
+    /// Until when ports are to be proven under the work OS's MAC.
+    trials: BTreeMap<u32, Duration>,
     /// Ports over which the last connection to the beacon could not even be begun.
     beaconless: BTreeSet<String>,
     ending: bool,
@@ -171,6 +179,8 @@ impl Turn {
             meter,
             paths: BTreeMap::new(),
             wire: None,
+            ethtool: Ethtool::open()?,
+            trials: BTreeMap::new(),
             beaconless: BTreeSet::new(),
             ending: false,
             epoll,
@@ -305,6 +315,7 @@ impl Turn {
         let due = clients
             .chain(meter.map(Meter::due))
             .chain(uninvited)
+            .chain(self.trials.values().copied())
             .min()?;
         let wait = due.saturating_sub(now());
         Some(Timespec {
@@ -447,6 +458,10 @@ impl Turn {
                 self.follow(index, steps)?;
             }
         }
+        while let Some((&index, _)) = self.trials.iter().find(|(_, due)| **due <= now) {
+            self.trials.remove(&index);
+            self.feed(Event::TrialOver(index))?;
+        }
         Ok(())
     }
 
@@ -511,6 +526,13 @@ impl Turn {
         match action {
             Action::Up(index) => or_gone(self.routing.set_up(index, true))?,
             Action::Down(index) => self.routing.set_up(index, false)?,
+            Action::SetMac { port, mac, own } => self.set_mac(&port, mac, own)?,
+            Action::Wake(index, magic) => {
+                if let Some(ethtool) = &mut self.ethtool {
+                    let can = ethtool.set_wake(index, magic)?;
+                    tracing::debug!(index, magic, can, "waking by a magic packet");
+                }
+            }
             Action::StartDhcp(index, mac) => self.start_dhcp(index, mac)?,
             Action::StopDhcp(index) => {
                 if let Some((_, socket)) = self.clients.remove(&index) {
@@ -608,8 +630,38 @@ impl Turn {
             }
         };
         self.watch(&socket, DHCP + u64::from(index))?;
-        let client = Client::new(mac, now(), random);
+        let member = self.ports.member_at(index).cloned();
+        let client = Client::new(mac, now(), random).for_member(member);
         self.clients.insert(index, (client, socket));
+        Ok(())
+    }
+
+    /// Sets a port's MAC. A card that does not take on the work OS's keeps its own, and the work OS the
+    /// tunnel; one that does not take back its own is not to come up again.
+    fn set_mac(
+        &mut self,
+        port: &At,
+        mac: [u8; 6],
+        own: Option<[u8; 6]>,
+    ) -> Result<(), UplinkError> {
+        let set = self.routing.set_mac(port.index, mac, own);
+        let until = own.is_some().then(|| now() + TRIAL);
+        match (set, until) {
+            (Ok(()), Some(until)) => {
+                tracing::info!(port = port.name, "the port takes on the work OS's MAC");
+                self.trials.insert(port.index, until);
+            }
+            (Ok(()), None) => {
+                tracing::info!(port = port.name, "the port has its own MAC again");
+                self.trials.remove(&port.index);
+            }
+            (Err(error), Some(_)) => {
+                tracing::warn!(port = port.name, %error, "no place on the office LAN");
+                self.trials.insert(port.index, now());
+            }
+            (Err(error), None) if error.errno() == Errno::NODEV => {}
+            (Err(error), None) => return Err(error.into()),
+        }
         Ok(())
     }
 
@@ -683,6 +735,7 @@ impl Turn {
             kind: UplinkKind::Wired,
             index: plan.port.index,
             losses: plan.losses,
+            lan: plan.lan,
         };
         self.tell(&message, &wire.descriptors())
     }

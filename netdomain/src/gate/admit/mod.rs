@@ -73,7 +73,7 @@ impl Origin {
 /// What admission has to know besides policy.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// The laptop's inner address.
+    /// The laptop's address: the inner one, or that of an office LAN.
     pub address: Ipv4Addr,
     /// Inner MTU.
     pub mtu: u16,
@@ -103,6 +103,12 @@ impl Gatekeeper {
             flows: FlowTable::default(),
             began: now,
         }
+    }
+
+    /// From now on the laptop has this address. Connections of the other one are none any more.
+    pub fn readdress(&mut self, address: Ipv4Addr) {
+        self.terms.address = address;
+        self.flows = FlowTable::default();
     }
 
     /// The rules in force.
