@@ -47,6 +47,10 @@ pub const GATEWAY_INNER: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 254);
 pub const GUEST_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 1);
 /// The laptop's address inside the tunnel, and so the guest's.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
+/// A printer on the office LAN, which also looks at PCs there.
+pub const OFFICE_PRINTER: Ipv4Addr = Ipv4Addr::new(10, 12, 100, 20);
+/// The address that the office's DHCP server keeps for the guest's MAC.
+pub const GUEST_IN_OFFICE: Ipv4Addr = Ipv4Addr::new(10, 12, 100, 70);
 /// The guest's MAC.
 pub const GUEST_MAC: [u8; 6] = [0x02, 0x53, 0x4b, 0x00, 0x07, 0x17];
 /// MTU inside the tunnel.
