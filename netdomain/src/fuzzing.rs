@@ -1,5 +1,5 @@
 //! Entry points for fuzzers: hostile bytes as frames of the guest, as packets out of the tunnel,
-//! as DHCP replies off the wire and as a beacon's answer. None of them may panic, whatever the
+//! as DHCP replies off the wire, as a beacon's answer and as charon's words. None of them may panic, whatever the
 //! bytes.
 
 use std::net::Ipv4Addr;
@@ -199,6 +199,14 @@ pub fn dhcp_reply(data: &[u8]) {
 /// If what was read breaks what its types promise.
 pub fn modem_answer(data: &[u8]) {
     crate::uplink::fuzz_modem(data);
+}
+
+/// Reads `data` as what charon says over its socket, in pieces.
+///
+/// # Panics
+/// If a tunnel is up that was not asked for, or one comes up after its end.
+pub fn vici(data: &[u8]) {
+    crate::ike::fuzz_vici(data);
 }
 
 /// Reads `data` as a beacon's answer, cut anywhere.

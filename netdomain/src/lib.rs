@@ -2,6 +2,7 @@
 //! which holds the network cards, and the engines of TLS and `IPsec` tunnels where policy has them.
 //! Processes of one program that distrust each other.
 
+pub mod engine;
 pub mod fuzzing;
 pub mod gate;
 pub mod ike;

@@ -272,6 +272,13 @@ pub struct Vpn {
         deserialize_with = "value::duration"
     )]
     pub dead_after: Duration,
+    /// An earlier gateway must have been well for this long before a later one, which works, is left
+    /// for it.
+    #[serde(
+        default = "value::default_prefer_first_after",
+        deserialize_with = "value::duration"
+    )]
+    pub prefer_first_after: Duration,
     /// Waits between attempts.
     #[serde(default)]
     pub retry: Retry,

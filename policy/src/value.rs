@@ -340,6 +340,10 @@ pub(crate) fn default_dead_after() -> Duration {
     Duration::from_secs(10)
 }
 
+pub(crate) fn default_prefer_first_after() -> Duration {
+    Duration::from_mins(5)
+}
+
 pub(crate) fn default_recheck() -> Duration {
     Duration::from_secs(30)
 }

@@ -82,6 +82,12 @@ pub enum Report {
         /// What was found.
         found: GatewayFound,
     },
+    /// Over this port somebody answered in place of the beacon who does not speak TLS at all (gate). A
+    /// network that leads every connection to a page of its own does so.
+    Stranger {
+        /// Interface name.
+        port: String,
+    },
     /// How far the work OS has come; told when it changes.
     Work {
         /// How far.
@@ -391,6 +397,8 @@ pub enum UplinkToGate {
         rank: u32,
         /// The gateway's name in the policy.
         gateway: String,
+        /// Which of its addresses.
+        side: Side,
         /// Where its connections lead; the gate checks it against policy.
         peer: SocketAddrV4,
     },
@@ -518,8 +526,9 @@ pub enum GateToEngine {
         /// The gateway's name in the policy.
         gateway: String,
     },
-    /// A connection that [`EngineToGate::Dial`] asked for. One descriptor, non-blocking: a TCP
-    /// socket, connecting or connected to the gateway, or for `IPsec` a UDP one.
+    /// A connection that [`EngineToGate::Dial`] asked for, or for `IPsec` another path that the tunnel
+    /// is to go by from now on. One descriptor, non-blocking: a TCP socket, connecting or connected
+    /// to the gateway, or for `IPsec` a UDP one.
     Stream {
         /// For which attempt.
         attempt: u32,

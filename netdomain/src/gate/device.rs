@@ -55,6 +55,7 @@ pub enum DeviceError {
 struct Written {
     device: String,
     private_key: PathBuf,
+    probe_key: Option<PathBuf>,
     address: Ipv4Net,
     router: Ipv4Addr,
     mac: String,
@@ -84,6 +85,8 @@ pub struct DeviceFile {
     pub device: Device,
     /// `WireGuard` private key.
     pub private_key: [u8; 32],
+    /// The second one, by which paths are asked that are not in use.
+    pub probe_key: Option<[u8; 32]>,
 }
 
 impl DeviceFile {
@@ -100,22 +103,34 @@ impl DeviceFile {
         };
         let device = check(&written).map_err(wrong)?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        let key_path = folder.join(&written.private_key);
-        let key = read(&key_path)?;
-        let private_key = STANDARD
-            .decode(key.trim())
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(DeviceError::Value {
-                path: key_path,
-                what: "a WireGuard private key is 32 bytes in base64, as `wg genkey` prints it",
-            })?;
+        let private_key = read_key(folder.join(&written.private_key))?;
+        let probe_key = written
+            .probe_key
+            .as_ref()
+            .map(|file| read_key(folder.join(file)))
+            .transpose()?;
+        if probe_key == Some(private_key) {
+            return Err(wrong(
+                "`probe_key` must be another key than `private_key`: whatever a gateway hears of that \
+                 one moves the tunnel",
+            ));
+        }
         Ok(Self {
             name: written.device,
             device,
             private_key,
+            probe_key,
         })
     }
+}
+
+fn read_key(path: PathBuf) -> Result<[u8; 32], DeviceError> {
+    let key = STANDARD.decode(read(&path)?.trim()).ok();
+    key.and_then(|bytes| bytes.try_into().ok())
+        .ok_or(DeviceError::Value {
+            path,
+            what: "a WireGuard private key is 32 bytes in base64, as `wg genkey` prints it",
+        })
 }
 
 fn check(written: &Written) -> Result<Device, &'static str> {

@@ -25,8 +25,10 @@ use super::findings::Findings;
 use super::guest::Guest;
 use super::path::{Inbox, Leave, Path};
 use super::plan::{Plan, TunnelPlan};
+use super::room::Room;
 use super::situation::{Action, Event, GatewayId, Machine, Situation};
 use super::sockets::Sockets;
+use super::standby::Standby;
 use crate::moment::{Moment, slept};
 use crate::premises::{BeaconClient, Probe};
 use crate::tunnel::{AnyTunnel, Datagram, Identity, IpFd, Roaming as _, StampFile, WireGuard};
@@ -51,6 +53,8 @@ pub struct Gate {
     pub(super) machine: Machine,
     pub(super) tunnels: Vec<AnyTunnel>,
     pub(super) engines: Engines,
+    /// The second key, where this laptop has one.
+    pub(super) standby: Option<Standby>,
     pub(super) stamp: StampFile,
     pub(super) path: Path,
     pub(super) guest: Guest,
@@ -62,6 +66,8 @@ pub struct Gate {
     pub(super) probes: Vec<Probe>,
     pub(super) address: Ipv4Addr,
     pub(super) mtu: u16,
+    /// Room for packets on the way in use.
+    pub(super) room: Room,
     pub(super) arena: Option<FrameArena>,
     pub(super) inbox: Option<Inbox>,
     pub(super) opened: Vec<BytesMut>,
@@ -127,6 +133,10 @@ impl Gate {
                 TunnelPlan::Engine(_) => AnyTunnel::IpFd(IpFd::default()),
             })
             .collect();
+        let standby = parts
+            .device
+            .probe_key
+            .map(|key| Standby::new(key, device.mtu, stamp.newest()));
         let beacon = plan
             .beacon
             .map(|beacon| BeaconClient::new(beacon.address, beacon.spki_sha256, beacon.round_trip))
@@ -155,9 +165,13 @@ impl Gate {
             ),
             counters: Counters::new(plan.rules, now),
             findings: Findings::default(),
-            machine: Machine::new(plan.timings, random().into()).with_direct(plan.direct.is_some()),
+            machine: Machine::new(plan.timings, random().into())
+                .with_direct(plan.direct.is_some())
+                .with_standby(standby.is_some())
+                .with_roaming(plan.roaming()),
             tunnels,
             engines,
+            standby,
             stamp,
             path: Path::default(),
             guest,
@@ -169,6 +183,7 @@ impl Gate {
             probes: Vec::new(),
             address: device.address,
             mtu: device.mtu,
+            room: Room::new(device.mtu),
             arena: Some(FrameArena::new(ARENA)),
             inbox: Some(Inbox::default()),
             opened: Vec::with_capacity(1024),
@@ -249,7 +264,9 @@ impl Gate {
                 }
                 self.datagram = datagram;
             }
+            Action::Check(path) => self.check(path, now),
             Action::Engage(path) => self.engage(path),
+            Action::Move { from, to } => self.move_engine(from, to),
             Action::Disengage(path) => self.disengage(path, now),
             Action::ResetTunnels => {
                 for tunnel in self.tunnels.iter_mut().filter_map(AnyTunnel::roaming) {
@@ -258,11 +275,11 @@ impl Gate {
                 self.path.clear();
             }
             Action::Close(path) => {
-                self.findings.forget(path);
+                self.forget_path(path);
                 self.sockets.close(path);
             }
             Action::Drain(path) => {
-                self.findings.forget(path);
+                self.forget_path(path);
                 self.sockets.drain(path, now);
             }
             Action::Probe(port) => self.tell_uplink(&GateToUplink::ProbeBeacon { port }),
@@ -276,11 +293,20 @@ impl Gate {
                 let situation = self.machine.situation();
                 self.path.change(Leave::of(&situation));
                 self.seat(situation, now);
+                self.widen();
                 if situation.scope().is_none() {
                     self.findings.closed();
                 }
                 self.untold = true;
             }
+        }
+    }
+
+    /// The path is gone: what was found over it says nothing any more.
+    fn forget_path(&mut self, path: sekisho_control::PathId) {
+        self.findings.forget(path);
+        if let Some(standby) = &mut self.standby {
+            standby.forget(path);
         }
     }
 

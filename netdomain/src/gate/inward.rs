@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use bytes::BytesMut;
+use rustix::io::Errno;
 use sekisho_control::PathId;
 
 use super::admit::{Origin, Refusal, Subject};
@@ -29,6 +30,8 @@ const AT_ONCE: usize = 65_536;
 struct Signs {
     heard: bool,
     handshake: bool,
+    /// The second key was answered.
+    checked: bool,
 }
 
 impl Gate {
@@ -52,6 +55,12 @@ impl Gate {
                 Ok((0, _)) => break,
                 Ok(received) => received,
                 // An ICMP message about something sent earlier, which anybody can forge.
+                Err(Errno::MSGSIZE) => {
+                    if self.machine.situation().path() == Some(id) {
+                        self.narrow(id, now);
+                    }
+                    break;
+                }
                 Err(_) => {
                     self.findings.unreachable(id);
                     break;
@@ -105,7 +114,14 @@ impl Gate {
     }
 
     fn signs(&mut self, id: PathId, signs: &mut Signs, now: Moment) {
-        let Signs { heard, handshake } = std::mem::take(signs);
+        let Signs {
+            heard,
+            handshake,
+            checked,
+        } = std::mem::take(signs);
+        if checked {
+            self.checked(id, now);
+        }
         if heard {
             self.findings.heard(id);
             self.happen(
@@ -144,6 +160,12 @@ impl Gate {
             _ => return bytes,
         };
         for datagram in datagrams {
+            if let Some(standby) = &mut self.standby
+                && standby.is_for(id, &datagram)
+            {
+                signs.checked |= standby.answers(id, datagram, peer, now);
+                continue;
+            }
             match tunnel.open(datagram, peer, &mut self.datagram, now) {
                 Opened::Inner(packet) => {
                     signs.heard = true;
@@ -168,7 +190,7 @@ impl Gate {
     fn deliver_all(&mut self, opened: &[BytesMut], now: Moment) {
         let ethernet = self.edge.ethernet();
         let situation = self.machine.situation();
-        let mut coalescer = Coalescer::new(ethernet, self.mtu);
+        let mut coalescer = Coalescer::new(ethernet, self.room.mtu());
         let mut names = false;
         for bytes in opened {
             let packet = match Packet::parse(bytes, Offload::None) {

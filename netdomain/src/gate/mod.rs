@@ -20,9 +20,11 @@ mod outward;
 pub mod packet;
 pub mod path;
 pub mod plan;
+mod room;
 mod run;
 pub mod situation;
 pub mod sockets;
+mod standby;
 mod turn;
 
 pub use engine::{Gate, Parts};

@@ -94,7 +94,10 @@ impl Gate {
                     Rule::Policy(_) | Rule::NotServed => {
                         self.edge.prohibit(&packet, &mut self.reply, now);
                     }
-                    Rule::TooLong => self.edge.too_long(&packet, &mut self.reply, now),
+                    Rule::TooLong => {
+                        let mtu = self.room.mtu();
+                        self.edge.too_long(&packet, mtu, &mut self.reply, now);
+                    }
                     _ => {}
                 }
                 self.refused(&refusal, now);
@@ -118,8 +121,8 @@ impl Gate {
             return;
         };
         let sealed = match tunnel {
-            AnyTunnel::WireGuard(tunnel) => self.path.send(admitted, tunnel, self.mtu, now),
-            AnyTunnel::IpFd(tunnel) => self.path.send(admitted, tunnel, self.mtu, now),
+            AnyTunnel::WireGuard(tunnel) => self.path.send(admitted, tunnel, self.room.mtu(), now),
+            AnyTunnel::IpFd(tunnel) => self.path.send(admitted, tunnel, self.room.mtu(), now),
         };
         match sealed {
             Ok(()) => self.machine.handle(Event::Sent, now, &mut self.actions),
@@ -164,6 +167,9 @@ impl Gate {
                 tracing::info!(?path, %error, "cannot send over this path");
                 self.happen(Event::SendFailed(path), now);
             }
+        }
+        if self.path.was_too_long() {
+            self.narrow(path, now);
         }
     }
 }

@@ -129,12 +129,20 @@ impl Plan {
                     .onprem
                     .as_ref()
                     .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
+                prefer_first_after: policy.vpn.prefer_first_after,
             },
             direct: policy.onprem.as_ref().and_then(|onprem| onprem.direct),
             domains: Domains::new(policy),
             probes: policy.ncsi.answer,
             rules: policy.flow.len() + FIXED_RULES,
         }
+    }
+
+    /// The gateways whose engine can take its tunnel from path to path.
+    pub fn roaming(&self) -> impl Iterator<Item = GatewayId> {
+        let ids = self.gateways.iter().zip(0..);
+        ids.filter(|(gateway, _)| gateway.tunnel == TunnelPlan::Engine(EngineKind::Ike))
+            .map(|(_, id)| GatewayId(id))
     }
 
     /// The gateway that a path may lead to: its name, proof, side, peer and uplink must all be

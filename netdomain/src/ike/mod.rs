@@ -10,18 +10,22 @@
 //! |---|---|
 //! | `place` | network namespace, packet filter, root, filter of system calls |
 //! | `tun` | the two devices |
+//! | `outer` | the one towards the gateway, and its addresses |
 //! | `charon` | its configuration and its life |
 //! | `vici` | charon's own protocol |
+//! | `fuzz` | charon as a fuzzer plays it |
 //! | `dialogue` | what it is told, and what its answers mean |
 //! | `encapsulation` | datagrams between charon and the uplink's socket |
-//! | `keeper` | the loop that joins them |
+//! | `tunnel` | one tunnel: what is done when |
 
 mod charon;
 mod dialogue;
 mod encapsulation;
-mod keeper;
+mod fuzz;
+mod outer;
 mod place;
 mod tun;
+mod tunnel;
 mod vici;
 
 use std::collections::BTreeSet;
@@ -29,20 +33,21 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use sekisho_control::{Channel, ChannelError, InheritedError, inherited};
 use sekisho_policy::GatewayProtocol;
-use sekisho_sandbox::{FilterError, SandboxError};
 use thiserror::Error;
 
+pub(crate) use self::fuzz::vici as fuzz_vici;
+
 use self::dialogue::{Gateway, Identity};
-use self::keeper::{Keeper, Settings};
 use self::place::Place;
+use self::tunnel::{Charon, Settings};
+use crate::engine::{self, EngineError, Keeper};
 use crate::moment::Moment;
-use crate::papers::{Papers, PapersError};
 
 /// The longest file of papers, in bytes: some twenty certificates.
 const MAX_FILE: u64 = 48 << 10;
@@ -60,45 +65,24 @@ pub enum Esp {
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    papers: Papers,
+    engine: engine::Args,
     /// Certificates of the gateways' authorities, in PEM.
     #[arg(long)]
     authorities: PathBuf,
-    /// The certificate of this laptop, in PEM.
-    #[arg(long)]
-    certificate: PathBuf,
-    /// Its private key, in PEM.
-    #[arg(long)]
-    key: PathBuf,
     /// The inner address of this laptop.
     #[arg(long)]
     address: Ipv4Addr,
     /// Where packets are sealed.
     #[arg(long, value_enum, default_value_t = Esp::Kernel)]
     esp: Esp,
-    /// The channel to the gate, an inherited descriptor; it may come later.
-    #[arg(long, value_name = "fd:N")]
-    gate: Option<String>,
-    /// The channel to the supervisor, an inherited descriptor.
-    #[arg(long, value_name = "fd:N")]
-    control: String,
-    /// The user that the engine becomes.
-    #[arg(long, value_name = "UID")]
-    user: Option<u32>,
 }
 
 /// Why the engine ended.
 #[derive(Debug, Error)]
 pub enum IkeError {
-    /// An inherited descriptor is not there.
+    /// As any engine may.
     #[error(transparent)]
-    Inherited(#[from] InheritedError),
-    /// There is no policy that may be applied.
-    #[error("no policy, no network: {0}")]
-    Papers(#[from] PapersError),
-    /// The policy names no gateway of kind `ikev2`.
-    #[error("the policy names no gateway of kind `ikev2`: take `[ike]` out of supervisor.toml")]
-    NoGateway,
+    Engine(#[from] EngineError),
     /// A file of papers cannot be read.
     #[error("{path} cannot be read: {source}")]
     Read {
@@ -120,21 +104,6 @@ pub enum IkeError {
         /// The gateway.
         gateway: String,
     },
-    /// The network of the engine could not be made.
-    #[error("the engine's own network cannot be made: {0}; it needs CAP_SYS_ADMIN at start")]
-    Network(#[source] io::Error),
-    /// A channel is unusable.
-    #[error("a channel to another process cannot be used: {0}")]
-    Channel(#[from] ChannelError),
-    /// The process could not be closed in.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    /// The system calls could not be filtered.
-    #[error(transparent)]
-    Filter(#[from] FilterError),
-    /// Waiting failed.
-    #[error("waiting for events failed: {0}")]
-    Wait(rustix::io::Errno),
 }
 
 /// Runs the engine until it is told to end.
@@ -142,7 +111,7 @@ pub enum IkeError {
 /// # Errors
 /// [`IkeError`]; the tunnel is down then, and the gate knows by the end of its channel.
 pub fn run(args: &Args) -> Result<(), IkeError> {
-    let policy = args.papers.read()?;
+    let policy = args.engine.policy()?;
     let silence = policy.vpn.dead_after;
     let authorities = certificates(&args.authorities)?;
     let mut gateways = Vec::new();
@@ -164,34 +133,32 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
         gateways.push(Gateway {
             name: gateway.name.clone(),
             address: gateway.address,
+            lan: gateway.lan_address,
             remote_id: remote_id.as_str().to_owned(),
             authority: authority.clone(),
         });
     }
     drop(policy);
     if gateways.is_empty() {
-        return Err(IkeError::NoGateway);
+        let (kind, table) = ("ikev2", "ike");
+        return Err(EngineError::NoGateway { kind, table }.into());
     }
     let identity = Identity {
-        certificate: certificates(&args.certificate)?.swap_remove(0),
-        key: read(&args.key)?,
+        certificate: certificates(&args.engine.certificate)?.swap_remove(0),
+        key: read(&args.engine.key)?,
         address: args.address,
     };
-    let control = Channel::from_fd(inherited(&args.control)?)?;
-    let gate = match &args.gate {
-        None => None,
-        Some(word) => Some(Channel::from_fd(inherited(word)?)?),
-    };
+    let channels = args.engine.channels()?;
     let addresses: BTreeSet<_> = gateways.iter().map(|known| *known.address.ip()).collect();
     let Place {
         namespace,
         outer,
         inner,
         xfrm,
-    } = place::network(args.address, &addresses, args.esp)?;
+    } = place::network(args.address, addresses, args.esp)?;
     // The first look at the clock finds the vDSO by calls that the sandbox does not allow.
     let _ = Moment::now();
-    place::close_in(namespace, args.esp, args.user)?;
+    place::close_in(namespace, args.esp, args.engine.user)?;
     let settings = Settings {
         gateways,
         identity,
@@ -201,7 +168,7 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
         inner,
         xfrm,
     };
-    Keeper::new(settings, control, gate).serve()
+    Ok(Keeper::new(Charon::new(Rc::new(settings)), channels).serve()?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, IkeError> {

@@ -16,25 +16,22 @@
 //! local addresses.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 
 use rustix::net::netlink::{SocketAddrNetlink, XFRM};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
-use sekisho_sandbox::{
-    BARE, Capabilities, Demand, EVENTS, Filter, Is, Landlock, MESSAGES, Network, Rule, Sandbox,
-};
+use sekisho_sandbox::{BARE, Capabilities, EVENTS, Is, MESSAGES, Rule, Sandbox};
 
-use super::encapsulation::{NAT_T, OUTER, OUTER_MTU};
+use super::Esp;
+use super::encapsulation::{NAT_T, OUTER_MTU};
+use super::outer::{self, OUTERS, Outer};
 use super::tun::{self, TUNSETIFF};
-use super::{Esp, IkeError};
+use crate::engine::{self, EngineError};
 use crate::program::PROGRAMS;
 use crate::uplink::load;
 
@@ -62,16 +59,13 @@ const SEALER: &str = "ipsec0";
 /// The routing table that charon makes a rule for, whoever a packet is from (`charon.routing_table`).
 const CHARONS_TABLE: u32 = 220;
 
-/// Programs of the distribution, and how it finds their libraries.
-const SHOWN: &[&str] = &["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache"];
-
 /// The engine's network, seen from outside.
 #[derive(Debug)]
 pub(super) struct Place {
     /// The namespace.
     pub(super) namespace: OwnedFd,
     /// Where charon's datagrams come out.
-    pub(super) outer: OwnedFd,
+    pub(super) outer: Outer,
     /// Where inner packets go in and come out.
     pub(super) inner: OwnedFd,
     /// How the kernel is told to forget tunnels; none where it has none.
@@ -81,33 +75,31 @@ pub(super) struct Place {
 /// Makes the network.
 pub(super) fn network(
     address: Ipv4Addr,
-    gateways: &BTreeSet<Ipv4Addr>,
+    gateways: BTreeSet<Ipv4Addr>,
     esp: Esp,
-) -> Result<Place, IkeError> {
-    let gateways = gateways.clone();
-    // A thread of its own, which is gone before the sandbox is entered: only it changes networks.
-    thread::spawn(move || {
-        #[allow(unsafe_code)]
-        // SAFETY: NEWNET does not touch memory or descriptors; the namespace of this thread alone
-        // changes, and it ends right after.
-        unsafe {
-            unshare_unsafe(UnshareFlags::NEWNET)
-                .map_err(|errno| IkeError::Network(errno.into()))?;
-        }
-        make(address, &gateways, esp).map_err(IkeError::Network)
+) -> Result<Place, EngineError> {
+    let (namespace, (outer, inner, xfrm)) =
+        engine::in_network(move || furnish(address, &gateways, esp))?;
+    Ok(Place {
+        namespace,
+        outer,
+        inner,
+        xfrm,
     })
-    .join()
-    .unwrap_or_else(|_| Err(IkeError::Network(io::Error::other("the thread panicked"))))
 }
 
-fn make(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> io::Result<Place> {
+/// The two devices, and where the kernel is told to forget tunnels.
+type Devices = (Outer, OwnedFd, Option<OwnedFd>);
+
+fn furnish(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> io::Result<Devices> {
     // Before there is anything to send by.
     load(&filter(gateways, esp)).map_err(io::Error::other)?;
     for (name, value) in SETTINGS {
         fs::write(format!("/proc/sys/net/{name}"), value)?;
     }
-    let (outer, inner) = (tun::create("outer")?, tun::create("inner")?);
-    ip(&addresses(address, gateways, esp))?;
+    let (outer, inner) = (tun::create(outer::NAME)?, tun::create("inner")?);
+    ip(&addresses(address, esp))?;
+    let outer = Outer::new(outer, gateways.iter().copied().collect())?;
     // An interface that is there already does not take the default.
     fs::write("/proc/sys/net/ipv4/conf/inner/accept_local", "1")?;
     let xfrm = match esp {
@@ -119,13 +111,7 @@ fn make(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> io::Resul
         )?),
         Esp::User => None,
     };
-    let namespace = File::open("/proc/thread-self/ns/net")?.into();
-    Ok(Place {
-        namespace,
-        outer,
-        inner,
-        xfrm,
-    })
+    Ok((outer, inner, xfrm))
 }
 
 /// IPv4 is forwarded and comes from where no route leads back; nobody is told of shorter ways.
@@ -142,7 +128,7 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// Addresses, routes and rules, as lines for `ip -batch`.
-fn addresses(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> String {
+fn addresses(address: Ipv4Addr, esp: Esp) -> String {
     // Where what the tunnel opens comes from, and where what is to be sealed goes. The kernel turns a
     // packet aside by charon's policies whatever its route: so it is back to where it is from, where
     // the packet filter drops what no policy took. A charon that seals by itself makes routes to its
@@ -151,23 +137,18 @@ fn addresses(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> Stri
         Esp::Kernel => ("outer", 21, "route add default dev inner table 21\n"),
         Esp::User => (SEALER, CHARONS_TABLE, ""),
     };
-    let mut text = format!(
+    format!(
         "link set lo up\n\
          addr add {address}/32 dev lo\n\
          link set outer mtu {OUTER_MTU} up\n\
          link set inner mtu {INNER_MTU} up\n\
-         addr add {OUTER}/32 dev outer\n\
          route add default dev inner table 20\n\
          rule add pref 20 iif {opened} to {address} lookup 20\n\
          rule add pref 21 iif inner lookup {sealing}\n\
          rule add pref 30 lookup local\n\
          rule del pref 0\n\
          {way_back}"
-    );
-    for gateway in gateways {
-        let _ = writeln!(text, "route add {gateway}/32 dev outer src {OUTER}");
-    }
-    text
+    )
 }
 
 /// The packet filter: IKE and ESP in UDP with the gateways, and between the two sides only what is
@@ -175,6 +156,7 @@ fn addresses(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> Stri
 fn filter(gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> String {
     let list: Vec<String> = gateways.iter().map(ToString::to_string).collect();
     let gateways = list.join(", ");
+    let outers = OUTERS.map(|outer| outer.to_string()).join(", ");
     let (out, back) = match esp {
         Esp::Kernel => (
             "iifname inner rt ipsec exists accept".to_owned(),
@@ -188,10 +170,11 @@ fn filter(gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> String {
     format!(
         "table inet engine {{\n\
          set gateways {{ type ipv4_addr; elements = {{ {gateways} }} }}\n\
+         set outers {{ type ipv4_addr; elements = {{ {outers} }} }}\n\
          chain input {{ type filter hook input priority filter; policy drop;\n\
-         iifname outer ip saddr @gateways ip daddr {OUTER} udp sport {NAT_T} udp dport {NAT_T} accept\n}}\n\
+         iifname outer ip saddr @gateways ip daddr @outers udp sport {NAT_T} udp dport {NAT_T} accept\n}}\n\
          chain output {{ type filter hook output priority filter; policy drop;\n\
-         oifname outer ip saddr {OUTER} ip daddr @gateways udp sport {NAT_T} udp dport {NAT_T} accept\n}}\n\
+         oifname outer ip saddr @outers ip daddr @gateways udp sport {NAT_T} udp dport {NAT_T} accept\n}}\n\
          chain forward {{ type filter hook forward priority filter; policy drop;\n\
          {out}\n{back}\n}}\n}}\n"
     )
@@ -244,32 +227,19 @@ pub(super) fn forget(xfrm: &OwnedFd) -> io::Result<()> {
 }
 
 /// Closes the keeper in, and with it charon.
-pub(super) fn close_in(namespace: OwnedFd, esp: Esp, user: Option<u32>) -> Result<(), IkeError> {
-    let filter = Filter::new("ike", &[BARE, EVENTS, MESSAGES, PROGRAMS, CHARON])?;
-    let mut sandbox = Sandbox::closed()
-        .network(Network::Join(namespace))
-        // Of a network that has nothing but our two devices.
-        .keep(Capabilities::TUNNELS)
-        .for_programs()
-        .landlock(Demand::BestEffort)
-        .scratch(RUN)
-        .show_null();
-    if esp == Esp::User {
-        sandbox = sandbox.show_device("/dev/net/tun");
-    }
-    for path in SHOWN {
-        if Path::new(path).symlink_metadata().is_ok() {
-            sandbox = sandbox.show(path, path.trim_start_matches('/'));
+pub(super) fn close_in(namespace: OwnedFd, esp: Esp, user: Option<u32>) -> Result<(), EngineError> {
+    let calls = ("ike", &[BARE, EVENTS, MESSAGES, PROGRAMS, CHARON][..]);
+    engine::close_in(namespace, user, calls, |sandbox: Sandbox| {
+        let sandbox = sandbox
+            // Of a network that has nothing but our two devices.
+            .keep(Capabilities::TUNNELS)
+            .for_programs()
+            .scratch(RUN);
+        match esp {
+            Esp::Kernel => sandbox,
+            Esp::User => sandbox.show_device("/dev/net/tun"),
         }
-    }
-    if let Some(user) = user {
-        sandbox = sandbox.user(user, user);
-    }
-    let enforced = sandbox.enter()?;
-    if enforced.landlock == Landlock::Absent {
-        tracing::warn!("this kernel has no Landlock; the other walls stand alone");
-    }
-    Ok(filter.install()?)
+    })
 }
 
 const fn socket_of(family: i32) -> Rule {

@@ -26,35 +26,23 @@ pub(super) struct Gateway {
     pub(super) pin: [u8; 32],
 }
 
-/// A running openconnect, and the channel of its script.
-#[derive(Debug)]
-pub(super) struct Client {
-    pub(super) program: Program,
-    handover: Channel<Silence, Connected>,
-}
-
-impl Client {
-    /// Starts it against this gateway. The gateway is asked for a sign of life every third of
-    /// `silence`.
-    pub(super) fn start(gateway: &Gateway, silence: Duration) -> io::Result<Self> {
-        let (ours, theirs) = pair().map_err(io::Error::other)?;
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(arguments(gateway, theirs.as_raw_fd(), silence))
-            .env_clear()
-            // The distribution's own ideas of which ciphers are good are the host's, not ours.
-            .env("GNUTLS_SYSTEM_PRIORITY_FILE", "/dev/null")
-            .env("PATH", "/usr/sbin:/usr/bin");
-        Ok(Self {
-            program: Program::start("openconnect", &mut command, Some(theirs.as_fd()))?,
-            handover: Channel::from_fd(ours).map_err(io::Error::other)?,
-        })
-    }
-
-    /// The channel of its script.
-    pub(super) const fn handover(&self) -> &Channel<Silence, Connected> {
-        &self.handover
-    }
+/// Starts it against this gateway; with it the channel of its script. The gateway is asked for a sign
+/// of life every third of `silence`.
+pub(super) fn start(
+    gateway: &Gateway,
+    silence: Duration,
+) -> io::Result<(Program, Channel<Silence, Connected>)> {
+    let (ours, theirs) = pair().map_err(io::Error::other)?;
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(arguments(gateway, theirs.as_raw_fd(), silence))
+        .env_clear()
+        // The distribution's own ideas of which ciphers are good are the host's, not ours.
+        .env("GNUTLS_SYSTEM_PRIORITY_FILE", "/dev/null")
+        .env("PATH", "/usr/sbin:/usr/bin");
+    let program = Program::start("openconnect", &mut command, Some(theirs.as_fd()))?;
+    let handover = Channel::from_fd(ours).map_err(io::Error::other)?;
+    Ok((program, handover))
 }
 
 fn arguments(gateway: &Gateway, handover: i32, silence: Duration) -> Vec<String> {

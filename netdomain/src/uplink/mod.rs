@@ -36,6 +36,7 @@ mod quota;
 mod routers;
 mod rules;
 mod setup;
+mod shortage;
 mod sockets;
 mod turn;
 mod uninvited;

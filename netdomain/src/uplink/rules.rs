@@ -74,6 +74,9 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     for door in &doors {
         door.write(&mut text, &mut inward, &mut outward);
     }
+    if inward.contains("accept") {
+        inward.push_str(TOO_LONG);
+    }
     text.push_str("  set slow { type ifname; }\n");
     if let Some(rate) = endpoints.slow() {
         inward.insert_str(0, &brake("iifname", rate));
@@ -145,6 +148,11 @@ fn arp(member: bool) -> String {
     let (set, inward, outward) = (pick(MEMBER_SET), pick(MEMBER_IN), pick(MEMBER_OUT));
     format!("{ARP_SETS}{set}{ARP_IN}{inward}{ARP_OUT}{outward}{ARP_END}")
 }
+
+/// The one ICMP message that is let in, and only about what was sent through a door: a router says that
+/// datagrams are too long for what is behind it (RFC 1191). The kernel tells the gate's socket.
+const TOO_LONG: &str =
+    "    iifname @open icmp type destination-unreachable icmp code 4 ct state related accept\n";
 
 /// The address of each port, which no other port speaks or answers for. The kernel itself would: it
 /// takes an address to be the host's and not the port's (RFC 1122, section 3.3.4.2), and what it
@@ -312,6 +320,7 @@ table inet sekisho {
     iifname @open ip saddr . udp sport @outside ct state established accept
     iifname @proven ip saddr . udp sport @lan ct state established accept
     iifname @premises ip saddr . tcp sport @beacon ct state established accept
+    iifname @open icmp type destination-unreachable icmp code 4 ct state related accept
     iifname @proven counter name uninvited
   }
   chain output {
@@ -371,7 +380,7 @@ table arp sekisho {
             1,
             "it is counted, not let in"
         );
-        assert_eq!(text.matches("accept").count(), 2 + 2);
+        assert_eq!(text.matches("accept").count(), 2 + 1 + 2);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::{
     events::{Events, Own},
     host::Host,
     netns,
-    notices::Notices,
+    notices::{Notices, Obstacle},
     plan::{Action, Death, End, Event, Plan, Role, Wire},
     power,
     serving::Serving,
@@ -336,6 +336,11 @@ impl Supervisor {
     /// Tells the person in the work OS what is worth telling, and whoever asks what is known.
     fn tell_people(&mut self) {
         let (situation, since) = self.ledger.situation();
+        self.notices.facing(if self.ledger.wants_page() {
+            Obstacle::Page
+        } else {
+            Obstacle::Unknown
+        });
         if let Some(notice) = self.notices.on(situation, since, now()) {
             self.tell(Role::Guest, &notice, None);
         }

@@ -228,6 +228,7 @@ impl World {
             kind: UplinkKind::Wired,
             rank: 1,
             gateway: papers::TLS_NAME.to_owned(),
+            side: Side::Outside,
             peer,
         };
         self.uplink.send(&message, &[]).unwrap();

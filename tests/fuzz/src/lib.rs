@@ -18,7 +18,7 @@ mod input;
 mod targets;
 
 pub use sekisho_guest_tools::fuzz::channel as guest_channel;
-pub use sekisho_netdomain::fuzzing::{beacon_answer, dhcp_reply, modem_answer};
+pub use sekisho_netdomain::fuzzing::{beacon_answer, dhcp_reply, modem_answer, vici};
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
@@ -105,6 +105,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "status_socket",
         run: status_socket,
+    },
+    Target {
+        name: "vici",
+        run: vici,
     },
     Target {
         name: "virtqueue",

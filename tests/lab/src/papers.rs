@@ -160,6 +160,8 @@ pub struct Papers {
     pub gateway: WireGuardKey,
     /// The laptop's key.
     pub laptop: WireGuardKey,
+    /// The laptop's second key, by which it asks paths that are not in use.
+    pub probe: WireGuardKey,
     /// The beacon's identity.
     pub beacon: ServerIdentity,
     /// For the gateway's TLS.
@@ -178,8 +180,8 @@ pub struct LaptopFiles {
     pub signature: PathBuf,
     /// Public keys that may sign policies.
     pub trust: PathBuf,
-    /// `device.toml`; the private key is in `wg.key` beside it, and for TLS and
-    /// IKE `tls.pem`, `tls.key`, `ike-authority.pem`.
+    /// `device.toml`; the private key is in `wg.key` beside it, the second one, which it does not name,
+    /// in `probe.key`, and for TLS and IKE `tls.pem`, `tls.key`, `ike-authority.pem`.
     pub device: PathBuf,
     /// The gate's own folder.
     pub state: PathBuf,
@@ -195,6 +197,7 @@ impl Papers {
         let papers = Self {
             gateway: WireGuardKey::generate()?,
             laptop: WireGuardKey::generate()?,
+            probe: WireGuardKey::generate()?,
             beacon: ServerIdentity::generate("beacon")?,
             tls: TlsPapers::generate()?,
             ike: IkePapers::generate(at::GATEWAY_NAME)?,
@@ -308,6 +311,7 @@ impl Papers {
             &PrivateKey::from_seed(&self.signer).public_pem(),
         )?;
         write(&dir.join("wg.key"), &self.laptop.private)?;
+        write(&dir.join("probe.key"), &self.probe.private)?;
         write(&dir.join("tls.pem"), &self.tls.certificate)?;
         write(&dir.join("tls.key"), &self.tls.key)?;
         write(&dir.join("ike-authority.pem"), &self.ike.authority)?;

@@ -111,6 +111,11 @@ impl Gatekeeper {
         self.flows = FlowTable::default();
     }
 
+    /// The longest packet from now on, in bytes.
+    pub const fn limit(&mut self, mtu: u16) {
+        self.terms.mtu = mtu;
+    }
+
     /// The rules in force.
     pub const fn rules(&self) -> &Admission {
         &self.rules

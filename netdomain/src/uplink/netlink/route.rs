@@ -235,15 +235,33 @@ impl Routing {
     /// route over it.
     pub(crate) fn flush(&mut self, index: u32) -> Result<(), NetlinkError> {
         for (address, prefix) in self.addresses(index)? {
-            let answer = self.ask(DELETE_ADDRESS, 0, |m| {
-                write_address(m, index, address, prefix);
-            });
-            match answer {
-                Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::NODEV) => {}
-                Err(errno) => return Err(failed("remove an address")(errno)),
-            }
+            self.delete_address(index, address, prefix)?;
         }
         Ok(())
+    }
+
+    /// Removes the host address `address`/32 from a link, if it is there.
+    pub(crate) fn remove_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        self.delete_address(index, address, 32)
+    }
+
+    fn delete_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<(), NetlinkError> {
+        let answer = self.ask(DELETE_ADDRESS, 0, |m| {
+            write_address(m, index, address, prefix);
+        });
+        match answer {
+            Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::NODEV) => Ok(()),
+            Err(errno) => Err(failed("remove an address")(errno)),
+        }
     }
 
     fn addresses(&mut self, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, NetlinkError> {

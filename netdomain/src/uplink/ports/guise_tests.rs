@@ -1,6 +1,8 @@
 //! A port that takes on the work OS's MAC, against a model of the kernel: which MAC is on the cable,
 //! and what was sent under it.
 
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
 use sekisho_policy::Direct;
 

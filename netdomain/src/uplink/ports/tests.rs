@@ -1,8 +1,10 @@
 //! The machine against a model of the kernel and the gate: what is open, and on what grounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
+use sekisho_control::{PathId, Side};
 use sekisho_policy::Direct;
 
 use super::{

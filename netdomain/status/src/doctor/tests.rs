@@ -39,6 +39,12 @@ fn found(found: GatewayFound) -> Report {
     }
 }
 
+fn stranger() -> Report {
+    Report::Stranger {
+        port: "eth0".into(),
+    }
+}
+
 fn closed() -> Report {
     Report::Situation(SituationReport::Closed {
         reason: "no uplink leads to a gateway".into(),
@@ -82,7 +88,7 @@ fn each_step_is_named_when_it_is_the_one() {
     let lit = uplink("carrier");
     let leased = uplink("leased");
     let reached = uplink("router");
-    let cases: [(&[Report], u64, Step, Outcome); 14] = [
+    let cases: [(&[Report], u64, Step, Outcome); 18] = [
         (&[], 1, Step::Carrier, failed(Cause::NoCarrier)),
         (from_ref(&lit), 5, Step::Address, Outcome::Waiting),
         (from_ref(&lit), 30, Step::Address, failed(Cause::NoAddress)),
@@ -129,6 +135,40 @@ fn each_step_is_named_when_it_is_the_one() {
             30,
             Step::Gateway,
             failed(Cause::GatewayUnreachable),
+        ),
+        (
+            &[
+                reached.clone(),
+                uplink("captive-portal"),
+                found(GatewayFound::Silent),
+            ],
+            30,
+            Step::Gateway,
+            failed(Cause::Portal),
+        ),
+        (
+            &[reached.clone(), stranger(), found(GatewayFound::Silent)],
+            30,
+            Step::Gateway,
+            failed(Cause::PortalLikely),
+        ),
+        (
+            &[reached.clone(), stranger(), found(GatewayFound::Unproven)],
+            30,
+            Step::Handshake,
+            failed(Cause::PortalLikely),
+        ),
+        // Another lease, another network.
+        (
+            &[
+                stranger(),
+                lit.clone(),
+                reached.clone(),
+                found(GatewayFound::Silent),
+            ],
+            30,
+            Step::Gateway,
+            failed(Cause::GatewaySilent),
         ),
         (
             &[reached.clone(), found(GatewayFound::Unproven)],

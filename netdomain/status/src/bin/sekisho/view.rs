@@ -53,8 +53,10 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
             Some(UplinkKind::Sim) => words::sim_uplink(uplink.state, lang),
             _ => words::uplink(uplink.state, lang),
         };
-        let state = if uplink.portal {
-            format!("{state}, {}", words::portal(lang))
+        // Once the tunnel is up nobody was in its way.
+        let wants = uplink.portal || (uplink.stranger && !status.situation.situation.is_open());
+        let state = if wants {
+            format!("{state}, {}", words::portal(uplink.portal, lang))
         } else {
             state.to_owned()
         };

@@ -1,0 +1,256 @@
+//! charon's tunnels: what is done when.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::dialogue::{Dialogue, Follows, Gateway, Identity};
+use super::encapsulation::Wire;
+use super::outer::Outer;
+use super::place::{INNER_MTU, forget, socket};
+use super::vici::{Vici, ViciError};
+use super::{Esp, charon};
+use crate::engine::{Engine, News, Tunnel};
+use crate::moment::Moment;
+use crate::program::Program;
+
+/// Packets of charon's in one turn.
+const WORDS: usize = 16;
+/// How often charon's socket is looked for while it starts.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long a tunnel waits for another path when its own was cut. The gate decides; this is for one that
+/// does not.
+const PATHLESS: Duration = Duration::from_secs(1);
+/// How long charon may take to say goodbye. The gate is closed to this tunnel by then.
+const LEAVE: Duration = Duration::from_millis(500);
+
+/// What stays the same from tunnel to tunnel.
+pub(super) struct Settings {
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) identity: Identity,
+    pub(super) silence: Duration,
+    pub(super) esp: Esp,
+    pub(super) outer: Outer,
+    pub(super) inner: OwnedFd,
+    pub(super) xfrm: Option<OwnedFd>,
+}
+
+/// charon as an engine.
+pub(super) struct Charon {
+    settings: Rc<Settings>,
+}
+
+impl Charon {
+    pub(super) const fn new(settings: Rc<Settings>) -> Self {
+        Self { settings }
+    }
+}
+
+impl Engine for Charon {
+    type Tunnel = Session;
+
+    fn begin(&mut self, gateway: &str) -> Result<(Program, Session), String> {
+        let mut known = self.settings.gateways.iter();
+        let gateway = known
+            .find(|known| known.name == gateway)
+            .ok_or("the policy names no such gateway")?;
+        let program = charon::start(self.settings.esp, self.settings.silence)
+            .map_err(|error| format!("charon does not start: {error}"))?;
+        let session = Session {
+            settings: Rc::clone(&self.settings),
+            gateway: gateway.clone(),
+            conversation: Conversation::Starting { asked: false },
+            way: Way::Awaited,
+        };
+        Ok((program, session))
+    }
+}
+
+/// The conversation with charon.
+enum Conversation {
+    /// It does not listen yet; a socket of the uplink's is asked for meanwhile.
+    Starting { asked: bool },
+    /// It listens; nothing goes out before there is a way.
+    On(Box<(Vici, Dialogue)>),
+}
+
+/// The way to the gateway.
+enum Way {
+    /// There was none yet.
+    Awaited,
+    /// The uplink's socket.
+    Open(Wire),
+    /// It was cut; the gate may have another one, until then.
+    Cut(Moment),
+}
+
+/// One charon, from its start to its end.
+pub(super) struct Session {
+    settings: Rc<Settings>,
+    gateway: Gateway,
+    conversation: Conversation,
+    way: Way,
+}
+
+/// What a descriptor stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The uplink's socket.
+    Wire,
+    /// All others are looked at in each turn.
+    Other,
+}
+
+impl Tunnel for Session {
+    type Source = Source;
+
+    fn interests(&self) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
+        let mut watched = Vec::new();
+        if let Conversation::On(both) = &self.conversation {
+            let mut interest = PollFlags::IN;
+            interest.set(PollFlags::OUT, both.0.waits());
+            watched.push((Source::Other, both.0.as_fd(), interest));
+        }
+        if let Way::Open(wire) = &self.way {
+            watched.push((Source::Wire, wire.as_fd(), PollFlags::IN));
+            let outer = self.settings.outer.as_fd();
+            watched.push((Source::Other, outer, PollFlags::IN));
+        }
+        watched
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        match (&self.conversation, &self.way) {
+            (Conversation::Starting { .. }, _) => Some(LOOK),
+            (Conversation::On(_), Way::Cut(until)) => Some(until.since(Moment::now())),
+            (Conversation::On(_), Way::Awaited | Way::Open(_)) => None,
+        }
+    }
+
+    fn join(&mut self, socket: OwnedFd) -> Result<(), String> {
+        let moves = !matches!(self.way, Way::Awaited);
+        let wire = Wire::new(socket, &self.gateway, moves)
+            .map_err(|error| format!("a socket that cannot be used: {error}"))?;
+        self.way = Way::Open(wire);
+        if moves {
+            let renewed = self.settings.outer.renew();
+            renewed.map_err(|error| format!("charon cannot be shown another path: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, awake: &[(Source, PollFlags)], news: &mut Vec<News>) -> Result<(), String> {
+        // The uplink's `shutdown` of its copy shows as this.
+        let cut = |(source, events): &(Source, PollFlags)| {
+            *source == Source::Wire && events.contains(PollFlags::HUP)
+        };
+        if awake.iter().any(cut) {
+            self.way = Way::Cut(Moment::now() + PATHLESS);
+        }
+        match &mut self.way {
+            Way::Open(wire) => wire.turn(&self.settings.outer),
+            Way::Cut(until) if Moment::now() >= *until => {
+                return Err("the uplink has cut the path".into());
+            }
+            Way::Cut(_) | Way::Awaited => {}
+        }
+        if let Conversation::Starting { asked } = &mut self.conversation {
+            if !std::mem::replace(asked, true) {
+                news.push(News::Dial);
+            }
+            if matches!(self.way, Way::Awaited) {
+                return Ok(());
+            }
+            // Not there yet, or not listening yet: charon's end would be told by its own descriptor.
+            let Ok(stream) = UnixStream::connect(socket()) else {
+                return Ok(());
+            };
+            let both = self.open(stream).map_err(|error| error.to_string())?;
+            self.conversation = Conversation::On(Box::new(both));
+        }
+        let Conversation::On(both) = &mut self.conversation else {
+            return Ok(());
+        };
+        let (vici, dialogue) = &mut **both;
+        converse(vici, dialogue).unwrap_or_else(|error| Err(error.to_string()))?;
+        if dialogue.take_news() {
+            let packets = self.settings.inner.try_clone();
+            news.push(News::Up {
+                address: self.settings.identity.address,
+                mtu: INNER_MTU,
+                packets: packets.map_err(|error| format!("no descriptor for packets: {error}"))?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Lets charon tell the gateway that the tunnel is over, while there is a way: a gateway that is
+    /// not told goes on sending into it what by then is asked by another one. Nothing else is done
+    /// meanwhile; it is a matter of milliseconds.
+    fn leave(&mut self, program: &mut Program) {
+        let (Conversation::On(_), Way::Open(wire)) = (&self.conversation, &mut self.way) else {
+            return;
+        };
+        program.terminate();
+        let until = Moment::now() + LEAVE;
+        while program.ended().is_none() {
+            let left = until.since(Moment::now());
+            let Ok(patience) = Timespec::try_from(left) else {
+                break;
+            };
+            if left.is_zero() {
+                break;
+            }
+            let outer = self.settings.outer.as_fd();
+            let mut fds = [
+                PollFd::from_borrowed_fd(program.end(), PollFlags::IN),
+                PollFd::from_borrowed_fd(outer, PollFlags::IN),
+            ];
+            let _ = poll(&mut fds, Some(&patience));
+            wire.turn(&self.settings.outer);
+        }
+    }
+}
+
+impl Session {
+    fn open(&self, stream: UnixStream) -> Result<(Vici, Dialogue), ViciError> {
+        let mut vici = Vici::new(stream)?;
+        let ask_after = charon::ask_after(self.settings.silence);
+        let identity = self.settings.identity.clone();
+        let (dialogue, first) = Dialogue::begin(self.gateway.clone(), identity, ask_after);
+        vici.ask(&first)?;
+        Ok((vici, dialogue))
+    }
+}
+
+impl Drop for Session {
+    /// charon has ended by now: ends the kernel's tunnel, and what waits on either side of it.
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.settings.xfrm.as_ref().map(forget) {
+            tracing::warn!("the kernel does not forget a tunnel: {error}");
+        }
+        for device in [self.settings.outer.as_fd(), self.settings.inner.as_fd()] {
+            let mut packet = [0; 2048];
+            while matches!(rustix::io::read(device, &mut packet), Ok(1..)) {}
+        }
+    }
+}
+
+/// Hears charon, and says what follows. Inside: why the tunnel is down, if it is.
+fn converse(vici: &mut Vici, dialogue: &mut Dialogue) -> Result<Result<(), String>, ViciError> {
+    vici.flush()?;
+    for _ in 0..WORDS {
+        let Some(said) = vici.hear()? else {
+            break;
+        };
+        match dialogue.on(said) {
+            Follows::Nothing => {}
+            Follows::Ask(asked) => vici.ask(&asked)?,
+            Follows::Down(why) => return Ok(Err(why)),
+        }
+    }
+    Ok(Ok(()))
+}
