@@ -49,7 +49,9 @@ fn bridged() -> String {
 fn lan() -> (Wire, UdpSocket, UdpSocket) {
     let mut lan = Wire::new();
     lan.serve_dhcp(RANGE, &[ROUTER, RESERVED]);
-    lan.ip_lan("addr add 192.168.43.20/24 dev lan0");
+    for host in [20, 21] {
+        lan.ip_lan(&format!("addr add 192.168.43.{host}/24 dev lan0"));
+    }
     lan.ip_lan("addr add 10.12.10.5/32 dev lo");
     let (printer, server) = (lan.udp(PRINTER), lan.udp(SERVER));
     (lan, printer, server)
@@ -165,6 +167,7 @@ fn is_shut(lan: &Wire) -> bool {
         .any(|table| routes.contains(table))
         && !set.contains("eth0")
         && !arp.contains("eth0")
+        && !routes.contains("192.168.43.0/24")
         && lan.ip_host("nexthop show").is_empty()
 }
 
@@ -196,6 +199,11 @@ fn a_member_of_the_lan_is_an_office_pc_to_everybody_there() {
     let known = lan.ip_lan("neigh show dev lan0");
     let entry = known.lines().find(|line| line.contains("192.168.43.77"));
     assert!(entry.unwrap().contains(MAC), "{known}");
+    // Somebody whom the work OS never spoke to asks for it, and is answered.
+    let stranger = lan.udp("192.168.43.21:9100");
+    lan.ip_lan("neigh flush dev lan0");
+    stranger.send_to(b"hello", (PLACE.address, 50_000)).unwrap();
+    assert!(comes(&wire, b"hello", &[]));
     // Whoever in the LAN begins is heard: what of it is let in is the gate's to decide.
     printer.send_to(b"scan", (PLACE.address, 50_000)).unwrap();
     assert!(comes(&wire, b"scan", &[]));

@@ -180,12 +180,16 @@ impl Routing {
             .map_err(failed("set the way to the LAN's hosts"))?;
             let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
             let net = Ipv4Addr::from(u32::from(steer.address) & mask);
-            self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
-                write_route(m, prefix, TABLE, SCOPE_LINK);
-                m.attribute(ROUTE_DESTINATION, &net.octets());
-                m.attribute(ROUTE_HOP, &LAN_HOP.to_ne_bytes());
-            })
-            .map_err(failed("set the route to the LAN's hosts"))?;
+            // Also among the machine's own: the kernel answers ARP to those only whom it could answer
+            // in any other way. What it may say to them is the packet filter's.
+            for table in [TABLE, TABLE_MAIN] {
+                self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
+                    write_route(m, prefix, table, SCOPE_LINK);
+                    m.attribute(ROUTE_DESTINATION, &net.octets());
+                    m.attribute(ROUTE_HOP, &LAN_HOP.to_ne_bytes());
+                })
+                .map_err(failed("set the route to the LAN's hosts"))?;
+            }
         }
         self.configure(steer.device, CONF_SOURCE_MARK, true)?;
         self.ask(NEW_ROUTE, CREATE | REPLACE, |m| write_member(m, steer))
