@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
@@ -59,6 +59,19 @@ pub struct Policy {
     pub test: Vec<Test>,
 }
 
+impl Policy {
+    /// Whether it names networks of IPv6: without any, the work OS has none.
+    pub fn names_ipv6(&self) -> bool {
+        let mut segments = self.segments.values();
+        segments.any(|segment| {
+            segment
+                .prefixes
+                .iter()
+                .any(|net| matches!(net, IpNet::V6(_)))
+        })
+    }
+}
+
 /// `[policy]`: identity and validity.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,10 +95,10 @@ pub struct Meta {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Segment {
-    /// Its addresses.
+    /// Its addresses, of either family.
     #[serde(deserialize_with = "value::prefixes")]
-    pub prefixes: Vec<Ipv4Net>,
-    /// Its resolvers, inside its prefixes.
+    pub prefixes: Vec<IpNet>,
+    /// Its resolvers, inside its prefixes. They are asked over IPv4, for addresses of either family.
     #[serde(default, deserialize_with = "value::addresses")]
     pub dns: Vec<Ipv4Addr>,
     /// Domains (and all names under them) that its resolvers answer.
@@ -102,7 +115,7 @@ pub struct Segment {
 pub struct Forbidden {
     /// Addresses that nobody reaches and that reach nobody.
     #[serde(deserialize_with = "value::prefixes")]
-    pub prefixes: Vec<Ipv4Net>,
+    pub prefixes: Vec<IpNet>,
     /// What the person is told.
     pub reason: String,
 }
@@ -147,7 +160,7 @@ pub struct Peers {
     pub segment: String,
     /// Prefixes inside the segment.
     #[serde(deserialize_with = "value::prefixes")]
-    pub hosts: Vec<Ipv4Net>,
+    pub hosts: Vec<IpNet>,
 }
 
 /// `[[uplink]]`: one kind of way out.

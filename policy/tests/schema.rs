@@ -205,7 +205,7 @@ fn values_of_the_wrong_form_say_the_right_one() {
         (
             "\"10.12.30.0/24\"",
             "\"fileserver\"",
-            "is not an IPv4 prefix",
+            "is not a prefix such as",
         ),
         ("[445]", "[0]", "a port (1 to 65535)"),
         ("[445]", "[70000]", "a port (1 to 65535)"),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -58,6 +58,7 @@ struct Written {
     probe_key: Option<PathBuf>,
     address: Ipv4Net,
     router: Ipv4Addr,
+    address6: Option<Ipv6Addr>,
     mac: String,
     mtu: u16,
 }
@@ -71,6 +72,8 @@ pub struct Device {
     pub prefix: u8,
     /// Router, resolver and DHCP server in the guest's eyes: the gate.
     pub router: Ipv4Addr,
+    /// The inner address of IPv6, if the laptop has one.
+    pub v6: Option<Ipv6Addr>,
     /// The guest's MAC address.
     pub mac: EthernetAddress,
     /// Inner MTU.
@@ -138,6 +141,11 @@ fn check(written: &Written) -> Result<Device, &'static str> {
     if !written.address.contains(&written.router) || written.router == address {
         return Err("`router` must be another address inside the prefix of `address`");
     }
+    if written.address6.is_some_and(|address| !is_unicast(address)) {
+        return Err(
+            "`address6` must be a global or unique local address of IPv6, and none of 6to4 or Teredo",
+        );
+    }
     if !(MIN_MTU..=MAX_MTU).contains(&written.mtu) {
         return Err("`mtu` must be between 1280 and 1440");
     }
@@ -148,9 +156,17 @@ fn check(written: &Written) -> Result<Device, &'static str> {
         address,
         prefix: written.address.prefix_len(),
         router: written.router,
+        v6: written.address6,
         mac,
         mtu: written.mtu,
     })
+}
+
+/// An address that one host of a network of the city's can have (RFC 4291, RFC 4193).
+const fn is_unicast(address: Ipv6Addr) -> bool {
+    let [first, second, ..] = address.segments();
+    let (six_to_four, teredo) = (first == 0x2002, first == 0x2001 && second == 0);
+    (first >> 13 == 1 && !six_to_four && !teredo) || address.is_unique_local()
 }
 
 fn parse_mac(text: &str) -> Option<EthernetAddress> {
@@ -206,6 +222,33 @@ mod tests {
         assert_eq!(file.device.address, Ipv4Addr::new(10, 250, 7, 23));
         assert_eq!(file.device.prefix, 24);
         assert_eq!(file.device.mac.0, [2, 0x53, 0x4b, 0, 7, 0x17]);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_one_of_a_host() {
+        let key = STANDARD.encode([7; 32]);
+        let with = |address: &str| {
+            let line = format!("mtu = 1420\naddress6 = \"{address}\"");
+            read_with(&GOOD.replace("mtu = 1420", &line), &key)
+        };
+        for good in ["2001:db8:250:7::23", "fd12:3456:789a::23"] {
+            let file = with(good).unwrap();
+            assert_eq!(file.device.v6, Some(good.parse().unwrap()));
+        }
+        for bad in [
+            "::1",
+            "::",
+            "fe80::23",
+            "ff02::1",
+            "::ffff:10.250.7.23",
+            "64:ff9b::10.250.7.23",
+            "2002:afa:717::1",
+            "2001:0:afa:717::1",
+            "fec0::1",
+            "2001:db8::/64",
+        ] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! message and the time. The loop that waits is in [`turn`](super::turn).
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path as FilePath;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use sekisho_policy::{Admission, Policy, Verified};
 use super::GateError;
 use super::admit::{Gatekeeper, Refusal, Terms};
 use super::counters::{Counters, Sample};
-use super::device::DeviceFile;
+use super::device::{Device, DeviceFile};
 use super::direct::Wiring;
 use super::edge::{Edge, Reply, Resolver};
 use super::engines::Engines;
@@ -114,7 +114,10 @@ impl Gate {
     pub fn open(parts: Parts<'_>) -> Result<Self, GateError> {
         let now = Moment::now();
         let plan = Plan::new(parts.policy);
-        let device = parts.device.device;
+        let device = Device {
+            v6: carried(parts.policy, &parts.device),
+            ..parts.device.device
+        };
         let stamp = StampFile::open(parts.state)?;
         let indices = IndexTable::from_os_rng();
         let tunnels = plan
@@ -158,6 +161,7 @@ impl Gate {
                 Admission::compile(parts.policy),
                 Terms {
                     address: device.address,
+                    v6: device.v6,
                     mtu: device.mtu,
                     resolvers: plan.domains.servers(),
                 },
@@ -167,8 +171,8 @@ impl Gate {
             findings: Findings::default(),
             machine: Machine::new(plan.timings, random().into())
                 .with_direct(plan.direct.is_some())
-                .with_standby(standby.is_some())
-                .with_roaming(plan.roaming()),
+                .with_roaming(plan.roaming())
+                .with_standby(standby.is_some()),
             tunnels,
             engines,
             standby,
@@ -378,6 +382,18 @@ impl Gate {
             self.reply.clear();
         }
     }
+}
+
+/// The guest's address of IPv6, if that is carried: where policy names networks of it and the device
+/// has an address.
+fn carried(policy: &Policy, device: &DeviceFile) -> Option<Ipv6Addr> {
+    let (named, address) = (policy.names_ipv6(), device.device.v6);
+    if named && address.is_none() {
+        tracing::warn!(
+            "policy names networks of IPv6, but the device file has no `address6`: none is carried"
+        );
+    }
+    address.filter(|_| named)
 }
 
 /// Whether the supervisor took it.

@@ -253,9 +253,15 @@ impl Gate {
             .next_deadline()
             .into_iter()
             .chain(self.sockets.next_deadline())
+            .chain(self.next_advertisement())
             .chain(tunnels)
             .chain(probes)
             .min()
+    }
+
+    /// When the guest, if there is one, is to hear of its router of IPv6.
+    fn next_advertisement(&self) -> Option<Moment> {
+        self.guest.socket().and(self.edge.advertises())
     }
 
     /// Does what is due, the machine's own deadline included.
@@ -263,6 +269,10 @@ impl Gate {
         self.sockets.expire(now);
         self.refit(now);
         self.tick_connections(now);
+        if self.next_advertisement().is_some_and(|due| due <= now) {
+            self.edge.advertise(&mut self.reply, now);
+            self.send_reply();
+        }
         if self.machine.next_deadline().is_some_and(|due| due <= now) {
             self.happen(Event::Tick, now);
         }

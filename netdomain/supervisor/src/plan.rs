@@ -124,6 +124,8 @@ pub enum End {
 pub enum Event {
     /// The process ended, or could not be started.
     Died(Role, Death),
+    /// The gate reported that there is a way out: all that have a part in it are healthy.
+    Open,
     /// The process reported that it serves.
     Ready(Role),
     /// The work OS was shut down; the VMM will exit.
@@ -299,6 +301,7 @@ impl Plan {
         let mut actions = Vec::new();
         match event {
             Event::Died(role, death) => self.on_death(now, role, death, &mut actions),
+            Event::Open => self.forgive(),
             Event::Ready(role) => self.on_ready(role, &mut actions),
             // Whoever asks again in the meantime waits no longer for it.
             Event::Replug => self.replug = self.replug.or(Some(now + UNPLUGGED)),
@@ -462,6 +465,16 @@ impl Plan {
         } else {
             self.end_rest(now, actions);
             self.finish(actions);
+        }
+    }
+
+    /// Who brought about a way out is started again at once when it dies, however soon. Pauses are for
+    /// those that die before they were of use.
+    fn forgive(&mut self) {
+        for (role, process) in &mut self.processes {
+            if !matches!(role, Role::Work | Role::Guest) {
+                process.restarts = 0;
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use rustix::{
     process::Signal,
     time::{ClockId, clock_gettime},
 };
-use sekisho_control::{Channel, Command, Report, pair};
+use sekisho_control::{Channel, Command, Report, SituationReport, pair};
 use sekisho_status::Ledger;
 
 use crate::{
@@ -407,6 +407,9 @@ impl Supervisor {
             self.events.reported(now(), role.name(), &report);
             self.ledger.reported(role.name(), &report, now());
             match report {
+                Report::Situation(
+                    SituationReport::Tunnelled { .. } | SituationReport::Direct { .. },
+                ) if role == Role::Gate => self.feed(Event::Open)?,
                 Report::Ready => self.feed(Event::Ready(role))?,
                 Report::Replug if role == Role::Gate => self.feed(Event::Replug)?,
                 Report::WorkEnded { cause } if role == Role::Work => match cause.as_str() {

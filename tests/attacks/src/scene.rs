@@ -129,7 +129,8 @@ impl Scene {
         canary
     }
 
-    fn look_for(&self, canary: &Canary) {
+    /// The canary of an earlier laptop, which the oracle is to look for too.
+    pub fn look_for(&self, canary: &Canary) {
         self.canaries
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -281,6 +281,21 @@ impl Papers {
         self.policy().replacen("[onprem]", &gateway, 1)
     }
 
+    /// The policy of a city that has IPv6 on the LGWAN side, behind the tunnel alone.
+    pub fn policy_with_ipv6(&self) -> String {
+        self.policy()
+            .replacen(
+                "\"10.250.0.0/16\"]",
+                "\"10.250.0.0/16\", \"2001:db8:12::/48\"]",
+                1,
+            )
+            .replacen(
+                "hosts = [\"10.12.10.0/24\"]",
+                "hosts = [\"10.12.10.0/24\", \"2001:db8:12:10::/64\"]",
+                1,
+            )
+    }
+
     /// Signs a policy as the municipality would.
     pub fn sign(&self, policy: &[u8]) -> Signature {
         PrivateKey::from_seed(&self.signer).sign(policy)
@@ -339,9 +354,10 @@ fn device() -> String {
         .collect();
     format!(
         "device = \"{DEVICE}\"\nprivate_key = \"wg.key\"\naddress = \"{}/24\"\nrouter = \"{}\"\n\
-         mac = \"{}\"\nmtu = {}\n",
+         address6 = \"{}\"\nmac = \"{}\"\nmtu = {}\n",
         at::GUEST,
         at::GUEST_ROUTER,
+        at::GUEST_V6,
         mac.join(":"),
         at::INNER_MTU
     )

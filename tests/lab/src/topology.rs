@@ -476,6 +476,7 @@ fn lgwan() -> Node {
             Service::Dnsmasq(vec![
                 format!("listen-address={}", at::LGWAN_DNS),
                 format!("host-record={},{}", at::GROUPWARE_NAME, at::GROUPWARE),
+                format!("host-record={},{}", at::GROUPWARE_V6_NAME, at::GROUPWARE_V6),
                 format!("host-record=files.mihon-city.example,{}", at::FILES),
                 "local=/mihon-city.example/".to_owned(),
                 "local=/lgwan.example/".to_owned(),

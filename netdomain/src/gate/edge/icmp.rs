@@ -38,7 +38,7 @@ impl ErrorBudget {
         }
     }
 
-    fn spend(&mut self, now: Moment) -> bool {
+    pub(super) fn spend(&mut self, now: Moment) -> bool {
         let earned = now.since(self.filled).as_millis() / PER_ERROR.as_millis();
         if earned > 0 {
             let earned = u32::try_from(earned).unwrap_or(BURST);

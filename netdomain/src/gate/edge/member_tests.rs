@@ -23,6 +23,7 @@ fn edge() -> Edge {
         address: HOME,
         prefix: 24,
         router: GATE,
+        v6: None,
         mac: MAC,
         mtu: 1420,
     };

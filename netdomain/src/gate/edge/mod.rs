@@ -27,7 +27,8 @@ pub use reply::{ETHERNET_HEADER, Reply};
 
 use super::admit::{Refusal, Rule, Subject};
 use super::device::Device;
-use super::packet::{IPV4_HEADER, IcmpKind, Offload, Packet, Transport};
+use super::family::Family;
+use super::packet::{IcmpKind, Offload, Packet, Packet6, Transport};
 use super::path::Ethernet;
 use crate::moment::Moment;
 
@@ -43,6 +44,8 @@ const UDP_CHECKSUM: u16 = 6;
 pub enum Taken<'a> {
     /// A packet that wants out, for admission to decide.
     Transit(Packet<'a>),
+    /// The same of IPv6.
+    Transit6(Packet6<'a>),
     /// A question for the resolver.
     Question(Packet<'a>),
     /// A segment of a connection to the resolver.
@@ -75,6 +78,8 @@ pub struct Edge {
     errors: ErrorBudget,
     web: WebServer,
     probes: bool,
+    /// When the guest is to hear of its router of IPv6.
+    advertised: Moment,
 }
 
 impl Edge {
@@ -99,6 +104,7 @@ impl Edge {
             errors: ErrorBudget::new(now),
             web: WebServer::default(),
             probes,
+            advertised: now,
         }
     }
 
@@ -161,7 +167,7 @@ impl Edge {
         let outcome = match ethernet.ethertype() {
             EthernetProtocol::Ipv4 => return self.ipv4(header, body, to_gate, reply, now),
             EthernetProtocol::Arp => self.arp(body, reply),
-            EthernetProtocol::Ipv6 => self.ipv6(body, to_gate, reply),
+            EthernetProtocol::Ipv6 => return self.ipv6(header, body, to_gate, reply),
             EthernetProtocol::Unknown(_) => Outcome::Refused(Rule::EtherType),
         };
         match outcome {
@@ -179,7 +185,7 @@ impl Edge {
         now: Moment,
     ) -> Taken<'a> {
         const IPV4: u16 = 0x0800;
-        let packet = match offload(header).and_then(|offload| {
+        let packet = match offload(header, Ipv4Addr::GSO).and_then(|offload| {
             let packet = Packet::parse(body, offload).map_err(Rule::from)?;
             checksum_in_place(header, &packet)
                 .then_some(packet)
@@ -286,12 +292,13 @@ fn refuse<'a>(rule: Rule, ether_type: u16) -> Taken<'a> {
     })
 }
 
-/// What the guest left to be done, by the header that the link has checked.
-fn offload(header: &NetHdr) -> Result<Offload, Rule> {
+/// What the guest left to be done, by the header that the link has checked. `family`: the only kind of
+/// super-frame that the packet can be.
+fn offload(header: &NetHdr, family: GsoType) -> Result<Offload, Rule> {
     match header.gso() {
         Some(GsoType::None) if header.needs_csum() => Ok(Offload::Checksum),
         Some(GsoType::None) => Ok(Offload::None),
-        Some(GsoType::TcpV4) => Ok(Offload::Tcp {
+        Some(gso) if gso == family => Ok(Offload::Tcp {
             mss: header.gso_size,
         }),
         _ => Err(Rule::Malformed),
@@ -299,7 +306,7 @@ fn offload(header: &NetHdr) -> Result<Offload, Rule> {
 }
 
 /// Whether a missing checksum is the transport's own, where we will write it.
-fn checksum_in_place(header: &NetHdr, packet: &Packet<'_>) -> bool {
+fn checksum_in_place<A: Family>(header: &NetHdr, packet: &Packet<'_, A>) -> bool {
     if packet.offload() == Offload::None {
         return true;
     }
@@ -308,5 +315,5 @@ fn checksum_in_place(header: &NetHdr, packet: &Packet<'_>) -> bool {
         Transport::Udp => UDP_CHECKSUM,
         Transport::Icmp { .. } => return false,
     };
-    usize::from(header.csum_start) == ETHERNET_HEADER + IPV4_HEADER && header.csum_offset == offset
+    usize::from(header.csum_start) == ETHERNET_HEADER + A::HEADER && header.csum_offset == offset
 }

@@ -10,6 +10,8 @@ mod mss;
 mod segment;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_v6;
 mod whole;
 
 use std::os::fd::BorrowedFd;
@@ -22,6 +24,7 @@ pub use segment::{Segment, Segments};
 pub use whole::{MAX_WHOLE, deliver_whole, send_whole, whole};
 
 use super::admit::{Admitted, Scope};
+use super::family::Family;
 use super::packet::Packet;
 use super::situation::{GatewayId, Situation};
 use crate::moment::Moment;
@@ -116,9 +119,9 @@ impl Path {
     }
 
     /// Seals an admitted packet into the waiting batches.
-    pub fn send<T: Tunnel>(
+    pub fn send<T: Tunnel, A: Family>(
         &mut self,
-        admitted: &Admitted<Packet<'_>>,
+        admitted: &Admitted<Packet<'_, A>>,
         tunnel: &mut T,
         mtu: u16,
         now: Moment,

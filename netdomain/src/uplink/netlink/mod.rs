@@ -42,6 +42,29 @@ pub struct NetlinkError {
     errno: Errno,
 }
 
+/// Reads `data` as a datagram of the kernel's: see [`crate::fuzzing`].
+///
+/// # Panics
+/// When what was read breaks what its types promise.
+pub(crate) fn fuzz(data: &[u8]) {
+    for message in messages(data) {
+        let _ = message.errno();
+        if let Some(LinkEvent::Changed(link)) = route::event(&message) {
+            assert!(!link.name.is_empty() && link.name.len() <= data.len());
+            assert!(
+                link.up || !link.carrier,
+                "no carrier on a link that is down"
+            );
+            // The gate asks about the same link in other words.
+            let holds = carrier::holds(message.body, link.index, link.losses);
+            assert!(link.carrier || !holds);
+        }
+        neighbour::neighbour(&message);
+        let count = wire::attributes(message.body).count();
+        assert!(count <= message.body.len() / 4, "an attribute has a header");
+    }
+}
+
 impl NetlinkError {
     pub(crate) fn errno(&self) -> Errno {
         self.errno

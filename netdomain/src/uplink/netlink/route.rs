@@ -393,7 +393,7 @@ fn write_address(message: &mut Writer, index: u32, address: Ipv4Addr, prefix: u8
     message.attribute(ADDRESS_ADDRESS, &address.octets());
 }
 
-fn event(message: &Message<'_>) -> Option<LinkEvent> {
+pub(super) fn event(message: &Message<'_>) -> Option<LinkEvent> {
     let body = message.body;
     let index = read_u32(body, 4)?;
     match message.kind {

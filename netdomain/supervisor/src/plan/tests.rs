@@ -170,6 +170,14 @@ fn pauses_grow_and_are_forgotten_after_a_healthy_time() {
         let _ = plan.on(now, Event::Time);
     }
     assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    // A way out shows that it is healthy, however long it takes.
+    let _ = plan.on(now, Event::Open);
+    let _ = plan.on(now, Event::Died(Role::Gate, Death::Crash));
+    assert!(plan.runs(Role::Gate));
+    let _ = plan.on(now, Event::Died(Role::Gate, Death::Crash));
+    assert!(!plan.runs(Role::Gate), "once, until the next way out");
+    now += Pace::default().longest_pause;
+    let _ = plan.on(now, Event::Time);
     now += Pace::default().healthy_after;
     let _ = plan.on(now, Event::Died(Role::Gate, Death::Crash));
     assert!(plan.runs(Role::Gate));

@@ -244,10 +244,25 @@ fn dhcp(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8], rules: &Rules) -> Kind {
     let at_home = from.is_unspecified() || rules.lan.contains(&from);
     let server = to.is_broadcast() || rules.next_hops.contains(&to);
     match DhcpPacket::new_checked(payload) {
+        Ok(packet) if boots_from_network(&packet) => {
+            Kind::Leak("DHCP of a firmware that boots from the network")
+        }
         Ok(_) if at_home && server => Kind::Allowed,
         Ok(_) => Kind::Leak("DHCP to a stranger"),
         Err(_) => Kind::Leak("something on the DHCP ports that is not DHCP"),
     }
+}
+
+/// Whether a firmware asks, for something to boot: by its class (PXE 2.1, section 2.2) or by the
+/// architecture that it names (RFC 4578, section 2.1).
+fn boots_from_network(packet: &DhcpPacket<&[u8]>) -> bool {
+    const VENDOR_CLASS: u8 = 60;
+    const CLIENT_ARCHITECTURE: u8 = 93;
+    packet.options().any(|option| match option.kind {
+        VENDOR_CLASS => option.data.starts_with(b"PXEClient"),
+        CLIENT_ARCHITECTURE => true,
+        _ => false,
+    })
 }
 
 /// Whether a datagram begins as a `WireGuard` message does: type 1 to 4, three zero bytes, and the
