@@ -5,6 +5,8 @@ use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, DhcpMessageType, DhcpOption, DhcpRepr, IpProtocol,
 };
 
+use crate::gate::packet::IPV4_HEADER;
+
 use super::reply::{UDP_HEADER, write_ipv4};
 use super::*;
 

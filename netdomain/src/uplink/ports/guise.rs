@@ -9,7 +9,7 @@
 //! A port that has it and is not proven in time takes it off as well: somebody moved the cable while
 //! the link was down, or the LAN does not let this MAC in.
 
-use sekisho_control::LanMember;
+use sekisho_control::{LanMember, Report};
 
 use super::{Action, At, Ports, State};
 use crate::uplink::netlink::Link;
@@ -161,6 +161,12 @@ impl Ports {
         if !proven && self.guises.get(&index).is_some_and(on_trial) {
             self.darken(index, actions);
             self.doff(index, actions);
+            let name = self
+                .by_index
+                .get(&index)
+                .map_or("a port", |port| &*port.name);
+            let what = format!("{name}: the LAN under the work OS's MAC, where nothing was proven");
+            actions.push(Action::Report(Report::Ignored { what }));
         }
     }
 
