@@ -9,6 +9,7 @@ pub mod edge;
 mod engine;
 mod engines;
 mod expiry;
+pub mod family;
 mod findings;
 #[cfg(test)]
 mod fixture;
@@ -20,9 +21,11 @@ mod outward;
 pub mod packet;
 pub mod path;
 pub mod plan;
+mod room;
 mod run;
 pub mod situation;
 pub mod sockets;
+mod standby;
 mod turn;
 
 pub use engine::{Gate, Parts};

@@ -170,6 +170,7 @@ impl World {
         let offloads = Offloads {
             csum: true,
             tso4: true,
+            tso6: true,
             ..Offloads::default()
         };
         let private = StaticSecret::from(GATEWAY_KEY);

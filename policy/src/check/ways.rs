@@ -165,7 +165,11 @@ impl Check<'_> {
 
     pub(super) fn vpn(&mut self) {
         let vpn = &self.policy.vpn;
-        for (key, duration) in [("up_within", vpn.up_within), ("dead_after", vpn.dead_after)] {
+        for (key, duration) in [
+            ("up_within", vpn.up_within),
+            ("dead_after", vpn.dead_after),
+            ("prefer_first_after", vpn.prefer_first_after),
+        ] {
             self.timer(&[Key("vpn"), Key(key)], duration);
         }
         self.timer(&[Key("vpn"), Key("retry"), Key("first")], vpn.retry.first);

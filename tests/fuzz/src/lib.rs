@@ -23,7 +23,7 @@ pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
     control::control,
     frame_link::frame_link,
-    gate::{guest_frame, inner_packet, resolver_segments},
+    gate::{guest_frame, guest_frame_v6, inner_packet, inner_packet_v6, resolver_segments},
     net_hdr::net_hdr,
     policy::policy,
     policy_words::policy_words,
@@ -74,12 +74,20 @@ pub const TARGETS: &[Target] = &[
         run: guest_frame,
     },
     Target {
+        name: "guest_frame_v6",
+        run: guest_frame_v6,
+    },
+    Target {
         name: "handover",
         run: handover,
     },
     Target {
         name: "inner_packet",
         run: inner_packet,
+    },
+    Target {
+        name: "inner_packet_v6",
+        run: inner_packet_v6,
     },
     Target {
         name: "modem_answer",

@@ -30,6 +30,7 @@ impl Need {
                 "bind9-dnsutils",
                 "curl",
                 "dbus-daemon",
+                "dhcpcd-base",
                 "dnsmasq-base",
                 "faketime",
                 "hostapd",

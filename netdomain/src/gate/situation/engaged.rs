@@ -12,7 +12,8 @@ use sekisho_control::PathId;
 
 use super::liveness::Liveness;
 use super::paths::Proof;
-use super::{Action, GatewayId, Machine, Phase};
+use super::way::Phase;
+use super::{Action, GatewayId, Machine};
 use crate::moment::Moment;
 
 /// A tunnel of an engine's.
