@@ -44,7 +44,7 @@ impl Installed {
     }
 
     /// What a file of the next version is like: other bytes (an ELF file may end in anything).
-    fn next_version(&self) -> Vec<u8> {
+    fn next_version() -> Vec<u8> {
         let mut bytes = must(fs::read(must(programs()).join(NETDOMAIN)));
         bytes.extend_from_slice(b"the next version");
         bytes
@@ -94,7 +94,7 @@ fn t33_new_programs_in_place_leak_nothing_and_connections_live() {
     for part in [Part::Gate, Part::Uplink] {
         assert!(installed.runs(&laptop, part), "{part:?}");
     }
-    installed.put(&installed.next_version(), 0o755);
+    installed.put(&Installed::next_version(), 0o755);
     for part in [Part::Uplink, Part::Gate] {
         assert!(
             !installed.runs(&laptop, part),
@@ -109,12 +109,15 @@ fn t33_new_programs_in_place_leak_nothing_and_connections_live() {
     scene.holds(&laptop, Expects::Tunnelled);
 }
 
+/// What an upgrade that broke off leaves in the program's place.
+type Breaks<'b> = &'b dyn Fn(&Path);
+
 #[test]
 fn t33_an_upgrade_that_broke_off_is_closed_or_old_and_is_mended_by_the_next() {
     let Some(scene) = Scene::cafe() else { return };
     let installed = Installed::new(&scene);
     let laptop = installed.laptop(&scene);
-    let whole = installed.next_version();
+    let whole = Installed::next_version();
     // Debugging information may fill the rear of the file, without which it is whole.
     let half = whole[..whole.len() / 10].to_vec();
 
@@ -124,7 +127,7 @@ fn t33_an_upgrade_that_broke_off_is_closed_or_old_and_is_mended_by_the_next() {
     must(laptop.wait_page(BACK_WITHIN));
 
     // A program cut short, none of its bytes, one that may not be run, and none, in its place.
-    let broken: [(&str, &dyn Fn(&Path)); 4] = [
+    let broken: [(&str, Breaks<'_>); 4] = [
         ("cut short", &|_| installed.put(&half, 0o755)),
         ("empty", &|_| installed.put(b"", 0o755)),
         ("not to be run", &|_| installed.put(&whole, 0o644)),
@@ -161,7 +164,7 @@ fn t33_an_upgrade_killed_at_random_moments_leaves_one_whole_program() {
     let laptop = installed.laptop(&scene);
     let (old, new) = (installed.folder.join("old"), installed.folder.join("new"));
     must(fs::copy(installed.program(), &old));
-    must(fs::write(&new, installed.next_version()));
+    must(fs::write(&new, Installed::next_version()));
     must(fs::set_permissions(&new, fs::Permissions::from_mode(0o755)));
     let script =
         "while :; do for v in old new; do cp $v fresh && mv fresh sekisho-netdomain; done; done";
