@@ -169,8 +169,8 @@ impl Gate {
             findings: Findings::default(),
             machine: Machine::new(plan.timings, random().into())
                 .with_direct(plan.direct)
-                .with_standby(standby.is_some())
-                .with_roaming(plan.roaming()),
+                .with_roaming(plan.roaming())
+                .with_standby(standby.is_some()),
             tunnels,
             engines,
             standby,
