@@ -236,6 +236,10 @@ impl Gate {
 
     /// Tells the supervisor the situation if it does not know it yet.
     pub(super) fn tell_situation(&mut self) {
+        if self.unplugged {
+            // A supervisor that is gone is noticed below.
+            self.unplugged = self.control.send(&Report::Replug, &[]).is_err();
+        }
         if !self.untold {
             return;
         }
@@ -281,6 +285,7 @@ impl Gate {
             },
             Situation::Direct { wire } => SituationReport::Direct {
                 port: self.machine.wire_port(wire).unwrap_or_default().to_owned(),
+                address: self.edge.place().address,
             },
         }
     }

@@ -54,6 +54,7 @@ fn closed() -> Report {
 fn direct() -> Report {
     Report::Situation(SituationReport::Direct {
         port: "eth1".into(),
+        address: [10, 250, 7, 23].into(),
     })
 }
 
