@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use sekisho_control::{LanMember, LanPlace};
 use sekisho_framelink::{HEADER_LEN, Offloads, Rules};
 use sekisho_policy::Policy;
 use smoltcp::wire::{EthernetAddress, Icmpv6Packet, IpProtocol, Ipv6Packet, UdpPacket};
@@ -26,6 +27,13 @@ const DEVICE: Device = Device {
     mtu: 1420,
 };
 
+/// And the LAN that it may be a member of.
+const LAN: LanPlace = LanPlace {
+    address: Ipv4Addr::new(10, 12, 100, 70),
+    prefix: 24,
+    router: Ipv4Addr::new(10, 12, 100, 1),
+};
+
 /// The same with IPv6.
 const DEVICE_V6: Device = Device {
     v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0x250, 7, 0, 0, 0, 0x23)),
@@ -40,7 +48,7 @@ const RANDOM: u32 = 0x2000_1234;
 /// gate does until admission. `policy` says which domains have a server.
 ///
 /// # Panics
-/// If an answer is longer than the guest's network takes.
+/// If an answer is longer than the guest's network takes, or the guest calls itself what is no name.
 pub fn guest_frame(policy: &Policy, data: &[u8]) {
     if let Some((header, frame)) = data.split_first_chunk() {
         frame_of_guest(policy, DEVICE, header, frame);
@@ -99,6 +107,16 @@ fn frame_of_guest(policy: &Policy, device: Device, header: &[u8; HEADER_LEN], fr
     };
     let now = Moment::default();
     let mut edge = Edge::new(device, true, now);
+    // The same frame for a member of a LAN, and then what it calls itself.
+    edge.move_to(LAN);
+    let mut reply = Reply::with_mtu(DEVICE.mtu);
+    edge.take(&header, frame, &mut reply, now);
+    let said = serde_json::to_vec(edge.member()).expect("words are bytes");
+    assert_eq!(
+        serde_json::from_slice::<LanMember>(&said).ok().as_ref(),
+        Some(edge.member())
+    );
+    edge.move_to(edge.home());
     let ethernet = edge.ethernet();
     let mut reply = Reply::with_mtu(DEVICE.mtu);
     match edge.take(&header, frame, &mut reply, now) {

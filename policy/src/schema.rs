@@ -378,6 +378,8 @@ pub struct Onprem {
     pub recheck: Duration,
     /// Whether, and how, the work OS's packets go onto the proven wire itself, without a tunnel.
     pub direct: Option<Direct>,
+    /// Whether a magic packet may wake the laptop at the cable that was proven.
+    pub wake_on_lan: bool,
 }
 
 /// How packets go onto the office LAN without a tunnel.
@@ -386,6 +388,8 @@ pub struct Onprem {
 pub enum Direct {
     /// With the laptop's fixed address: the office's router takes its prefix to be on this LAN.
     Routed,
+    /// With the work OS's MAC, which the port takes on, and an address of the LAN's DHCP.
+    Bridged,
 }
 
 /// The premises beacon: a TLS 1.3 server in the office.
@@ -523,6 +527,8 @@ struct OnpremTable {
     dot1x: Option<dot1x::Method>,
     radius: Option<dot1x::Radius>,
     direct: Option<Direct>,
+    #[serde(default)]
+    wake_on_lan: bool,
     beacon: Beacon,
     #[serde(
         default = "value::default_recheck",
@@ -538,6 +544,7 @@ impl<'de> Deserialize<'de> for Onprem {
             uplinks: table.uplinks,
             dot1x: Dot1x::of(table.dot1x, table.radius).map_err(serde::de::Error::custom)?,
             direct: table.direct,
+            wake_on_lan: table.wake_on_lan,
             beacon: table.beacon,
             recheck: table.recheck,
         })

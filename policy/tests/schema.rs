@@ -345,7 +345,13 @@ fn direct_is_for_offices_without_an_inner_gateway() {
     let onprem = draft.policy().onprem.as_ref().unwrap();
     assert_eq!(onprem.direct, Some(Direct::Routed));
     let plain = Draft::parse("policy.toml", SAMPLE.as_bytes()).unwrap();
-    assert_eq!(plain.policy().onprem.as_ref().unwrap().direct, None);
+    let onprem = plain.policy().onprem.as_ref().unwrap();
+    assert_eq!((onprem.direct, onprem.wake_on_lan), (None, false));
+    let bridged = alone.replace("\"routed\"", "\"bridged\"\nwake_on_lan = true");
+    let draft = Draft::parse("policy.toml", bridged.as_bytes()).unwrap();
+    let onprem = draft.policy().onprem.as_ref().unwrap();
+    assert_eq!(onprem.direct, Some(Direct::Bridged));
+    assert!(onprem.wake_on_lan);
 }
 
 #[test]

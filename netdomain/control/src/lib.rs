@@ -24,11 +24,14 @@
 mod channel;
 mod inherited;
 mod message;
+mod names;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
     Bearer, BearerAddress, Carries, Command, EngineToGate, GateToEngine, GateToUplink,
-    GatewayFound, ModemFound, ModemToUplink, PathId, Place, Port, QuotaState, Refused, Report,
-    Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WireId, WorkFound,
+    GatewayFound, LanMember, LanPlace, ModemFound, ModemToUplink, PathId, Place, Port, QuotaState,
+    Refused, Report, Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WireId,
+    WorkFound,
 };
+pub use names::{HostName, VendorClass};

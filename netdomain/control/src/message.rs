@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{HostName, VendorClass};
+
 /// Where a process can be given a fresh socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,8 +82,8 @@ pub enum Report {
         /// What was found.
         found: GatewayFound,
     },
-    /// Over this port somebody else answered in place of the beacon, whose address is one of the office
-    /// (gate). A network that leads every connection to a page of its own does so.
+    /// Over this port somebody answered in place of the beacon who does not speak TLS at all (gate). A
+    /// network that leads every connection to a page of its own does so.
     Stranger {
         /// Interface name.
         port: String,
@@ -91,6 +93,9 @@ pub enum Report {
         /// How far.
         found: WorkFound,
     },
+    /// The work OS has another address from now on, and its cable was pulled so that it asks for it:
+    /// it is to be plugged in again in a moment (gate).
+    Replug,
     /// The gate refused something of the guest's; sampled, `count` since the last report.
     Refused(Refused),
     /// The link of the guest's NIC changed (VMM).
@@ -266,6 +271,8 @@ pub enum SituationReport {
     Direct {
         /// The proven interface.
         port: String,
+        /// The work OS's address there.
+        address: Ipv4Addr,
     },
 }
 
@@ -428,6 +435,8 @@ pub enum UplinkToGate {
         index: u32,
         /// How often it had lost its carrier when the proof was made.
         losses: u32,
+        /// Where policy says `bridged`: the work OS's place on the LAN.
+        lan: Option<LanPlace>,
     },
     /// The wire is shut; its descriptor is of no use any more.
     WireLost {
@@ -440,6 +449,30 @@ pub enum UplinkToGate {
         /// Interface.
         port: String,
     },
+}
+
+/// Who the work OS is on a LAN: what an office PC tells a DHCP server of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanMember {
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Its name, if it told one.
+    pub host: Option<HostName>,
+    /// What kind of client it says that it is, if it told.
+    pub class: Option<VendorClass>,
+}
+
+/// What a LAN's DHCP server gave to the work OS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanPlace {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Length of the LAN's prefix, 32 if the server told none.
+    pub prefix: u8,
+    /// The LAN's router.
+    pub router: Ipv4Addr,
 }
 
 /// Gate to uplink.
@@ -467,6 +500,8 @@ pub enum GateToUplink {
         address: Ipv4Addr,
         /// The longest packet to and from it, in bytes.
         mtu: u16,
+        /// Who it is, for a LAN that it is to be a member of.
+        member: LanMember,
     },
     /// Make another connection over this path and hand it over.
     Dial {

@@ -79,6 +79,8 @@ pub struct Gate {
     pub(super) flawed: u64,
     /// The situation changed and the supervisor could not be told yet.
     pub(super) untold: bool,
+    /// The guest's cable was pulled and the supervisor could not be told yet.
+    pub(super) unplugged: bool,
     /// Time that the machine has slept, and the wall clock less the time since boot, when last
     /// looked at.
     pub(super) slept: Duration,
@@ -168,7 +170,7 @@ impl Gate {
             counters: Counters::new(plan.rules, now),
             findings: Findings::default(),
             machine: Machine::new(plan.timings, random().into())
-                .with_direct(plan.direct)
+                .with_direct(plan.direct.is_some())
                 .with_roaming(plan.roaming())
                 .with_standby(standby.is_some()),
             tunnels,
@@ -195,6 +197,7 @@ impl Gate {
             actions: Vec::with_capacity(64),
             flawed: 0,
             untold: true,
+            unplugged: false,
             slept: slept(),
             wall: wall_less_boot(now),
             // Opening takes a while: the clock of now is read after the wall's, so that a gate never
@@ -293,6 +296,7 @@ impl Gate {
             Action::Report => {
                 let situation = self.machine.situation();
                 self.path.change(Leave::of(&situation));
+                self.seat(situation, now);
                 self.widen();
                 if situation.scope().is_none() {
                     self.findings.closed();
@@ -415,7 +419,7 @@ pub(super) fn wall() -> Duration {
 }
 
 /// An unpredictable number.
-fn random() -> u32 {
+pub(super) fn random() -> u32 {
     let mut bytes = [0; 4];
     fill_random(&mut bytes);
     u32::from_ne_bytes(bytes)

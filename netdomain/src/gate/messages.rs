@@ -11,14 +11,12 @@ use super::plan::EngineKind;
 use super::situation::{Event, PathInfo, Proof, Situation};
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
-use crate::premises::{Progress, QUESTIONS};
+use crate::premises::{NOT_ITS_KEY, Progress, QUESTIONS};
 
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
 /// Conversations with the beacon at one time: one a port.
 pub(super) const MAX_PROBES: usize = 4;
-/// What is said of whoever answers in place of the beacon.
-const NOT_ITS_KEY: &str = "the beacon did not prove its key";
 /// `IFNAMSIZ` less its final zero.
 const MAX_PORT_NAME: usize = 15;
 
@@ -238,6 +236,10 @@ impl Gate {
 
     /// Tells the supervisor the situation if it does not know it yet.
     pub(super) fn tell_situation(&mut self) {
+        if self.unplugged {
+            // A supervisor that is gone is noticed below.
+            self.unplugged = self.control.send(&Report::Replug, &[]).is_err();
+        }
         if !self.untold {
             return;
         }
@@ -283,6 +285,7 @@ impl Gate {
             },
             Situation::Direct { wire } => SituationReport::Direct {
                 port: self.machine.wire_port(wire).unwrap_or_default().to_owned(),
+                address: self.edge.place().address,
             },
         }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use sekisho_control::{Side, UplinkKind};
-use sekisho_policy::{GatewayProtocol, Policy, Verified};
+use sekisho_policy::{Direct, GatewayProtocol, Policy, Verified};
 
 use super::edge::Domains;
 use super::situation::{GatewayId, Proof, Timings};
@@ -79,8 +79,8 @@ pub struct Plan {
     pub beacon: Option<BeaconPlan>,
     /// Times.
     pub timings: Timings,
-    /// Whether packets may go onto a proven wire without a tunnel.
-    pub direct: bool,
+    /// Whether, and how, packets may go onto a proven wire without a tunnel.
+    pub direct: Option<Direct>,
     /// Domains and their DNS servers.
     pub domains: Domains,
     /// Whether the work OS is told that it has a network while it has one.
@@ -131,10 +131,7 @@ impl Plan {
                     .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
                 prefer_first_after: policy.vpn.prefer_first_after,
             },
-            direct: policy
-                .onprem
-                .as_ref()
-                .is_some_and(|onprem| onprem.direct.is_some()),
+            direct: policy.onprem.as_ref().and_then(|onprem| onprem.direct),
             domains: Domains::new(policy),
             probes: policy.ncsi.answer,
             rules: policy.flow.len() + FIXED_RULES,

@@ -1,5 +1,5 @@
 //! How long a packet of the work OS may be on the way in use: what the device file says, or less where
-//! a network outside carries less (PPPoE, another tunnel, a modem).
+//! a network outside carries less (`PPPoE`, another tunnel, a modem).
 //!
 //! The kernel hears of it by ICMP (RFC 1191), tells the socket, and refuses longer datagrams. The work
 //! OS is told the same in its turn: by the same message, and by the segment size of its connections.

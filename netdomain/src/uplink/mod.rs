@@ -211,9 +211,9 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
                 .inspect_err(|error| tracing::error!("{error}"))
                 .ok()
         });
-    let wire = endpoints.direct.then(|| {
+    let wire = endpoints.direct.map(|direct| {
         // Without it the tunnel still is there.
-        wire::Wire::open(&mut routing)
+        wire::Wire::open(&mut routing, direct)
             .inspect_err(|error| tracing::error!(%error, "no way onto the office LAN"))
             .ok()
     });

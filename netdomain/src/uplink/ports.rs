@@ -11,14 +11,19 @@ mod direct;
 #[cfg(test)]
 mod dot1x_tests;
 mod event;
+mod guise;
+#[cfg(test)]
+mod guise_tests;
 mod paths;
 #[cfg(test)]
 mod tests;
+mod wake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sekisho_control::{Bearer, GateToUplink, Report, UplinkKind, UplinkToGate};
+use sekisho_control::{Bearer, GateToUplink, LanMember, Report, UplinkKind, UplinkToGate};
 
+use self::guise::Guise;
 use self::paths::{OpenPath, lose};
 use super::{
     Endpoints,
@@ -80,6 +85,16 @@ pub(crate) struct Ports {
     /// The wire that is open.
     wire: Option<OpenWire>,
     next_wire: u32,
+    /// Who the work OS is on a LAN, once a gate has told.
+    member: Option<LanMember>,
+    /// Ports whose MAC is not, or was until now not, their card's.
+    guises: BTreeMap<u32, Guise>,
+    /// Changes of a MAC since the last wire.
+    fruitless: u8,
+    /// Ports that a magic packet may wake the laptop through.
+    armed: BTreeSet<u32>,
+    /// Ports that were such when the laptop went to sleep.
+    listening: BTreeSet<u32>,
 }
 
 impl Ports {
@@ -96,6 +111,11 @@ impl Ports {
             next_path: 0,
             wire: None,
             next_wire: 0,
+            member: None,
+            guises: BTreeMap::new(),
+            fruitless: 0,
+            armed: BTreeSet::new(),
+            listening: BTreeSet::new(),
         }
     }
 
@@ -107,6 +127,7 @@ impl Ports {
             Event::Gone(index) => {
                 self.darken(index, &mut actions);
                 self.by_index.remove(&index);
+                self.guises.remove(&index);
             }
             Event::Bound(index, lease) => self.on_lease(index, lease, &mut actions),
             Event::LeaseLost(index) => self.on_lease_lost(index, &mut actions),
@@ -140,11 +161,17 @@ impl Ports {
                     self.on_premises(index, proven, &mut actions);
                 }
             }
-            Event::Gate(GateToUplink::AskWire { port, address, mtu }) => {
+            Event::Gate(GateToUplink::AskWire {
+                port,
+                address,
+                mtu,
+                member,
+            }) => {
                 if let Some(index) = self.index_of(&port) {
-                    self.ask_wire(index, address, mtu, &mut actions);
+                    self.ask_wire(index, (address, mtu), member, &mut actions);
                 }
             }
+            Event::TrialOver(index) => self.trial_over(index, &mut actions),
             Event::Allowance(allowance) => self.on_allowance(allowance, &mut actions),
             Event::Bearer(bearer) => self.on_bearer(bearer, &mut actions),
             Event::Gate(GateToUplink::Dial { id }) => self.dial(id, &mut actions),
@@ -155,12 +182,18 @@ impl Ports {
             }
             Event::Suspend => {
                 self.asleep = true;
+                self.listening.append(&mut self.armed);
                 for index in self.indices() {
                     self.darken(index, &mut actions);
                     actions.push(Action::Down(index));
+                    let listens = self.listening.contains(&index);
+                    self.lie_down(index, listens, &mut actions);
                 }
             }
             Event::Resume => {
+                let listening = std::mem::take(&mut self.listening);
+                actions.extend(listening.into_iter().map(|port| Action::Wake(port, false)));
+                self.get_up(&mut actions);
                 self.asleep = false;
                 actions.extend(self.by_index.keys().map(|index| Action::Up(*index)));
             }

@@ -29,7 +29,7 @@ use super::{
     dhcp::{Client, Socket},
     dot1x,
     meter::Meter,
-    netlink::{LinkEvents, NeighbourWatch, Routing, RuleWatch, Sets, Wireless},
+    netlink::{Ethtool, LinkEvents, NeighbourWatch, Routing, RuleWatch, Sets, Wireless},
     ports::{Event, Ports},
     routers::Routers,
     shortage::Shortage,
@@ -88,6 +88,10 @@ pub(super) struct Turn {
     paths: BTreeMap<PathId, Vec<OwnedFd>>,
     /// The work OS's way onto the office LAN, where policy knows one.
     wire: Option<Wire>,
+    /// Sets which cards wake the laptop, where the kernel can.
+    ethtool: Option<Ethtool>,
+    /// Until when ports are to be proven under the work OS's MAC.
+    trials: BTreeMap<u32, Duration>,
     /// What could not be opened.
     shortage: Shortage,
     /// Ports over which the last connection to the beacon could not even be begun.
@@ -153,6 +157,8 @@ impl Turn {
             meter,
             paths: BTreeMap::new(),
             wire: None,
+            ethtool: Ethtool::open()?,
+            trials: BTreeMap::new(),
             shortage: Shortage::default(),
             beaconless: BTreeSet::new(),
             ending: false,
@@ -289,6 +295,7 @@ impl Turn {
             .chain(meter.map(Meter::due))
             .chain(uninvited)
             .chain(self.shortage.due())
+            .chain(self.trials.values().copied())
             .min()?;
         let wait = due.saturating_sub(now());
         Some(Timespec {

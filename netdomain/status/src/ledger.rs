@@ -219,7 +219,7 @@ impl Ledger {
                 self.ignored.last = Some(clean(what));
             }
             Report::Guest { event, .. } => self.guest(event, now),
-            Report::WorkEnded { .. } => {}
+            Report::WorkEnded { .. } | Report::Replug => {}
         }
     }
 
@@ -335,7 +335,10 @@ impl Ledger {
                 side: *side,
                 place: *place,
             },
-            SituationReport::Direct { port } => Situation::Direct { port: clean(port) },
+            SituationReport::Direct { port, address } => Situation::Direct {
+                port: clean(port),
+                address: address.to_string(),
+            },
         };
         self.enter(situation, now);
     }

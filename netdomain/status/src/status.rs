@@ -80,6 +80,8 @@ pub enum Situation {
     Direct {
         /// The proven interface.
         port: String,
+        /// The work OS's address there.
+        address: String,
     },
 }
 

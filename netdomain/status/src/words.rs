@@ -232,6 +232,21 @@ pub const fn outcome(outcome: Outcome, lang: Lang) -> &'static str {
     }
 }
 
+/// What to do about a network that says, or seems, to want a page filled in first.
+const fn behind_page(named: bool, lang: Lang) -> &'static str {
+    if named {
+        lang.of(
+            "モバイルルーターなど別の回線を使ってください（この回線は利用前に認証ページの入力を求めています。この端末では開けません）。",
+            "Use another network such as a mobile router: this one wants a sign-in page filled in first, which this laptop does not do.",
+        )
+    } else {
+        lang.of(
+            "モバイルルーターなど別の回線を使ってください（この回線は利用前に認証ページの入力を求めているようです。この端末では開けません）。",
+            "Use another network such as a mobile router: this one seems to want a sign-in page filled in first, which this laptop does not do.",
+        )
+    }
+}
+
 /// What to do about it, in one sentence.
 pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
     match cause {
@@ -303,14 +318,8 @@ pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
             "別の回線を使い、続くようなら情報担当へ連絡してください（この回線から行けるゲートウェイがありません）。",
             "Use another network, and tell IT if it goes on: no gateway may be reached over this one.",
         ),
-        Cause::Portal => lang.of(
-            "モバイルルーターなど別の回線を使ってください（この回線は利用前に認証ページの入力を求めています。この端末では開けません）。",
-            "Use another network such as a mobile router: this one wants a sign-in page filled in first, which this laptop does not do.",
-        ),
-        Cause::PortalLikely => lang.of(
-            "モバイルルーターなど別の回線を使ってください（この回線は利用前に認証ページの入力を求めているようです。この端末では開けません）。",
-            "Use another network such as a mobile router: this one seems to want a sign-in page filled in first, which this laptop does not do.",
-        ),
+        Cause::Portal => behind_page(true, lang),
+        Cause::PortalLikely => behind_page(false, lang),
         Cause::GatewaySilent => lang.of(
             "別の回線（モバイルルーターなど）を試し、同じなら情報担当へ連絡してください（この回線が通信を止めているか、認証ページのある回線か、ゲートウェイが止まっています）。",
             "Try another network such as a mobile router, and tell IT if it is the same: this network blocks the way or has a sign-in page, or the gateway is off.",

@@ -411,6 +411,7 @@ impl Supervisor {
                     SituationReport::Tunnelled { .. } | SituationReport::Direct { .. },
                 ) if role == Role::Gate => self.feed(Event::Open)?,
                 Report::Ready => self.feed(Event::Ready(role))?,
+                Report::Replug if role == Role::Gate => self.feed(Event::Replug)?,
                 Report::WorkEnded { cause } if role == Role::Work => match cause.as_str() {
                     "shutdown" => self.feed(Event::WorkShutDown)?,
                     "reset" => self.feed(Event::WorkReset)?,
@@ -471,6 +472,13 @@ impl Supervisor {
             Action::Start(role, ends) => return self.start(role, &ends),
             Action::Attach(role, wire) => {
                 if let Some(end) = self.fresh.remove(&wire) {
+                    let port = wire.port(role);
+                    self.tell(role, &Command::Attach { port }, Some(&end));
+                }
+            }
+            Action::Join(wire) => {
+                let (own, other) = make_pair(wire)?;
+                for (role, end) in [wire.ends().0, wire.ends().1].into_iter().zip([own, other]) {
                     let port = wire.port(role);
                     self.tell(role, &Command::Attach { port }, Some(&end));
                 }

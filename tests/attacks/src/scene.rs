@@ -207,10 +207,11 @@ impl Scene {
                 .listed
                 .iter()
                 .any(|leak| leak.what.contains("a canary in clear"))
-                && control
-                    .listed
-                    .iter()
-                    .any(|leak| leak.what.contains("the guest's MAC")),
+                && control.listed.iter().any(|leak| {
+                    // Where the guest is a member of the LAN its MAC is at home.
+                    leak.what.contains("the guest's MAC")
+                        || leak.what.contains("the guest's inner address")
+                }),
             "the oracle does not see a deliberate leak: {control}"
         );
         recordings

@@ -47,6 +47,10 @@ pub const GATEWAY_INNER: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 254);
 pub const GUEST_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 1);
 /// The laptop's address inside the tunnel, and so the guest's.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
+/// A printer on the office LAN, which also looks at PCs there.
+pub const OFFICE_PRINTER: Ipv4Addr = Ipv4Addr::new(10, 12, 100, 20);
+/// The address that the office's DHCP server keeps for the guest's MAC.
+pub const GUEST_IN_OFFICE: Ipv4Addr = Ipv4Addr::new(10, 12, 100, 70);
 /// The laptop's address of IPv6 inside the tunnel, where policy names networks of IPv6.
 pub const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x250, 7, 0, 0, 0, 0x23);
 /// A server of the LGWAN side that only IPv6 leads to, and its name.

@@ -268,11 +268,44 @@ impl<'l> NetLaptop<'l> {
         let script = self.dir.join("lease.sh");
         let script = script.to_string_lossy();
         self.guest(&[
-            "busybox", "udhcpc", "-i", NIC, "-f", "-q", "-n", "-t", "20", "-T", "1", "-O", "mtu",
-            "-s", &script,
+            "busybox",
+            "udhcpc",
+            "-i",
+            NIC,
+            "-f",
+            "-q",
+            "-n",
+            "-t",
+            "20",
+            "-T",
+            "1",
+            "-O",
+            "mtu",
+            "-x",
+            "hostname:shimin-017",
+            "-s",
+            &script,
         ])?
         .ok()?;
         Ok(())
+    }
+
+    /// Lets the guest ask until it has this address, as a work OS does each time its cable is plugged
+    /// in.
+    pub fn plug_until(&self, address: std::net::Ipv4Addr) -> Result<(), LabError> {
+        let limit = Instant::now() + UP_LIMIT;
+        let wanted = format!("inet {address}/");
+        loop {
+            self.plug_guest()?;
+            let shown = self.guest(&["ip", "-4", "-o", "addr", "show"])?.ok()?;
+            if shown.stdout.contains(&wanted) {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                return Err(LabError::Lost { what: wanted });
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// The supervisor's status socket.
@@ -594,6 +627,8 @@ fn write_guest_files(dir: &Path) -> Result<(), LabError> {
     let text = format!(
         "#!/bin/sh\ncase \"$1\" in bound|renew)\n\
          ip link set \"$interface\" mtu \"${{mtu:-1500}}\"\n\
+         for other in $(ip -4 -o addr show dev \"$interface\" | awk '{{print $4}}'); do\n\
+         [ \"$other\" = \"$ip/$mask\" ] || ip addr del \"$other\" dev \"$interface\"; done\n\
          ip addr replace \"$ip/$mask\" dev \"$interface\"\n\
          ip route replace default via \"${{router%% *}}\" dev \"$interface\"\n\
          for server in $dns; do echo \"nameserver $server\"; done > {}\n;; esac\n",

@@ -250,7 +250,26 @@ impl Papers {
             )
     }
 
-    /// The same with one more gateway, of kind `ikev2`, behind the first.
+    /// The policy of a city in whose offices the guest is a member of the LAN, and may be woken there.
+    pub fn policy_with_bridged(&self) -> String {
+        let peer = format!(
+            "segment = \"lgwan\", hosts = [\"{}/32\"]",
+            at::OFFICE_PRINTER
+        );
+        let flows = format!(
+            "[[flow]]\nid = \"printer\"\nto = {{ {peer} }}\ntcp = [9100]\n\n\
+             [[flow]]\nid = \"remote-support\"\nfrom = {{ {peer} }}\ntcp = [5900]\n\n[[uplink]]"
+        );
+        self.policy_with_direct()
+            .replacen("[[uplink]]", &flows, 1)
+            .replacen(
+                "direct = \"routed\"",
+                "direct = \"bridged\"\nwake_on_lan = true",
+                1,
+            )
+    }
+
+    /// The usual policy with one more gateway, of kind `ikev2`, behind the first.
     pub fn policy_with_ike(&self) -> String {
         let gateway = format!(
             "[[vpn.gateway]]\nname = \"honcho-ikev2\"\nkind = \"ikev2\"\naddress = \"{}\"\n\

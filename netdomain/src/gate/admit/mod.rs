@@ -70,7 +70,7 @@ impl Origin {
 /// What admission has to know besides policy.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// The laptop's inner address.
+    /// The laptop's address: the inner one, or that of an office LAN.
     pub address: Ipv4Addr,
     /// The one of IPv6; `None`: IPv6 is not carried.
     pub v6: Option<Ipv6Addr>,
@@ -130,6 +130,12 @@ impl Gatekeeper {
             },
             began: now,
         }
+    }
+
+    /// From now on the laptop has this address. Connections of the other one are none any more.
+    pub fn readdress(&mut self, address: Ipv4Addr) {
+        self.parties.v4.address = address;
+        self.parties.v4.flows = FlowTable::default();
     }
 
     /// The longest packet from now on, in bytes.

@@ -107,7 +107,7 @@ impl Edge {
             return;
         }
         let quote = &packet.bytes()[..packet.bytes().len().min(QUOTE)];
-        let addresses = (self.device.router, self.device.address);
+        let addresses = (self.device.router, self.place.address);
         let len = HEADER + quote.len();
         reply.ipv4(&self.ethernet, addresses, IpProtocol::Icmp, len, |out| {
             out[0] = UNREACHABLE;

@@ -6,12 +6,15 @@ mod dhcp;
 mod dns;
 mod icmp;
 mod ipv6;
+#[cfg(test)]
+mod member_tests;
 mod ncsi;
 mod reply;
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use sekisho_control::{LanMember, LanPlace};
 use sekisho_framelink::{GsoType, NetHdr};
 use sekisho_policy::Protocol;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
@@ -65,6 +68,10 @@ enum Outcome {
 #[derive(Debug)]
 pub struct Edge {
     device: Device,
+    /// Where the work OS is: at home, with the device file's address, or on an office LAN.
+    place: LanPlace,
+    /// What it told of itself.
+    member: LanMember,
     ethernet: Ethernet,
     netmask: Ipv4Addr,
     broadcast: Ipv4Addr,
@@ -78,9 +85,16 @@ pub struct Edge {
 impl Edge {
     /// The edge of this device. `probes`: whether the work OS may be told that it has a network.
     pub fn new(device: Device, probes: bool, now: Moment) -> Self {
-        let net = Ipv4Net::new(device.address, device.prefix).unwrap_or_default();
+        let place = home(&device);
+        let net = Ipv4Net::new(place.address, place.prefix).unwrap_or_default();
         Self {
             device,
+            place,
+            member: LanMember {
+                mac: device.mac.0,
+                host: None,
+                class: None,
+            },
             ethernet: Ethernet {
                 guest: device.mac,
                 gate: GATE_MAC,
@@ -97,6 +111,34 @@ impl Edge {
     /// The gate's own address in the guest's eyes.
     pub const fn router(&self) -> Ipv4Addr {
         self.device.router
+    }
+
+    /// The device.
+    pub const fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Where the work OS is by its own address.
+    pub const fn place(&self) -> LanPlace {
+        self.place
+    }
+
+    /// Where it is unless it is a member of a LAN.
+    pub const fn home(&self) -> LanPlace {
+        home(&self.device)
+    }
+
+    /// From now on the work OS has this address; it gets it when it asks again.
+    pub fn move_to(&mut self, place: LanPlace) {
+        let net = Ipv4Net::new(place.address, place.prefix).unwrap_or_default();
+        self.place = place;
+        self.netmask = net.netmask();
+        self.broadcast = net.broadcast();
+    }
+
+    /// Who the work OS is on a LAN, as far as it told.
+    pub const fn member(&self) -> &LanMember {
+        &self.member
     }
 
     /// Who talks to whom on the guest's Ethernet.
@@ -161,7 +203,7 @@ impl Edge {
         };
         let dhcp = flow.protocol == Protocol::Udp && flow.destination_port == dhcp::SERVER;
         let unbound = flow.source.is_unspecified() && dhcp;
-        if flow.source != self.device.address && !unbound {
+        if flow.source != self.place.address && !unbound {
             return refused(Rule::AntiSpoof);
         }
         let to_router = flow.destination == self.device.router;
@@ -179,11 +221,22 @@ impl Edge {
         if to_router {
             return self.for_router(packet, reply, now);
         }
-        if !to_gate {
+        if !to_gate || self.is_for_many(flow.destination) {
             // Sent to a MAC address that nobody has, or to all: multicast and broadcast end here.
             return refused(Rule::NotServed);
         }
         Taken::Transit(packet)
+    }
+
+    /// Whether an address of a LAN that the work OS is a member of means all of its hosts. The guest's
+    /// own network at home has no hosts, and policy decides on what looks like its broadcast.
+    fn is_for_many(&self, address: Ipv4Addr) -> bool {
+        let place = self.place;
+        let net = || Ipv4Net::new(place.address, place.prefix).unwrap_or_default();
+        // A prefix of 31 has two hosts and nothing else (RFC 3021).
+        place != self.home()
+            && place.prefix < 31
+            && (address == self.broadcast || address == net().network())
     }
 
     /// A packet to the gate itself.
@@ -221,6 +274,14 @@ impl Edge {
             rule: Rule::NotServed,
             subject: Subject::outbound(&packet.flow()),
         }
+    }
+}
+
+const fn home(device: &Device) -> LanPlace {
+    LanPlace {
+        address: device.address,
+        prefix: device.prefix,
+        router: device.router,
     }
 }
 

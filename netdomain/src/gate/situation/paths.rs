@@ -51,6 +51,8 @@ struct Entry {
     failures: u32,
     /// When it last failed.
     failed: Option<Moment>,
+    /// It failed, and its gateway has answered over no path since.
+    dead: bool,
     /// What the second key found.
     health: Health,
 }
@@ -75,6 +77,7 @@ impl Paths {
             not_before: None,
             failures: 0,
             failed: None,
+            dead: false,
             health: Health::default(),
         });
         true
@@ -128,6 +131,7 @@ impl Paths {
             entry.failures = entry.failures.saturating_add(1);
             entry.not_before = Some(now + pause);
             entry.failed = Some(now);
+            entry.dead = true;
             entry.health.fail(now);
         }
     }
@@ -140,12 +144,29 @@ impl Paths {
         }
     }
 
+    /// The path is known to live, without being in use.
+    pub(super) fn lives(&mut self, id: PathId) {
+        self.pardon_one(id);
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.info.id == id) {
+            entry.dead = false;
+        }
+    }
+
     /// Forgives all paths.
     pub(super) fn pardon(&mut self) {
         for entry in &mut self.entries {
             entry.not_before = None;
             entry.failures = 0;
+            entry.dead = false;
             entry.health = Health::default();
+        }
+    }
+
+    /// The gateway answered a handshake: its other paths may be gone to again.
+    pub(super) fn answered(&mut self, gateway: GatewayId) {
+        let of = |entry: &&mut Entry| entry.info.gateway == gateway;
+        for entry in self.entries.iter_mut().filter(of) {
+            entry.dead = false;
         }
     }
 
@@ -174,8 +195,9 @@ impl Paths {
             .map(|entry| (&entry.info, &entry.health))
     }
 
-    /// Where to go from a way that has fallen silent, or from nowhere: a path that is known to live or at least not known
-    /// to be silent, then as ever. `with`: to this gateway alone.
+    /// Where to go from a way that has fallen silent, or from nowhere: a path that is known to live or at
+    /// least not known to be silent, then as ever. `with`: on with this gateway's session, which asks
+    /// nobody first, so not to a path that has failed since the gateway last answered.
     pub(super) fn refuge(
         &self,
         from: Option<PathId>,
@@ -186,7 +208,7 @@ impl Paths {
         self.entries
             .iter()
             .filter(|entry| entry.info.proof == Proof::Handshake && Some(entry.info.id) != from)
-            .filter(|entry| with.is_none_or(|gateway| gateway == entry.info.gateway))
+            .filter(|entry| with.is_none_or(|gateway| gateway == entry.info.gateway && !entry.dead))
             .filter(|entry| usable(entry, now, &proven))
             .min_by_key(|entry| (entry.health.is_silent(), preference(&entry.info)))
             .map(|entry| entry.info.id)

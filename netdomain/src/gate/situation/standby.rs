@@ -106,7 +106,7 @@ impl Machine {
         if let Some((kind, health)) = self.paths.health(path) {
             health.answered(kind, now);
             // It may be taken again, whatever went wrong with it before.
-            self.paths.pardon_one(path);
+            self.paths.lives(path);
         }
     }
 

@@ -103,6 +103,9 @@ impl Machine {
             }
             self.session = Some((gateway, now));
         }
+        if handshake {
+            self.paths.answered(gateway);
+        }
         if let Phase::Open(way) = &mut self.phase
             && way.path == path
         {

@@ -3,6 +3,7 @@
 
 mod carrier;
 mod counter;
+mod ethtool;
 mod neighbour;
 mod route;
 mod sets;
@@ -12,10 +13,11 @@ mod wireless;
 
 pub(crate) use carrier::{Carrier, open as open_carrier};
 pub(crate) use counter::Counter;
+pub(crate) use ethtool::Ethtool;
 pub(crate) use neighbour::{Neighbour, NeighbourWatch};
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};
-pub(crate) use steer::Steer;
+pub(crate) use steer::{MARK, Steer};
 pub(crate) use wireless::Wireless;
 
 use std::{os::fd::OwnedFd, time::Duration};

@@ -12,6 +12,9 @@ use crate::uplink::{
 
 impl Ports {
     pub(super) fn on_link(&mut self, link: &Link, actions: &mut Vec<Action>) {
+        if self.is_stale(link) {
+            return;
+        }
         if self
             .by_index
             .get(&link.index)
@@ -20,6 +23,7 @@ impl Ports {
             // Sets and sockets know a port by its name, its leases by its MAC.
             self.darken(link.index, actions);
             self.by_index.remove(&link.index);
+            self.guises.remove(&link.index);
         }
         if !self.by_index.contains_key(&link.index) {
             let kind = self.endpoints.kind(&link.name, link.radio);
@@ -41,6 +45,13 @@ impl Ports {
             );
             // Whatever an earlier process left there.
             actions.push(Action::Flush(link.index));
+            if kind == UplinkKind::Wired && link.ethernet {
+                actions.push(Action::Wake(link.index, false));
+            }
+            self.found(link, actions);
+            if self.guises.contains_key(&link.index) {
+                return;
+            }
             if !link.up && !self.asleep {
                 actions.push(Action::Up(link.index));
             }
@@ -55,8 +66,12 @@ impl Ports {
         let lost = std::mem::replace(&mut port.losses, link.losses) != link.losses;
         if !carrier || lost {
             self.darken(link.index, actions);
+            if self.strip(link.index, actions) {
+                return;
+            }
         }
         if carrier && !self.asleep {
+            self.settle(link.index);
             self.light(link.index, actions);
         }
     }

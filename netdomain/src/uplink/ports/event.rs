@@ -38,6 +38,8 @@ pub(crate) enum Event {
     Allowance(Allowance),
     /// The SIM's connection, or that there is none.
     Bearer(Option<Bearer>),
+    /// The time is over in which a port was to be proven under the work OS's MAC.
+    TrialOver(u32),
     /// Shut everything until [`Event::Resume`].
     Suspend,
     /// Start over.
@@ -51,6 +53,17 @@ pub(crate) enum Action {
     Up(u32),
     /// Set the link down.
     Down(u32),
+    /// Set the MAC of a link that is down, and leave word on it of the card's own where it is another.
+    SetMac {
+        /// The port.
+        port: At,
+        /// Its MAC from now on.
+        mac: [u8; 6],
+        /// The card's own, where `mac` is the work OS's: [`Event::TrialOver`] is wanted.
+        own: Option<[u8; 6]>,
+    },
+    /// Whether a magic packet to the link wakes the laptop.
+    Wake(u32, bool),
     /// Start a DHCP client for this MAC.
     StartDhcp(u32, [u8; 6]),
     /// End the DHCP client.

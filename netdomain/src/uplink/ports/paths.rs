@@ -147,6 +147,7 @@ impl Ports {
         *proven = now_proven;
         if now_proven {
             actions.push(Action::Allow(port.name.clone(), PortSet::Proven));
+            self.arm(index, actions);
             self.open_paths(index, Side::Lan, actions);
         } else {
             let lan = paths
@@ -161,6 +162,7 @@ impl Ports {
     pub(super) fn forget_gate(&mut self, actions: &mut Vec<Action>) {
         // Nobody is left to be told.
         actions.extend(self.wire.take().map(Action::ShutWire));
+        self.disarm_all(actions);
         for port in self.by_index.values_mut() {
             if let State::Leased { proven, paths, .. } = &mut port.state {
                 lose(false, std::mem::take(paths), actions);

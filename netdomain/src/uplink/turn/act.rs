@@ -1,6 +1,6 @@
 //! What the ports' machine says, done in its order.
 
-use std::os::fd::BorrowedFd;
+use std::{os::fd::BorrowedFd, time::Duration};
 
 use rustix::{event::epoll, io::Errno, net::Shutdown};
 use sekisho_control::{ChannelError, Report, UplinkToGate};
@@ -11,9 +11,13 @@ use crate::uplink::{
     dot1x::Standing,
     gate_ended,
     netlink::{AddressSet, HostRoute},
-    ports::Action,
+    ports::{Action, At},
     supervisor,
 };
+
+/// How long a port may take to prove the office under the work OS's MAC: 802.1X with a patient
+/// supplicant and a switch that thinks, a lease, and two questions to the beacon.
+const TRIAL: Duration = Duration::from_mins(1);
 
 /// A transaction id that a neighbour cannot guess.
 fn random() -> u32 {
@@ -36,6 +40,13 @@ impl Turn {
         match action {
             Action::Up(index) => or_gone(self.routing.set_up(index, true))?,
             Action::Down(index) => self.routing.set_up(index, false)?,
+            Action::SetMac { port, mac, own } => self.set_mac(&port, mac, own)?,
+            Action::Wake(index, magic) => {
+                if let Some(ethtool) = &mut self.ethtool {
+                    let can = ethtool.set_wake(index, magic)?;
+                    tracing::debug!(index, magic, can, "waking by a magic packet");
+                }
+            }
             Action::StartDhcp(index, mac) => self.start_dhcp(index, mac)?,
             Action::StopDhcp(index) => {
                 self.shortage.stopped(index);
@@ -137,8 +148,38 @@ impl Turn {
             }
         };
         self.watch(&socket, DHCP + u64::from(index))?;
-        let client = Client::new(mac, now(), random);
+        let member = self.ports.member_at(index).cloned();
+        let client = Client::new(mac, now(), random).for_member(member);
         self.clients.insert(index, (client, socket));
+        Ok(())
+    }
+
+    /// Sets a port's MAC. A card that does not take on the work OS's keeps its own, and the work OS the
+    /// tunnel; one that does not take back its own is not to come up again.
+    fn set_mac(
+        &mut self,
+        port: &At,
+        mac: [u8; 6],
+        own: Option<[u8; 6]>,
+    ) -> Result<(), UplinkError> {
+        let set = self.routing.set_mac(port.index, mac, own);
+        let until = own.is_some().then(|| now() + TRIAL);
+        match (set, until) {
+            (Ok(()), Some(until)) => {
+                tracing::info!(port = port.name, "the port takes on the work OS's MAC");
+                self.trials.insert(port.index, until);
+            }
+            (Ok(()), None) => {
+                tracing::info!(port = port.name, "the port has its own MAC again");
+                self.trials.remove(&port.index);
+            }
+            (Err(error), Some(_)) => {
+                tracing::warn!(port = port.name, %error, "no place on the office LAN");
+                self.trials.insert(port.index, now());
+            }
+            (Err(error), None) if error.errno() == Errno::NODEV => {}
+            (Err(error), None) => return Err(error.into()),
+        }
         Ok(())
     }
 

@@ -144,6 +144,10 @@ impl Turn {
                 self.follow(index, steps)?;
             }
         }
+        while let Some((&index, _)) = self.trials.iter().find(|(_, due)| **due <= now) {
+            self.trials.remove(&index);
+            self.feed(Event::TrialOver(index))?;
+        }
         for action in self.shortage.take(now) {
             self.act(action)?;
         }

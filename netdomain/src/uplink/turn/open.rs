@@ -92,6 +92,7 @@ impl Turn {
             kind: UplinkKind::Wired,
             index: plan.port.index,
             losses: plan.losses,
+            lan: plan.lan,
         };
         self.tell(&message, &wire.descriptors())
     }

@@ -1,6 +1,8 @@
 //! The attack catalogue, one module an attack. Needs root and the built programs:
 //! `cargo build -p sekisho-netdomain -p sekisho-supervisor -p sekisho-lab`.
 
+mod bridged_lan;
+mod bridged_moved;
 mod direct_moved;
 mod direct_routed;
 mod dot1x;
@@ -8,6 +10,7 @@ mod ipv6_inside;
 mod narrow_path;
 mod sim_modem;
 mod sim_quota;
+mod standby_key;
 mod t01_dhcp_routes;
 mod t03_wide_prefix;
 mod t04_false_gateway;

@@ -1,4 +1,4 @@
-//! A network outside that carries less than Ethernet (PPPoE, another tunnel): its router says so once,
+//! A network outside that carries less than Ethernet (`PPPoE`, another tunnel): its router says so once,
 //! and the work OS's packets become short enough, instead of vanishing.
 
 use std::time::Duration;

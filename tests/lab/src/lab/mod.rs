@@ -58,12 +58,21 @@ pub struct Options {
     pub captures: bool,
     /// Whether the gateway also takes TLS (Debian's ocserv).
     pub tls: bool,
-    /// Whether the office LAN carries the laptop's packets without a tunnel, for the oracle and for
+    /// Whether, and how, the office LAN carries the laptop's packets without a tunnel, for the oracle and for
     /// the office's router.
-    pub direct: bool,
+    pub direct: Option<Direct>,
     /// Whether the gateway also takes `IKEv2` (Debian's `strongSwan`), and which inner address it then
     /// gives to the laptop.
     pub ike: Option<Ipv4Addr>,
+}
+
+/// How the guest is on an office LAN without a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direct {
+    /// With its fixed address, which the city's routers find there.
+    Routed,
+    /// As a member, with its MAC and an address of the LAN's DHCP.
+    Bridged,
 }
 
 impl Default for Options {
@@ -75,7 +84,7 @@ impl Default for Options {
             download: 16 << 20,
             captures: true,
             tls: false,
-            direct: false,
+            direct: None,
             ike: None,
         }
     }
@@ -88,7 +97,7 @@ pub struct Lab {
     keep: bool,
     seat: Seat,
     tls: bool,
-    direct: bool,
+    direct: Option<Direct>,
     ike: Option<Ipv4Addr>,
     topology: Topology,
     cafe: Cafe,

@@ -200,3 +200,51 @@ fn a_late_answer_of_another_gateway_is_no_session() {
     bench.event(Event::CarrierLost("eth0".into()), 5000);
     assert_eq!(bench.way(), Some((3, Place::Remote)));
 }
+
+/// Two cables, and a gateway that is dead behind both: the session does not go to and fro between them,
+/// which would look like a way out for as long as it lasts.
+#[test]
+fn a_gateway_that_is_dead_behind_every_path_closes_the_gate() {
+    for others in [false, true] {
+        let mut bench = Bench::connected();
+        bench.event(Event::PathUp(path(2, "eth1", Side::Outside)), 20);
+        if others {
+            bench.event(Event::PathUp(second(3, "eth0")), 30);
+        }
+        live(&mut bench, 30, 10_000, |_, _| true);
+        let (mut now, mut ways) = (10_000, Vec::new());
+        while now < 25_000 {
+            bench.event(Event::Sent, now);
+            live(&mut bench, now, now + 10, |_, id| id == 3);
+            now += 10;
+            let way = bench.way().map(|(way, _)| way);
+            if ways.last() != Some(&way) {
+                ways.push(way);
+            }
+        }
+        let end = if others { Some(3) } else { None };
+        assert_eq!(ways, [Some(1), Some(2), end]);
+    }
+}
+
+/// And where it is well again, each path may be gone to anew.
+#[test]
+fn a_path_that_failed_once_is_gone_to_when_the_gateway_has_answered_since() {
+    let mut bench = Bench::connected();
+    bench.event(Event::PathUp(path(2, "eth1", Side::Outside)), 20);
+    live(&mut bench, 30, 10_000, |_, _| true);
+    let mut now = 10_000;
+    for (silent, next) in [(1, 2), (2, 1), (1, 2)] {
+        let start = now;
+        while bench.way() == Some((silent, Place::Remote)) {
+            assert!(now < start + 800, "{silent} is still in use");
+            bench.event(Event::Sent, now);
+            live(&mut bench, now, now + 10, |_, id| id != silent);
+            now += 10;
+        }
+        assert_eq!(bench.way(), Some((next, Place::Remote)));
+        bench.heard(next, now);
+        live(&mut bench, now, now + 8000, |_, _| true);
+        now += 8000;
+    }
+}

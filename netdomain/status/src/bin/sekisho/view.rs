@@ -200,10 +200,10 @@ fn situation(page: &mut Page, status: &Status) {
         };
         page.row("経路", "way", &text);
     }
-    if let Situation::Direct { port } = &status.situation.situation {
+    if let Situation::Direct { port, address } = &status.situation.situation {
         let text = match lang {
-            Lang::Ja => format!("{port} から、トンネルなし"),
-            Lang::En => format!("over {port}, without a tunnel"),
+            Lang::Ja => format!("{port} から {address} として、トンネルなし"),
+            Lang::En => format!("over {port} as {address}, without a tunnel"),
         };
         page.row("経路", "way", &text);
     }
