@@ -12,7 +12,7 @@ use std::{
 };
 
 use sekisho_attacks::{Download, Expects, Scene, must};
-use sekisho_lab::{NetLaptop, Part, Setup, UP_LIMIT, programs};
+use sekisho_lab::{NetLaptop, Part, Setup, programs};
 
 const NETDOMAIN: &str = "sekisho-netdomain";
 /// The supervisor's longest pause between two starts, and a handshake.
@@ -106,14 +106,6 @@ fn t33_new_programs_in_place_leak_nothing_and_connections_live() {
     }
     download.lives_on();
 
-    // The whole of it: the supervisor's unit is started anew.
-    must(laptop.page(BACK_WITHIN));
-    let canary = laptop.canary().clone();
-    drop(laptop);
-    let laptop = installed.laptop(&scene);
-    must(laptop.wait_page(BACK_WITHIN));
-    assert!(installed.runs(&laptop, Part::Gate));
-    scene.look_for(&canary);
     scene.holds(&laptop, Expects::Tunnelled);
 }
 
@@ -123,16 +115,17 @@ fn t33_an_upgrade_that_broke_off_is_closed_or_old_and_is_mended_by_the_next() {
     let installed = Installed::new(&scene);
     let laptop = installed.laptop(&scene);
     let whole = installed.next_version();
-    let half = whole[..whole.len() / 2].to_vec();
+    // Debugging information may fill the rear of the file, without which it is whole.
+    let half = whole[..whole.len() / 10].to_vec();
 
-    // Killed before the rename: a half file beside the old program changes nothing.
+    // Killed before the rename: half a file beside the old program changes nothing.
     must(fs::write(installed.folder.join("fresh"), &half));
     restart(&laptop, Part::Gate, BACK_WITHIN);
     must(laptop.wait_page(BACK_WITHIN));
 
-    // Half a program, none of its bytes, one that may not be run, and none, in its place.
+    // A program cut short, none of its bytes, one that may not be run, and none, in its place.
     let broken: [(&str, &dyn Fn(&Path)); 4] = [
-        ("half", &|_| installed.put(&half, 0o755)),
+        ("cut short", &|_| installed.put(&half, 0o755)),
         ("empty", &|_| installed.put(b"", 0o755)),
         ("not to be run", &|_| installed.put(&whole, 0o644)),
         ("missing", &|program| must(fs::remove_file(program))),
@@ -200,38 +193,42 @@ fn t33_an_upgrade_killed_at_random_moments_leaves_one_whole_program() {
 #[test]
 fn t33_an_older_policy_is_refused_after_a_newer_one_was_in_force() {
     let Some(scene) = Scene::cafe() else { return };
-    let older = scene.lab.papers().policy();
+    let papers = scene.lab.papers();
+    let older = papers.policy();
     let newer = older.replacen("version = 42", "version = 43", 1);
     assert_ne!(older, newer);
-    let with = |policy: &str| Setup {
-        policy: Some(policy.to_owned()),
+    let setup = Setup {
+        policy: Some(newer.clone()),
         ..Setup::default()
     };
-    let laptop = must(NetLaptop::start_up(&scene.lab, &with(&newer)));
+    let laptop = must(NetLaptop::start_up(&scene.lab, &setup));
     must(laptop.page(BACK_WITHIN));
-    let canary = laptop.canary().clone();
-    drop(laptop);
+    let folder = scene.lab.dir().join("device");
 
-    // The same file of last week, rightly signed; the state that remembers is what the laptop has.
-    let laptop = must(NetLaptop::start(&scene.lab, &with(&older)));
-    let refused = laptop.wait_event(0, "the end of the gate", UP_LIMIT, |event| {
-        event.is("supervisor", "died") && event.text("process") == "gate"
-    });
-    must(refused);
-    let said = must(laptop.log().wait_for("ERROR", UP_LIMIT, |line| {
-        line.contains("ERROR").then(|| line.to_owned())
-    }));
+    // The file of last week, rightly signed, is put back, and everything starts anew.
+    must(papers.issue_policy(&folder, &older));
+    let (mark, line) = (laptop.events().mark(), laptop.log().mark());
+    for part in [Part::Uplink, Part::Gate] {
+        must(laptop.kill(part));
+    }
+    let said = laptop
+        .log()
+        .wait_after(line, "a refusal", BACK_WITHIN, |line| {
+            line.contains("ERROR").then(|| line.to_owned())
+        });
+    let said = must(said);
     assert!(said.contains("42") && said.contains("43"), "{said}");
     eprintln!("{said}");
-    let open = laptop.events().wait_after(0, PATIENCE, |event| {
+    let open = laptop.events().wait_after(mark, PATIENCE, |event| {
         event.is("gate", "situation") && event.text("situation") == "tunnelled"
     });
     assert!(open.is_none(), "{open:?}");
-    drop(laptop);
+    assert!(laptop.page(Duration::from_secs(1)).is_err());
 
-    // The control: the newer one opens again.
-    let laptop = must(NetLaptop::start_up(&scene.lab, &with(&newer)));
+    // The control: the newer one opens again, and nobody has to press anything.
+    let mark = laptop.events().mark();
+    must(papers.issue_policy(&folder, &newer));
+    must(laptop.wait_tunnel(mark, BACK_WITHIN));
     must(laptop.wait_page(BACK_WITHIN));
-    scene.look_for(&canary);
     scene.holds(&laptop, Expects::Tunnelled);
 }
