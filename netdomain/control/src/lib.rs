@@ -22,13 +22,17 @@
 #![deny(unsafe_code)]
 
 mod channel;
+mod demand;
 mod inherited;
 mod message;
+mod secret;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
+pub use demand::{Demand, DemandId, DemandStage, Factor};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
     Bearer, BearerAddress, Carries, Command, EngineToGate, GateToEngine, GateToUplink,
     GatewayFound, ModemFound, ModemToUplink, PathId, Place, Port, QuotaState, Refused, Report,
     Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WireId, WorkFound,
 };
+pub use secret::{MAX_ANSWER, NoAnswer, Secret};

@@ -21,6 +21,7 @@ use super::direct::Wiring;
 use super::edge::{Edge, Reply, Resolver};
 use super::engines::Engines;
 use super::expiry::Expiry;
+use super::factor::Answering;
 use super::findings::Findings;
 use super::guest::Guest;
 use super::path::{Inbox, Leave, Path};
@@ -51,6 +52,7 @@ pub struct Gate {
     pub(super) machine: Machine,
     pub(super) tunnels: Vec<AnyTunnel>,
     pub(super) engines: Engines,
+    pub(super) answering: Answering,
     pub(super) stamp: StampFile,
     pub(super) path: Path,
     pub(super) guest: Guest,
@@ -153,9 +155,12 @@ impl Gate {
             ),
             counters: Counters::new(plan.rules, now),
             findings: Findings::default(),
-            machine: Machine::new(plan.timings, random().into()).with_direct(plan.direct),
+            machine: Machine::new(plan.timings, random().into())
+                .with_direct(plan.direct)
+                .with_factors(plan.factors(), plan.answer_within, random()),
             tunnels,
             engines,
+            answering: Answering::default(),
             stamp,
             path: Path::default(),
             guest,
@@ -247,6 +252,7 @@ impl Gate {
                 self.datagram = datagram;
             }
             Action::Engage(path) => self.engage(path),
+            Action::HandOver(path) => self.hand_over(path),
             Action::Disengage(path) => self.disengage(path, now),
             Action::ResetTunnels => {
                 for tunnel in self.tunnels.iter_mut().filter_map(AnyTunnel::roaming) {

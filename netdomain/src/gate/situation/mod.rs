@@ -6,6 +6,7 @@
 
 mod direct;
 mod engaged;
+mod factor;
 mod liveness;
 mod paths;
 mod premises;
@@ -14,10 +15,12 @@ mod tests;
 
 use std::time::Duration;
 
-use sekisho_control::{PathId, Place, Side, UplinkKind, WireId};
+use sekisho_control::{DemandId, PathId, Place, Side, UplinkKind, WireId};
 
 use self::direct::{close_wires, end_proofs};
 use self::engaged::Engaged;
+use self::factor::Demands;
+pub use self::factor::{Demanded, max_wrong};
 use self::liveness::Liveness;
 use self::paths::Paths;
 pub use self::paths::{MAX_PATHS, PathInfo, Proof};
@@ -88,6 +91,10 @@ pub enum Reason {
     Suspended,
     /// A clock jumped, or the laptop slept without telling us.
     Doubt,
+    /// A gateway demands a second factor, and the person is being asked.
+    SecondFactor,
+    /// The second factor was not given, or not taken, and is not asked for at present.
+    SecondFactorMissing,
 }
 
 impl Reason {
@@ -101,6 +108,8 @@ impl Reason {
             Self::UplinkGone => "the uplink process is gone",
             Self::Suspended => "suspended",
             Self::Doubt => "the clock jumped or the laptop slept",
+            Self::SecondFactor => "waiting for the second factor",
+            Self::SecondFactorMissing => "the second factor is missing",
         }
     }
 }
@@ -132,6 +141,12 @@ pub enum Event {
     EngineUp(PathId),
     /// The engine ended the tunnel of this path, or is itself gone.
     EngineDown(PathId),
+    /// The engine of this path's tunnel needs the second factor.
+    EngineAsks(PathId),
+    /// The person answered this asking.
+    Answered(DemandId),
+    /// The person is there.
+    AskAgain,
     /// The beacon was proven over this port.
     Proven(String),
     /// The proof over this port failed or ended.
@@ -161,6 +176,8 @@ pub enum Action {
     Kick(PathId),
     /// Let the engine of this path's tunnel begin.
     Engage(PathId),
+    /// Hand the person's answer to the engine of this path's tunnel.
+    HandOver(PathId),
     /// Let the engine of this path's tunnel end; nothing is sent by it any more.
     Disengage(PathId),
     /// Forget every session with every gateway.
@@ -253,6 +270,8 @@ pub struct Machine {
     attempt: Option<Attempt>,
     /// The tunnel that an engine is at.
     engaged: Option<Engaged>,
+    /// What gateways demand of the person.
+    demands: Demands,
     /// The gateway with which there is a session, and when its handshake was completed.
     session: Option<(GatewayId, Moment)>,
     /// Whether policy lets packets onto a proven wire without a tunnel.
@@ -272,6 +291,7 @@ impl Machine {
             proofs: Proofs::new(timings.recheck, seed),
             attempt: None,
             engaged: None,
+            demands: Demands::default(),
             session: None,
             direct: false,
             asleep: false,
@@ -303,6 +323,9 @@ impl Machine {
             Event::PathLost(id) => self.path_lost(id, Action::Drain(id), actions),
             Event::EngineUp(path) => self.engine_up(path, now, actions),
             Event::EngineDown(path) => self.engine_down(path, now, actions),
+            Event::EngineAsks(path) => self.engine_asks(path, now, actions),
+            Event::Answered(demand) => self.answered(demand, now, actions),
+            Event::AskAgain => self.demands.ask_again(),
             Event::CarrierLost(port) => self.carrier_lost(&port, actions),
             Event::SendFailed(id) => {
                 self.path_failed(id, now);
@@ -318,7 +341,10 @@ impl Machine {
                 self.asleep = true;
                 self.drop_everything(Reason::Suspended, actions);
             }
-            Event::Resume => self.asleep = false,
+            Event::Resume => {
+                self.asleep = false;
+                self.demands.ask_again();
+            }
             Event::Doubt => self.doubt(now, actions),
             Event::Tick => {}
         }
@@ -332,12 +358,13 @@ impl Machine {
             self.proofs.next_deadline(),
             self.paths.next_deadline(now),
             self.engaged.and_then(|engaged| engaged.until),
+            self.demands.next_deadline(),
             None,
         ];
         if let Phase::Open(way) = self.phase
             && way.proof == Proof::Handshake
         {
-            due[4] = Some(self.way_deadline(&way, now));
+            due[5] = Some(self.way_deadline(&way, now));
         }
         due.into_iter().flatten().min()
     }
@@ -393,6 +420,9 @@ impl Machine {
 
     fn path_up(&mut self, info: PathInfo, now: Moment, actions: &mut Vec<Action>) {
         let id = info.id;
+        if info.proof == Proof::Engine {
+            self.demands.ask_again();
+        }
         if self.asleep || !self.paths.add(info, now) {
             actions.push(Action::Close(id));
         }
@@ -523,6 +553,7 @@ impl Machine {
         {
             self.session = None;
         }
+        self.keep_demands(now, actions);
         self.leave_bad_way(now, actions);
         self.keep_way(now, actions);
         self.attempt_better(now, actions);
@@ -655,17 +686,31 @@ impl Machine {
 
     /// Brings the reason for being closed up to date.
     fn explain(&mut self) {
+        if self.explain_factor() {
+            return;
+        }
         if let Phase::Closed(reason) = &mut self.phase
             && !self.asleep
             && matches!(
                 reason,
-                Reason::Started | Reason::NoPath | Reason::Connecting | Reason::UplinkGone
+                Reason::Started
+                    | Reason::NoPath
+                    | Reason::Connecting
+                    | Reason::UplinkGone
+                    | Reason::SecondFactor
+                    | Reason::SecondFactorMissing
             )
         {
             if self.attempt.is_some() || self.engaged.is_some() {
                 *reason = Reason::Connecting;
             } else if self.paths.is_empty() && *reason == Reason::Connecting {
                 *reason = Reason::NoPath;
+            } else if matches!(reason, Reason::SecondFactor | Reason::SecondFactorMissing) {
+                *reason = if self.paths.is_empty() {
+                    Reason::NoPath
+                } else {
+                    Reason::Connecting
+                };
             }
         }
     }

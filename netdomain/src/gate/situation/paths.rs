@@ -147,9 +147,21 @@ impl Paths {
         now: Moment,
         proven: impl Fn(&str) -> bool,
     ) -> Option<PathId> {
+        self.best_but(proof, now, proven, |_| false)
+    }
+
+    /// The same, but for gateways that are left alone.
+    pub(super) fn best_but(
+        &self,
+        proof: Proof,
+        now: Moment,
+        proven: impl Fn(&str) -> bool,
+        left: impl Fn(GatewayId) -> bool,
+    ) -> Option<PathId> {
         self.entries
             .iter()
             .filter(|entry| entry.info.proof == proof && usable(entry, now, &proven))
+            .filter(|entry| !left(entry.info.gateway))
             .min_by_key(|entry| preference(&entry.info))
             .map(|entry| entry.info.id)
     }
