@@ -58,6 +58,8 @@ pub struct Options {
     pub captures: bool,
     /// Whether the gateway also takes TLS (Debian's ocserv).
     pub tls: bool,
+    /// Whether it then demands a one-time password of the person.
+    pub otp: bool,
     /// Whether the office LAN carries the laptop's packets without a tunnel, for the oracle and for
     /// the office's router.
     pub direct: bool,
@@ -75,6 +77,7 @@ impl Default for Options {
             download: 16 << 20,
             captures: true,
             tls: false,
+            otp: false,
             direct: false,
             ike: None,
         }
@@ -88,6 +91,7 @@ pub struct Lab {
     keep: bool,
     seat: Seat,
     tls: bool,
+    otp: bool,
     direct: bool,
     ike: Option<Ipv4Addr>,
     topology: Topology,
@@ -140,6 +144,7 @@ impl Lab {
             seat: options.seat,
             direct: options.direct,
             tls: options.tls,
+            otp: options.otp,
             ike: options.ike,
             topology,
             cafe: options.cafe,
