@@ -10,6 +10,7 @@ pub mod moment;
 pub mod papers;
 pub mod premises;
 mod program;
+pub mod recycle;
 pub mod tls;
 mod tun;
 pub mod tunnel;

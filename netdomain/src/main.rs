@@ -1,11 +1,15 @@
 //! `sekisho-netdomain gate | uplink | modem | tls | ike`: the processes of the network domain.
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{alloc::System, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use sekisho_netdomain::{gate, ike, tls, uplink};
+use sekisho_netdomain::{gate, ike, recycle::Recycling, tls, uplink};
 use tracing_subscriber::EnvFilter;
+
+/// No packet costs the system's allocator a call.
+#[global_allocator]
+static ALLOCATOR: Recycling<System> = Recycling(System);
 
 /// The network domain of a Sekisho laptop.
 #[derive(Parser)]
@@ -62,5 +66,17 @@ fn main() -> ExitCode {
             tracing::error!("{message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
     }
 }

@@ -1,7 +1,7 @@
 //! The beacon's client against a TLS server that nobody here wrote, honest and otherwise.
 #![allow(clippy::unwrap_used, reason = "a test reports a failure by panicking")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::version::TLS13;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use sekisho_netdomain::moment::Moment;
-use sekisho_netdomain::premises::{BeaconClient, Progress, QUESTIONS};
+use sekisho_netdomain::premises::{BeaconClient, NOT_ITS_KEY, Progress, QUESTIONS};
 
 const ROUND_TRIP: Duration = Duration::from_millis(500);
 
@@ -160,10 +160,7 @@ fn the_beacon_with_the_pinned_key_proves_the_office() {
 fn t19_another_key_proves_nothing() {
     let (address, _) = beacon(Manner::Honest);
     let (_, other) = beacon(Manner::Honest);
-    assert_eq!(
-        ask(address, other),
-        Progress::Failed("the beacon did not prove its key")
-    );
+    assert_eq!(ask(address, other), Progress::Failed(NOT_ITS_KEY));
 }
 
 #[test]
@@ -191,6 +188,22 @@ fn t21_a_replayed_answer_proves_nothing() {
 fn t13_a_captive_portal_proves_nothing() {
     let (address, pin) = beacon(Manner::Portal);
     assert!(matches!(ask(address, pin), Progress::Failed(_)));
+}
+
+/// Most portals answer every connection as if it were one to a page.
+#[test]
+fn t13_who_speaks_no_tls_is_a_stranger() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let portal = std::thread::spawn(move || {
+        let (mut seat, _) = listener.accept().unwrap();
+        let found = b"HTTP/1.1 302 Found\r\nLocation: http://192.168.43.1/\r\n\r\n";
+        seat.write_all(found).unwrap();
+        // Until the laptop hangs up.
+        let _ = seat.read_to_end(&mut Vec::new());
+    });
+    assert_eq!(ask(address, [0; 32]), Progress::Stranger);
+    portal.join().unwrap();
 }
 
 /// The uplink keeps a descriptor of each socket that it hands over, and whoever holds one may make

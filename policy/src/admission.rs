@@ -1,15 +1,17 @@
 //! The compiled policy: may this connection be opened?
 //!
-//! Every combination of direction, protocol, place and uplink has a table of its own (equal ones
-//! are stored once): addresses cut into disjoint intervals, each with a short sorted list of
+//! Every combination of family, direction, protocol, place and uplink has a table of its own (equal
+//! ones are stored once): addresses cut into disjoint intervals, each with a short sorted list of
 //! ports. A decision is one array index and two binary searches, whatever the number of rules;
 //! nothing is allocated. `[forbidden]` is cut into the same intervals and wins over every flow;
 //! what no interval names is refused. Where several flows match, the first in the file is named.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
+use crate::address::{Bits, Edge, Peer, bounds};
 use crate::bandwidth::{Bandwidth, ClassId, TOTAL};
 use crate::schema::{Flow, Policy};
 use crate::value::PortRange;
@@ -66,9 +68,8 @@ const CLASSES: usize = 2 * 3 * 2 * 3;
 /// A compiled policy.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    /// Index into `tables`, by class.
-    classes: [u8; CLASSES],
-    tables: Vec<Table>,
+    v4: Tables<u32>,
+    v6: Tables<u128>,
     names: Vec<Box<str>>,
     bandwidth: Bandwidth,
     /// Class of bandwidth, by flow.
@@ -83,26 +84,6 @@ impl Admission {
 
     /// Compiles a policy whose rules have been checked (`check::faults` found none).
     pub(crate) fn of_checked(policy: &Policy) -> Self {
-        let mut tables = Vec::new();
-        let mut known: HashMap<(Protocol, Vec<usize>), u8> = HashMap::new();
-        let mut classes = [0; CLASSES];
-        for direction in [Direction::Out, Direction::In] {
-            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {
-                for place in [Place::Remote, Place::Office] {
-                    for uplink in [UplinkKind::Wired, UplinkKind::Wifi, UplinkKind::Sim] {
-                        let flows = applicable(policy, direction, protocol, place, uplink);
-                        let table =
-                            *known
-                                .entry((protocol, flows))
-                                .or_insert_with_key(|(_, flows)| {
-                                    tables.push(Table::build(policy, protocol, flows));
-                                    u8::try_from(tables.len() - 1).expect("at most CLASSES tables")
-                                });
-                        classes[class(direction, protocol, place, uplink)] = table;
-                    }
-                }
-            }
-        }
         let share = |flow: &Flow| policy.bandwidth.class(flow.bandwidth.as_deref()?);
         let names = ["default-deny", "forbidden"]
             .into_iter()
@@ -110,8 +91,8 @@ impl Admission {
             .map(Box::from)
             .collect();
         Self {
-            classes,
-            tables,
+            v4: Tables::build(policy),
+            v6: Tables::build(policy),
             names,
             bandwidth: policy.bandwidth.clone(),
             shares: policy.flow.iter().map(share).collect(),
@@ -119,14 +100,21 @@ impl Admission {
     }
 
     /// Decides one connection. Constant work but for two binary searches; no allocation.
-    pub fn decide(&self, query: &Query) -> Decision {
+    pub fn decide<A: Peer>(&self, query: &Query<A>) -> Decision {
         let class = class(query.direction, query.protocol, query.place, query.uplink);
-        let table = &self.tables[usize::from(self.classes[class])];
         let port = match query.protocol {
             Protocol::Icmp => 0,
             Protocol::Tcp | Protocol::Udp => query.port,
         };
-        table.decide(query.peer.to_bits(), port)
+        query.peer.decide(self, class, port)
+    }
+
+    pub(crate) fn decide_v4(&self, peer: Ipv4Addr, class: usize, port: u16) -> Decision {
+        self.v4.decide(class, peer.to_bits(), port)
+    }
+
+    pub(crate) fn decide_v6(&self, peer: Ipv6Addr, class: usize, port: u16) -> Decision {
+        self.v6.decide(class, peer.to_bits(), port)
     }
 
     /// The class of bandwidth of what this rule allows.
@@ -177,8 +165,46 @@ fn class(direction: Direction, protocol: Protocol, place: Place, uplink: UplinkK
     ((direction * 3 + protocol) * 2 + place) * 3 + uplink
 }
 
-/// Indices of the flows that can allow something in a class.
-fn applicable(
+/// The tables of one family.
+#[derive(Debug, Clone)]
+struct Tables<B> {
+    /// Index into `tables`, by class.
+    classes: [u8; CLASSES],
+    tables: Vec<Table<B>>,
+}
+
+impl<B: Bits> Tables<B> {
+    fn build(policy: &Policy) -> Self {
+        let mut tables = Vec::new();
+        let mut known: HashMap<(Protocol, Vec<usize>), u8> = HashMap::new();
+        let mut classes = [0; CLASSES];
+        for direction in [Direction::Out, Direction::In] {
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {
+                for place in [Place::Remote, Place::Office] {
+                    for uplink in [UplinkKind::Wired, UplinkKind::Wifi, UplinkKind::Sim] {
+                        let flows = applicable::<B>(policy, direction, protocol, place, uplink);
+                        let table =
+                            *known
+                                .entry((protocol, flows))
+                                .or_insert_with_key(|(_, flows)| {
+                                    tables.push(Table::build(policy, protocol, flows));
+                                    u8::try_from(tables.len() - 1).expect("at most CLASSES tables")
+                                });
+                        classes[class(direction, protocol, place, uplink)] = table;
+                    }
+                }
+            }
+        }
+        Self { classes, tables }
+    }
+
+    fn decide(&self, class: usize, address: B, port: u16) -> Decision {
+        self.tables[usize::from(self.classes[class])].decide(address, port)
+    }
+}
+
+/// Indices of the flows that can allow something in a class of this family.
+fn applicable<B: Bits>(
     policy: &Policy,
     direction: Direction,
     protocol: Protocol,
@@ -189,6 +215,7 @@ fn applicable(
         flow.direction == direction
             && flow.places.contains(&place)
             && flow.uplinks.contains(&uplink)
+            && flow.peers.hosts.iter().any(|host| B::ends(*host).is_some())
             && match protocol {
                 Protocol::Tcp => !flow.tcp.is_empty(),
                 Protocol::Udp => !flow.udp.is_empty(),
@@ -220,24 +247,26 @@ struct Allowed {
 }
 
 /// The table of one class.
-#[derive(Debug, Clone, Default)]
-struct Table {
+#[derive(Debug, Clone)]
+struct Table<B> {
     /// First address of each interval, ascending; the first is 0. An interval ends where the next
     /// one starts.
-    starts: Vec<u32>,
+    starts: Vec<B>,
     /// What happens to each.
     actions: Vec<Action>,
     /// Disjoint, ascending port ranges; [`Action::Ports`] names a part of them.
     ports: Vec<Allowed>,
 }
 
-impl Table {
+impl<B: Bits> Table<B> {
     fn build(policy: &Policy, protocol: Protocol, flows: &[usize]) -> Self {
         // Who starts (+1) and ends (-1) at an address; `None` is `[forbidden]`. Ends lie one past
-        // the last address and may be 2^32.
-        let mut edges: BTreeMap<u64, Vec<(Option<usize>, i32)>> = BTreeMap::new();
-        let mut add = |who: Option<usize>, prefix: Ipv4Net| {
-            let (start, end) = bounds(prefix);
+        // the last address.
+        let mut edges: BTreeMap<Edge<B>, Vec<(Option<usize>, i32)>> = BTreeMap::new();
+        let mut add = |who: Option<usize>, prefix: IpNet| {
+            let Some((start, end)) = bounds(prefix) else {
+                return;
+            };
             edges.entry(start).or_default().push((who, 1));
             edges.entry(end).or_default().push((who, -1));
         };
@@ -250,10 +279,14 @@ impl Table {
             }
         }
 
-        let mut table = Self::default();
+        let mut table = Self {
+            starts: Vec::new(),
+            actions: Vec::new(),
+            ports: Vec::new(),
+        };
         let mut lists: HashMap<Vec<usize>, Action> = HashMap::new();
         let mut active: BTreeMap<Option<usize>, i32> = BTreeMap::new();
-        table.append(0, Action::Refuse(RuleId::DEFAULT_DENY));
+        table.append(B::FIRST, Action::Refuse(RuleId::DEFAULT_DENY));
         for (address, changes) in edges {
             for (who, change) in changes {
                 let count = active.entry(who).or_default();
@@ -262,7 +295,7 @@ impl Table {
                     active.remove(&who);
                 }
             }
-            let Ok(start) = u32::try_from(address) else {
+            let Edge::At(start) = address else {
                 break;
             };
             let action = if active.contains_key(&None) {
@@ -283,7 +316,7 @@ impl Table {
     }
 
     /// Starts an interval, or lets the last one go on where nothing changes.
-    fn append(&mut self, start: u32, action: Action) {
+    fn append(&mut self, start: B, action: Action) {
         if self.starts.last() == Some(&start) {
             self.starts.pop();
             self.actions.pop();
@@ -340,7 +373,7 @@ impl Table {
         }
     }
 
-    fn decide(&self, address: u32, port: u16) -> Decision {
+    fn decide(&self, address: B, port: u16) -> Decision {
         let after = self.starts.partition_point(|&start| start <= address);
         let Some(&action) = after
             .checked_sub(1)
@@ -360,12 +393,6 @@ impl Table {
             }
         }
     }
-}
-
-/// First address, and one past the last.
-pub(crate) fn bounds(prefix: Ipv4Net) -> (u64, u64) {
-    let start = u64::from(prefix.network().to_bits());
-    (start, u64::from(prefix.broadcast().to_bits()) + 1)
 }
 
 /// Port ranges of a flow; ICMP is port 0.

@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod flows;
+mod ipv6;
 mod segments;
 mod ways;
 
@@ -9,7 +10,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::fault::{Fault, Problem};
 use crate::schema::Policy;
@@ -46,6 +47,7 @@ pub(crate) fn problems(policy: &Policy, source: &Source) -> Vec<Problem> {
     check.uplinks();
     check.vpn();
     check.onprem();
+    check.ipv6();
     check.bandwidth();
     check.tests();
     check.problems
@@ -96,7 +98,14 @@ impl Check<'_> {
         }
     }
 
-    fn prefix(&mut self, path: &[Step<'_>], prefix: Ipv4Net) {
+    fn prefix(&mut self, path: &[Step<'_>], prefix: IpNet) {
+        match prefix {
+            IpNet::V4(prefix) => self.prefix_v4(path, prefix),
+            IpNet::V6(prefix) => self.prefix_v6(path, prefix),
+        }
+    }
+
+    fn prefix_v4(&mut self, path: &[Step<'_>], prefix: Ipv4Net) {
         if prefix.prefix_len() < MIN_PREFIX_LEN {
             self.refuse(
                 path,

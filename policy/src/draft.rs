@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::address::Peer;
 use crate::admission::{Admission, Decision, RuleId};
 use crate::check;
 use crate::fault::{Fault, PolicyError, Problem};
@@ -62,7 +63,7 @@ impl Draft {
     }
 
     /// Decides one connection and names the rule and its line.
-    pub fn explain(&self, query: &Query) -> Explanation {
+    pub fn explain<A: Peer>(&self, query: &Query<A>) -> Explanation {
         let decision = self.admission.decide(query);
         let rule = decision.rule();
         let line = match (rule, rule.flow()) {

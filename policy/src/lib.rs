@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod address;
 mod admission;
 mod bandwidth;
 mod check;
@@ -41,6 +42,7 @@ mod trust;
 mod value;
 mod verify;
 
+pub use address::Peer;
 pub use admission::{Admission, Decision, RuleId};
 pub use bandwidth::{Bandwidth, ClassId, MAX_CLASSES, Rates};
 pub use dot1x::{Dot1x, Radius, ServerName};

@@ -1,15 +1,15 @@
 //! Questions to a policy, and the one-line form in which people write them.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
 use crate::{Direction, Place, UplinkKind};
 
-/// Longest text of a probe: `from icmp` with the longest address and port is 35 bytes; the rest is
-/// room for spaces.
+/// Longest text of a probe: `from tcp` with the longest address of IPv6 in brackets and a port is 56
+/// bytes; the rest is room for spaces.
 const MAX_PROBE: usize = 64;
 
 /// Protocols that a flow can allow.
@@ -33,15 +33,16 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// May this connection be opened, here and now?
+/// May this connection be opened, here and now? The peer is of the family of `A`, or with [`IpAddr`]
+/// of either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Query {
+pub struct Query<A = Ipv4Addr> {
     /// Who opens it.
     pub direction: Direction,
     /// Protocol.
     pub protocol: Protocol,
     /// The other side's address.
-    pub peer: Ipv4Addr,
+    pub peer: A,
     /// Destination port: the peer's for [`Direction::Out`], the laptop's for [`Direction::In`]; 0
     /// for ICMP.
     pub port: u16,
@@ -52,7 +53,8 @@ pub struct Query {
 }
 
 /// A connection as people write it: `tcp 10.12.10.5:443`, `icmp 10.12.0.1`, and for one that is
-/// opened towards the laptop `from tcp 10.12.0.70:135` (135 is the laptop's port).
+/// opened towards the laptop `from tcp 10.12.0.70:135` (135 is the laptop's port). An address of IPv6
+/// with a port stands in brackets: `tcp [2001:db8:12:10::5]:443`.
 ///
 /// ```
 /// let probe: sekisho_policy::Probe = "tcp 10.12.10.5:443".parse()?;
@@ -66,14 +68,14 @@ pub struct Probe {
     /// Protocol.
     pub protocol: Protocol,
     /// The other side's address.
-    pub peer: Ipv4Addr,
+    pub peer: IpAddr,
     /// Destination port; 0 for ICMP.
     pub port: u16,
 }
 
 impl Probe {
     /// The question that this probe asks at a place, over an uplink.
-    pub fn at(self, place: Place, uplink: UplinkKind) -> Query {
+    pub fn at(self, place: Place, uplink: UplinkKind) -> Query<IpAddr> {
         Query {
             direction: self.direction,
             protocol: self.protocol,
@@ -88,7 +90,7 @@ impl Probe {
 /// The text is not a connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a connection: write \"tcp 10.12.10.5:443\", \"udp 10.12.0.53:53\", \"icmp 10.12.0.1\", or \"from tcp 10.12.0.70:135\" for one that is opened towards the laptop"
+    "`{0}` is not a connection: write \"tcp 10.12.10.5:443\", \"udp 10.12.0.53:53\", \"tcp [2001:db8:12::5]:443\", \"icmp 10.12.0.1\", or \"from tcp 10.12.0.70:135\" for one that is opened towards the laptop"
 )]
 pub struct ProbeError(String);
 
@@ -113,9 +115,16 @@ impl FromStr for Probe {
                 return None;
             }
             let (protocol, peer, port) = match word {
-                "icmp" => (Protocol::Icmp, target, 0),
+                "icmp" => (Protocol::Icmp, target.parse().ok()?, 0),
                 "tcp" | "udp" => {
-                    let (peer, port) = target.split_once(':')?;
+                    let (peer, port) = target.rsplit_once(':')?;
+                    let peer = match peer.strip_prefix('[') {
+                        Some(peer) => {
+                            let peer: Ipv6Addr = peer.strip_suffix(']')?.parse().ok()?;
+                            IpAddr::V6(peer)
+                        }
+                        None => IpAddr::V4(peer.parse().ok()?),
+                    };
                     let port = port
                         .bytes()
                         .all(|byte| byte.is_ascii_digit())
@@ -132,7 +141,7 @@ impl FromStr for Probe {
             Some(Self {
                 direction,
                 protocol,
-                peer: peer.parse().ok()?,
+                peer,
                 port,
             })
         };
@@ -145,10 +154,9 @@ impl fmt::Display for Probe {
         if self.direction == Direction::In {
             f.write_str("from ")?;
         }
-        write!(f, "{} {}", self.protocol, self.peer)?;
-        match self.protocol {
-            Protocol::Icmp => Ok(()),
-            Protocol::Tcp | Protocol::Udp => write!(f, ":{}", self.port),
+        match (self.protocol, self.peer) {
+            (Protocol::Icmp, peer) => write!(f, "icmp {peer}"),
+            (protocol, peer) => write!(f, "{protocol} {}", SocketAddr::new(peer, self.port)),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
@@ -59,6 +59,19 @@ pub struct Policy {
     pub test: Vec<Test>,
 }
 
+impl Policy {
+    /// Whether it names networks of IPv6: without any, the work OS has none.
+    pub fn names_ipv6(&self) -> bool {
+        let mut segments = self.segments.values();
+        segments.any(|segment| {
+            segment
+                .prefixes
+                .iter()
+                .any(|net| matches!(net, IpNet::V6(_)))
+        })
+    }
+}
+
 /// `[policy]`: identity and validity.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,10 +95,10 @@ pub struct Meta {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Segment {
-    /// Its addresses.
+    /// Its addresses, of either family.
     #[serde(deserialize_with = "value::prefixes")]
-    pub prefixes: Vec<Ipv4Net>,
-    /// Its resolvers, inside its prefixes.
+    pub prefixes: Vec<IpNet>,
+    /// Its resolvers, inside its prefixes. They are asked over IPv4, for addresses of either family.
     #[serde(default, deserialize_with = "value::addresses")]
     pub dns: Vec<Ipv4Addr>,
     /// Domains (and all names under them) that its resolvers answer.
@@ -102,7 +115,7 @@ pub struct Segment {
 pub struct Forbidden {
     /// Addresses that nobody reaches and that reach nobody.
     #[serde(deserialize_with = "value::prefixes")]
-    pub prefixes: Vec<Ipv4Net>,
+    pub prefixes: Vec<IpNet>,
     /// What the person is told.
     pub reason: String,
 }
@@ -147,7 +160,7 @@ pub struct Peers {
     pub segment: String,
     /// Prefixes inside the segment.
     #[serde(deserialize_with = "value::prefixes")]
-    pub hosts: Vec<Ipv4Net>,
+    pub hosts: Vec<IpNet>,
 }
 
 /// `[[uplink]]`: one kind of way out.
@@ -278,6 +291,13 @@ pub struct Vpn {
         deserialize_with = "value::duration"
     )]
     pub answer_within: Duration,
+    /// An earlier gateway must have been well for this long before a later one, which works, is left
+    /// for it.
+    #[serde(
+        default = "value::default_prefer_first_after",
+        deserialize_with = "value::duration"
+    )]
+    pub prefer_first_after: Duration,
     /// Waits between attempts.
     #[serde(default)]
     pub retry: Retry,
@@ -376,6 +396,8 @@ pub struct Onprem {
     pub recheck: Duration,
     /// Whether, and how, the work OS's packets go onto the proven wire itself, without a tunnel.
     pub direct: Option<Direct>,
+    /// Whether a magic packet may wake the laptop at the cable that was proven.
+    pub wake_on_lan: bool,
 }
 
 /// How packets go onto the office LAN without a tunnel.
@@ -384,6 +406,8 @@ pub struct Onprem {
 pub enum Direct {
     /// With the laptop's fixed address: the office's router takes its prefix to be on this LAN.
     Routed,
+    /// With the work OS's MAC, which the port takes on, and an address of the LAN's DHCP.
+    Bridged,
 }
 
 /// The premises beacon: a TLS 1.3 server in the office.
@@ -521,6 +545,8 @@ struct OnpremTable {
     dot1x: Option<dot1x::Method>,
     radius: Option<dot1x::Radius>,
     direct: Option<Direct>,
+    #[serde(default)]
+    wake_on_lan: bool,
     beacon: Beacon,
     #[serde(
         default = "value::default_recheck",
@@ -536,6 +562,7 @@ impl<'de> Deserialize<'de> for Onprem {
             uplinks: table.uplinks,
             dot1x: Dot1x::of(table.dot1x, table.radius).map_err(serde::de::Error::custom)?,
             direct: table.direct,
+            wake_on_lan: table.wake_on_lan,
             beacon: table.beacon,
             recheck: table.recheck,
         })

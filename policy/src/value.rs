@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -247,22 +247,23 @@ pub(crate) fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time
 }
 
 /// One prefix in canonical form.
-struct Prefix(Ipv4Net);
+struct Prefix(IpNet);
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let prefix: Ipv4Net = text.parse().map_err(|_| {
+        let prefix: IpNet = text.parse().map_err(|_| {
             D::Error::custom(format_args!(
-                "`{text}` is not an IPv4 prefix such as \"10.12.10.0/24\" (one host: \"10.12.10.5/32\")"
+                "`{text}` is not a prefix such as \"10.12.10.0/24\" or \"2001:db8:12::/48\" (one host: \"10.12.10.5/32\")"
             ))
         })?;
         if prefix.trunc() != prefix {
             return Err(D::Error::custom(format_args!(
-                "`{text}` has bits set after its {} bits of prefix: write \"{}\" or \"{}/32\"",
+                "`{text}` has bits set after its {} bits of prefix: write \"{}\" or \"{}/{}\"",
                 prefix.prefix_len(),
                 prefix.trunc(),
-                prefix.addr()
+                prefix.addr(),
+                prefix.max_prefix_len()
             )));
         }
         Ok(Self(prefix))
@@ -270,9 +271,7 @@ impl<'de> Deserialize<'de> for Prefix {
 }
 
 /// Prefixes in canonical form.
-pub(crate) fn prefixes<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<Ipv4Net>, D::Error> {
+pub(crate) fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let prefixes = Vec::<Prefix>::deserialize(deserializer)?;
     Ok(prefixes.into_iter().map(|prefix| prefix.0).collect())
 }
@@ -344,6 +343,10 @@ pub(crate) fn default_answer_within() -> Duration {
 
 pub(crate) fn default_dead_after() -> Duration {
     Duration::from_secs(10)
+}
+
+pub(crate) fn default_prefer_first_after() -> Duration {
+    Duration::from_mins(5)
 }
 
 pub(crate) fn default_recheck() -> Duration {

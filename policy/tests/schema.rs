@@ -1,6 +1,8 @@
 //! The file format: what is refused, where the error points, and what it says.
 
-use sekisho_policy::{Direct, Draft, Fault, GatewayProtocol, Lang, MAX_POLICY, OverQuota};
+use sekisho_policy::{
+    Direct, Draft, Fault, GatewayProtocol, Lang, MAX_POLICY, OverQuota, SecondFactor,
+};
 
 const SAMPLE: &str = include_str!("../../tests/lab/policy/policy.toml");
 
@@ -205,7 +207,7 @@ fn values_of_the_wrong_form_say_the_right_one() {
         (
             "\"10.12.30.0/24\"",
             "\"fileserver\"",
-            "is not an IPv4 prefix",
+            "is not a prefix such as",
         ),
         ("[445]", "[0]", "a port (1 to 65535)"),
         ("[445]", "[70000]", "a port (1 to 65535)"),
@@ -345,7 +347,13 @@ fn direct_is_for_offices_without_an_inner_gateway() {
     let onprem = draft.policy().onprem.as_ref().unwrap();
     assert_eq!(onprem.direct, Some(Direct::Routed));
     let plain = Draft::parse("policy.toml", SAMPLE.as_bytes()).unwrap();
-    assert_eq!(plain.policy().onprem.as_ref().unwrap().direct, None);
+    let onprem = plain.policy().onprem.as_ref().unwrap();
+    assert_eq!((onprem.direct, onprem.wake_on_lan), (None, false));
+    let bridged = alone.replace("\"routed\"", "\"bridged\"\nwake_on_lan = true");
+    let draft = Draft::parse("policy.toml", bridged.as_bytes()).unwrap();
+    let onprem = draft.policy().onprem.as_ref().unwrap();
+    assert_eq!(onprem.direct, Some(Direct::Bridged));
+    assert!(onprem.wake_on_lan);
 }
 
 #[test]
@@ -613,6 +621,39 @@ fn a_tls_gateway_has_a_pin_and_is_the_last_resort() {
     let first = format!("{}{TLS}{}", &SAMPLE[..at], &SAMPLE[at..]);
     let said = complaint(&first);
     assert!(said.contains("is the fallback and comes last"), "{said}");
+}
+
+#[test]
+fn a_second_factor_is_for_gateways_that_ask_for_one() {
+    let last = |gateway: &str| with("\n[onprem]", &format!("\n{gateway}[onprem]"));
+    let demand = |factor: &str, gateway: &str| {
+        let key = format!("second_factor = \"{factor}\"\nuplinks =");
+        last(&gateway.replace("uplinks =", &key))
+    };
+    let draft = Draft::parse("policy.toml", demand("otp", TLS).as_bytes()).unwrap();
+    let vpn = &draft.policy().vpn;
+    assert_eq!(
+        vpn.gateway.last().unwrap().second_factor,
+        Some(SecondFactor::Otp)
+    );
+    assert_eq!(vpn.answer_within, std::time::Duration::from_mins(3));
+
+    let wireguard = SAMPLE.replacen(
+        "= \"wireguard\"\n",
+        "= \"wireguard\"\nsecond_factor = \"otp\"\n",
+        1,
+    );
+    assert_ne!(wireguard, SAMPLE);
+    for (text, complaint) in [
+        (wireguard, "knows a key and nothing of people"),
+        (demand("otp", IKEV2), "is not asked for a second factor"),
+        (demand("pin", TLS), "is in no token"),
+        (demand("sms", TLS), "unknown variant"),
+    ] {
+        let error = Draft::parse("policy.toml", text.as_bytes()).expect_err("must be refused");
+        let said = error.problems()[0].fault.text(Lang::En);
+        assert!(said.contains(complaint), "{said}");
+    }
 }
 
 /// A gateway that a city already has.

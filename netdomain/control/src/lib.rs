@@ -25,6 +25,7 @@ mod channel;
 mod demand;
 mod inherited;
 mod message;
+mod names;
 mod secret;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
@@ -32,7 +33,9 @@ pub use demand::{Demand, DemandId, DemandStage, Factor};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
     Bearer, BearerAddress, Carries, Command, EngineToGate, GateToEngine, GateToUplink,
-    GatewayFound, ModemFound, ModemToUplink, PathId, Place, Port, QuotaState, Refused, Report,
-    Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WireId, WorkFound,
+    GatewayFound, LanMember, LanPlace, ModemFound, ModemToUplink, PathId, Place, Port, QuotaState,
+    Refused, Report, Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WireId,
+    WorkFound,
 };
+pub use names::{HostName, VendorClass};
 pub use secret::{MAX_ANSWER, NoAnswer, Secret};

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Demand, DemandId, Secret};
+use crate::{Demand, DemandId, HostName, Secret, VendorClass};
 
 /// Where a process can be given a fresh socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -96,11 +96,20 @@ pub enum Report {
         /// What, if anything.
         demand: Option<Demand>,
     },
+    /// Over this port somebody answered in place of the beacon who does not speak TLS at all (gate). A
+    /// network that leads every connection to a page of its own does so.
+    Stranger {
+        /// Interface name.
+        port: String,
+    },
     /// How far the work OS has come; told when it changes.
     Work {
         /// How far.
         found: WorkFound,
     },
+    /// The work OS has another address from now on, and its cable was pulled so that it asks for it:
+    /// it is to be plugged in again in a moment (gate).
+    Replug,
     /// The gate refused something of the guest's; sampled, `count` since the last report.
     Refused(Refused),
     /// The link of the guest's NIC changed (VMM).
@@ -276,6 +285,8 @@ pub enum SituationReport {
     Direct {
         /// The proven interface.
         port: String,
+        /// The work OS's address there.
+        address: Ipv4Addr,
     },
 }
 
@@ -400,6 +411,8 @@ pub enum UplinkToGate {
         rank: u32,
         /// The gateway's name in the policy.
         gateway: String,
+        /// Which of its addresses.
+        side: Side,
         /// Where its connections lead; the gate checks it against policy.
         peer: SocketAddrV4,
     },
@@ -436,6 +449,8 @@ pub enum UplinkToGate {
         index: u32,
         /// How often it had lost its carrier when the proof was made.
         losses: u32,
+        /// Where policy says `bridged`: the work OS's place on the LAN.
+        lan: Option<LanPlace>,
     },
     /// The wire is shut; its descriptor is of no use any more.
     WireLost {
@@ -448,6 +463,30 @@ pub enum UplinkToGate {
         /// Interface.
         port: String,
     },
+}
+
+/// Who the work OS is on a LAN: what an office PC tells a DHCP server of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanMember {
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Its name, if it told one.
+    pub host: Option<HostName>,
+    /// What kind of client it says that it is, if it told.
+    pub class: Option<VendorClass>,
+}
+
+/// What a LAN's DHCP server gave to the work OS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanPlace {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Length of the LAN's prefix, 32 if the server told none.
+    pub prefix: u8,
+    /// The LAN's router.
+    pub router: Ipv4Addr,
 }
 
 /// Gate to uplink.
@@ -475,6 +514,8 @@ pub enum GateToUplink {
         address: Ipv4Addr,
         /// The longest packet to and from it, in bytes.
         mtu: u16,
+        /// Who it is, for a LAN that it is to be a member of.
+        member: LanMember,
     },
     /// Make another connection over this path and hand it over.
     Dial {
@@ -499,8 +540,9 @@ pub enum GateToEngine {
         /// The gateway's name in the policy.
         gateway: String,
     },
-    /// A connection that [`EngineToGate::Dial`] asked for. One descriptor, non-blocking: a TCP
-    /// socket, connecting or connected to the gateway, or for `IPsec` a UDP one.
+    /// A connection that [`EngineToGate::Dial`] asked for, or for `IPsec` another path that the tunnel
+    /// is to go by from now on. One descriptor, non-blocking: a TCP socket, connecting or connected
+    /// to the gateway, or for `IPsec` a UDP one.
     Stream {
         /// For which attempt.
         attempt: u32,

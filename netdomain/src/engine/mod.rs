@@ -26,6 +26,7 @@ pub(crate) use place::{close_in, in_network};
 
 /// What every engine is told on its command line.
 #[derive(Debug, clap::Args)]
+#[group(id = "engine")]
 pub struct Args {
     #[command(flatten)]
     papers: Papers,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -55,8 +55,10 @@ pub enum DeviceError {
 struct Written {
     device: String,
     private_key: PathBuf,
+    probe_key: Option<PathBuf>,
     address: Ipv4Net,
     router: Ipv4Addr,
+    address6: Option<Ipv6Addr>,
     mac: String,
     mtu: u16,
 }
@@ -70,6 +72,8 @@ pub struct Device {
     pub prefix: u8,
     /// Router, resolver and DHCP server in the guest's eyes: the gate.
     pub router: Ipv4Addr,
+    /// The inner address of IPv6, if the laptop has one.
+    pub v6: Option<Ipv6Addr>,
     /// The guest's MAC address.
     pub mac: EthernetAddress,
     /// Inner MTU.
@@ -84,6 +88,8 @@ pub struct DeviceFile {
     pub device: Device,
     /// `WireGuard` private key.
     pub private_key: [u8; 32],
+    /// The second one, by which paths are asked that are not in use.
+    pub probe_key: Option<[u8; 32]>,
 }
 
 impl DeviceFile {
@@ -100,28 +106,45 @@ impl DeviceFile {
         };
         let device = check(&written).map_err(wrong)?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        let key_path = folder.join(&written.private_key);
-        let key = read(&key_path)?;
-        let private_key = STANDARD
-            .decode(key.trim())
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(DeviceError::Value {
-                path: key_path,
-                what: "a WireGuard private key is 32 bytes in base64, as `wg genkey` prints it",
-            })?;
+        let private_key = read_key(folder.join(&written.private_key))?;
+        let probe_key = written
+            .probe_key
+            .as_ref()
+            .map(|file| read_key(folder.join(file)))
+            .transpose()?;
+        if probe_key == Some(private_key) {
+            return Err(wrong(
+                "`probe_key` must be another key than `private_key`: whatever a gateway hears of that \
+                 one moves the tunnel",
+            ));
+        }
         Ok(Self {
             name: written.device,
             device,
             private_key,
+            probe_key,
         })
     }
+}
+
+fn read_key(path: PathBuf) -> Result<[u8; 32], DeviceError> {
+    let key = STANDARD.decode(read(&path)?.trim()).ok();
+    key.and_then(|bytes| bytes.try_into().ok())
+        .ok_or(DeviceError::Value {
+            path,
+            what: "a WireGuard private key is 32 bytes in base64, as `wg genkey` prints it",
+        })
 }
 
 fn check(written: &Written) -> Result<Device, &'static str> {
     let address = written.address.addr();
     if !written.address.contains(&written.router) || written.router == address {
         return Err("`router` must be another address inside the prefix of `address`");
+    }
+    if written.address6.is_some_and(|address| !is_unicast(address)) {
+        return Err(
+            "`address6` must be a global or unique local address of IPv6, and none of 6to4 or Teredo",
+        );
     }
     if !(MIN_MTU..=MAX_MTU).contains(&written.mtu) {
         return Err("`mtu` must be between 1280 and 1440");
@@ -133,9 +156,17 @@ fn check(written: &Written) -> Result<Device, &'static str> {
         address,
         prefix: written.address.prefix_len(),
         router: written.router,
+        v6: written.address6,
         mac,
         mtu: written.mtu,
     })
+}
+
+/// An address that one host of a network of the city's can have (RFC 4291, RFC 4193).
+const fn is_unicast(address: Ipv6Addr) -> bool {
+    let [first, second, ..] = address.segments();
+    let (six_to_four, teredo) = (first == 0x2002, first == 0x2001 && second == 0);
+    (first >> 13 == 1 && !six_to_four && !teredo) || address.is_unique_local()
 }
 
 fn parse_mac(text: &str) -> Option<EthernetAddress> {
@@ -191,6 +222,33 @@ mod tests {
         assert_eq!(file.device.address, Ipv4Addr::new(10, 250, 7, 23));
         assert_eq!(file.device.prefix, 24);
         assert_eq!(file.device.mac.0, [2, 0x53, 0x4b, 0, 7, 0x17]);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_one_of_a_host() {
+        let key = STANDARD.encode([7; 32]);
+        let with = |address: &str| {
+            let line = format!("mtu = 1420\naddress6 = \"{address}\"");
+            read_with(&GOOD.replace("mtu = 1420", &line), &key)
+        };
+        for good in ["2001:db8:250:7::23", "fd12:3456:789a::23"] {
+            let file = with(good).unwrap();
+            assert_eq!(file.device.v6, Some(good.parse().unwrap()));
+        }
+        for bad in [
+            "::1",
+            "::",
+            "fe80::23",
+            "ff02::1",
+            "::ffff:10.250.7.23",
+            "64:ff9b::10.250.7.23",
+            "2002:afa:717::1",
+            "2001:0:afa:717::1",
+            "fec0::1",
+            "2001:db8::/64",
+        ] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

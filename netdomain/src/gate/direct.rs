@@ -4,18 +4,26 @@
 //! Before each batch of packets the gate asks the kernel whether the port's cable is still the one that
 //! was proven: no process of ours has to be in time with the news.
 //!
-//! The gate knows no address and no neighbour of that LAN. It reads and writes IPv4 packets; next
+//! Where the work OS is a member of the LAN, its address changes with the way: it is that of the LAN's
+//! lease while there is a wire, and the device file's again once the tunnel carries. Its cable is pulled
+//! for a moment, as on any PC that comes to another network, and it asks for the address by itself.
+//!
+//! The gate knows no neighbour of that LAN. It reads and writes IPv4 packets; next
 //! hop, ARP and the port are the kernel's, in the uplink's namespace, under the uplink's rules.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use sekisho_control::{GateToUplink, UplinkToGate, WireId};
+use sekisho_control::{GateToUplink, LanPlace, UplinkToGate, WireId};
 use sekisho_framelink::HEADER_LEN;
+use sekisho_policy::Direct;
 use thiserror::Error;
 
 use super::admit::{Admitted, Origin, Refusal, Rule, Subject};
-use super::engine::{Gate, fill_random};
+use super::device::Device;
+use super::edge::Resolver;
+use super::engine::{Gate, fill_random, random};
 use super::guest::MOST_FROM_GUEST;
 use super::packet::{Packet, Transport};
 use super::path::{MAX_WHOLE, deliver_whole, send_whole, whole};
@@ -50,6 +58,8 @@ struct Wire {
     id: WireId,
     device: OwnedFd,
     carrier: Carrier,
+    /// The work OS's place on the LAN, where it is a member of it.
+    lan: Option<LanPlace>,
 }
 
 /// The wire, while there is one, and room for one packet of it.
@@ -73,6 +83,10 @@ impl Wiring {
         self.wire.as_ref().map(|wire| wire.device.as_fd())
     }
 
+    fn lan(&self) -> Option<LanPlace> {
+        self.wire.as_ref()?.lan
+    }
+
     pub(super) fn close(&mut self, id: WireId) {
         self.wire.take_if(|wire| wire.id == id);
     }
@@ -82,7 +96,13 @@ impl Gate {
     /// The machine wants the wire of a proven port.
     pub(super) fn ask_wire(&mut self, port: String) {
         let (address, mtu) = (self.address, self.mtu);
-        self.tell_uplink(&GateToUplink::AskWire { port, address, mtu });
+        let member = self.edge.member().clone();
+        self.tell_uplink(&GateToUplink::AskWire {
+            port,
+            address,
+            mtu,
+            member,
+        });
     }
 
     /// The uplink hands one over.
@@ -99,12 +119,22 @@ impl Gate {
             kind,
             index,
             losses,
+            lan,
         } = message
         else {
             return;
         };
         if self.wiring.wire.is_some() {
             tracing::warn!(%port, "a second wire beside the one in use");
+            return;
+        }
+        let fits = match self.plan.direct {
+            Some(Direct::Bridged) => lan.is_some_and(|lan| self.may_live_at(&lan)),
+            Some(Direct::Routed) => lan.is_none(),
+            None => false,
+        };
+        if !fits {
+            tracing::warn!(%port, ?lan, "a wire in another way than policy's");
             return;
         }
         let mut sequence = [0; 4];
@@ -117,12 +147,51 @@ impl Gate {
                     id,
                     device,
                     carrier,
+                    lan,
                 });
                 // Where no proof wants it the machine closes it again.
                 self.happen(Event::WireUp(id, port, kind), now);
             }
             Err(why) => tracing::warn!(%port, "{why}"),
         }
+    }
+
+    /// Whether the work OS can have this place: a host's address, and not the one by which it knows
+    /// the gate.
+    fn may_live_at(&self, lan: &LanPlace) -> bool {
+        let host = |address: Ipv4Addr| {
+            let first = address.octets()[0];
+            first != 0 && first < 224 && !address.is_loopback() && !address.is_link_local()
+        };
+        host(lan.address)
+            && host(lan.router)
+            && (1..=32).contains(&lan.prefix)
+            && lan.address != lan.router
+            && ![lan.address, lan.router].contains(&self.edge.router())
+    }
+
+    /// Gives the work OS the address of the way out that there is now. While there is none it keeps
+    /// what it has: nothing leaves under it, and the same way may be back in a moment.
+    pub(super) fn seat(&mut self, situation: Situation, now: Moment) {
+        let place = match situation {
+            Situation::Closed(_) => return,
+            Situation::Tunnelled { .. } => self.edge.home(),
+            Situation::Direct { .. } => self.wiring.lan().unwrap_or(self.edge.home()),
+        };
+        if place == self.edge.place() {
+            return;
+        }
+        tracing::info!(address = %place.address, "the work OS has another address");
+        self.edge.move_to(place);
+        self.keeper.readdress(place.address);
+        let device = Device {
+            address: place.address,
+            ..*self.edge.device()
+        };
+        let domains = self.plan.domains.clone();
+        self.resolver = Resolver::new(domains, &device, Box::new(random), now);
+        self.guest.detach();
+        self.unplugged = true;
     }
 
     /// Asks the kernel whether the cable is still the one that was proven, before anything is

@@ -2,7 +2,7 @@
 //! message and the time. The loop that waits is in [`turn`](super::turn).
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path as FilePath;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use sekisho_policy::{Admission, Policy, Verified};
 use super::GateError;
 use super::admit::{Gatekeeper, Refusal, Terms};
 use super::counters::{Counters, Sample};
-use super::device::DeviceFile;
+use super::device::{Device, DeviceFile};
 use super::direct::Wiring;
 use super::edge::{Edge, Reply, Resolver};
 use super::engines::Engines;
@@ -26,8 +26,10 @@ use super::findings::Findings;
 use super::guest::Guest;
 use super::path::{Inbox, Leave, Path};
 use super::plan::{Plan, TunnelPlan};
+use super::room::Room;
 use super::situation::{Action, Event, GatewayId, Machine, Situation};
 use super::sockets::Sockets;
+use super::standby::Standby;
 use crate::moment::{Moment, slept};
 use crate::premises::{BeaconClient, Probe};
 use crate::tunnel::{AnyTunnel, Datagram, Identity, IpFd, Roaming as _, StampFile, WireGuard};
@@ -53,6 +55,8 @@ pub struct Gate {
     pub(super) tunnels: Vec<AnyTunnel>,
     pub(super) engines: Engines,
     pub(super) answering: Answering,
+    /// The second key, where this laptop has one.
+    pub(super) standby: Option<Standby>,
     pub(super) stamp: StampFile,
     pub(super) path: Path,
     pub(super) guest: Guest,
@@ -64,6 +68,8 @@ pub struct Gate {
     pub(super) probes: Vec<Probe>,
     pub(super) address: Ipv4Addr,
     pub(super) mtu: u16,
+    /// Room for packets on the way in use.
+    pub(super) room: Room,
     pub(super) arena: Option<FrameArena>,
     pub(super) inbox: Option<Inbox>,
     pub(super) opened: Vec<BytesMut>,
@@ -75,6 +81,8 @@ pub struct Gate {
     pub(super) flawed: u64,
     /// The situation changed and the supervisor could not be told yet.
     pub(super) untold: bool,
+    /// The guest's cable was pulled and the supervisor could not be told yet.
+    pub(super) unplugged: bool,
     /// Time that the machine has slept, and the wall clock less the time since boot, when last
     /// looked at.
     pub(super) slept: Duration,
@@ -108,7 +116,10 @@ impl Gate {
     pub fn open(parts: Parts<'_>) -> Result<Self, GateError> {
         let now = Moment::now();
         let plan = Plan::new(parts.policy);
-        let device = parts.device.device;
+        let device = Device {
+            v6: carried(parts.policy, &parts.device),
+            ..parts.device.device
+        };
         let stamp = StampFile::open(parts.state)?;
         let indices = IndexTable::from_os_rng();
         let tunnels = plan
@@ -127,6 +138,10 @@ impl Gate {
                 TunnelPlan::Engine(_) => AnyTunnel::IpFd(IpFd::default()),
             })
             .collect();
+        let standby = parts
+            .device
+            .probe_key
+            .map(|key| Standby::new(key, device.mtu, stamp.newest()));
         let beacon = plan
             .beacon
             .map(|beacon| BeaconClient::new(beacon.address, beacon.spki_sha256, beacon.round_trip))
@@ -148,6 +163,7 @@ impl Gate {
                 Admission::compile(parts.policy),
                 Terms {
                     address: device.address,
+                    v6: device.v6,
                     mtu: device.mtu,
                     resolvers: plan.domains.servers(),
                 },
@@ -156,11 +172,14 @@ impl Gate {
             counters: Counters::new(plan.rules, now),
             findings: Findings::default(),
             machine: Machine::new(plan.timings, random().into())
-                .with_direct(plan.direct)
+                .with_direct(plan.direct.is_some())
+                .with_roaming(plan.roaming())
+                .with_standby(standby.is_some())
                 .with_factors(plan.factors(), plan.answer_within, random()),
             tunnels,
             engines,
             answering: Answering::default(),
+            standby,
             stamp,
             path: Path::default(),
             guest,
@@ -172,6 +191,7 @@ impl Gate {
             probes: Vec::new(),
             address: device.address,
             mtu: device.mtu,
+            room: Room::new(device.mtu),
             arena: Some(FrameArena::new(ARENA)),
             inbox: Some(Inbox::default()),
             opened: Vec::with_capacity(1024),
@@ -181,6 +201,7 @@ impl Gate {
             actions: Vec::with_capacity(64),
             flawed: 0,
             untold: true,
+            unplugged: false,
             slept: slept(),
             wall: wall_less_boot(now),
             // Opening takes a while: the clock of now is read after the wall's, so that a gate never
@@ -251,8 +272,10 @@ impl Gate {
                 }
                 self.datagram = datagram;
             }
+            Action::Check(path) => self.check(path, now),
             Action::Engage(path) => self.engage(path),
             Action::HandOver(path) => self.hand_over(path),
+            Action::Move { from, to } => self.move_engine(from, to),
             Action::Disengage(path) => self.disengage(path, now),
             Action::ResetTunnels => {
                 for tunnel in self.tunnels.iter_mut().filter_map(AnyTunnel::roaming) {
@@ -261,11 +284,11 @@ impl Gate {
                 self.path.clear();
             }
             Action::Close(path) => {
-                self.findings.forget(path);
+                self.forget_path(path);
                 self.sockets.close(path);
             }
             Action::Drain(path) => {
-                self.findings.forget(path);
+                self.forget_path(path);
                 self.sockets.drain(path, now);
             }
             Action::Probe(port) => self.tell_uplink(&GateToUplink::ProbeBeacon { port }),
@@ -278,11 +301,21 @@ impl Gate {
             Action::Report => {
                 let situation = self.machine.situation();
                 self.path.change(Leave::of(&situation));
+                self.seat(situation, now);
+                self.widen();
                 if situation.scope().is_none() {
                     self.findings.closed();
                 }
                 self.untold = true;
             }
+        }
+    }
+
+    /// The path is gone: what was found over it says nothing any more.
+    fn forget_path(&mut self, path: sekisho_control::PathId) {
+        self.findings.forget(path);
+        if let Some(standby) = &mut self.standby {
+            standby.forget(path);
         }
     }
 
@@ -356,6 +389,18 @@ impl Gate {
     }
 }
 
+/// The guest's address of IPv6, if that is carried: where policy names networks of it and the device
+/// has an address.
+fn carried(policy: &Policy, device: &DeviceFile) -> Option<Ipv6Addr> {
+    let (named, address) = (policy.names_ipv6(), device.device.v6);
+    if named && address.is_none() {
+        tracing::warn!(
+            "policy names networks of IPv6, but the device file has no `address6`: none is carried"
+        );
+    }
+    address.filter(|_| named)
+}
+
 /// Whether the supervisor took it.
 fn tell_refusal(control: &Control, keeper: &Gatekeeper, sample: &Sample) -> bool {
     let report = Report::Refused(sekisho_control::Refused {
@@ -379,7 +424,7 @@ pub(super) fn wall() -> Duration {
 }
 
 /// An unpredictable number.
-fn random() -> u32 {
+pub(super) fn random() -> u32 {
     let mut bytes = [0; 4];
     fill_random(&mut bytes);
     u32::from_ne_bytes(bytes)

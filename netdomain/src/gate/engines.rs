@@ -36,6 +36,8 @@ struct Task {
     path: PathId,
     gateway: GatewayId,
     dials: u8,
+    /// The path that it was on before, until there is a socket over the new one.
+    left: Option<PathId>,
 }
 
 /// The engines and their task: at most one is at something at a time.
@@ -157,6 +159,7 @@ impl Gate {
             path,
             gateway,
             dials: 0,
+            left: None,
         });
         tracing::debug!(
             ?path,
@@ -169,6 +172,24 @@ impl Gate {
         }
     }
 
+    /// The machine takes a tunnel that is up to another path. Its packets go on coming and going by
+    /// the same descriptor; what the engine sends goes by the old path's socket, if that lives, until
+    /// it has the new one's.
+    pub(super) fn move_engine(&mut self, from: PathId, to: PathId) {
+        let task = self.engines.task.as_mut();
+        let Some(task) = task.filter(|task| task.path == from) else {
+            return;
+        };
+        task.path = to;
+        let left = task.left.replace(from);
+        self.sockets.rename(from, to);
+        if let Some(left) = left {
+            self.tell_uplink(&GateToUplink::HangUp { id: left });
+        }
+        tracing::info!(?from, ?to, "the engine's tunnel goes another way");
+        self.tell_uplink(&GateToUplink::Dial { id: to });
+    }
+
     /// The machine wants the tunnel of this path no more. What came in before is still read.
     pub(super) fn disengage(&mut self, path: PathId, now: Moment) {
         let Some(task) = self.engines.task.take_if(|task| task.path == path) else {
@@ -179,6 +200,9 @@ impl Gate {
             tunnel.set_up(false);
         }
         self.sockets.drain(path, now);
+        if let Some(left) = task.left {
+            self.tell_uplink(&GateToUplink::HangUp { id: left });
+        }
         let attempt = task.attempt;
         let told = self
             .engines
@@ -303,12 +327,12 @@ impl Gate {
             kind,
             rank,
             gateway,
+            side,
             peer,
         } = message
         else {
             return;
         };
-        let side = sekisho_control::Side::Outside;
         let Some(gateway) = self.plan.gateway(&gateway, Proof::Engine, side, peer, kind) else {
             tracing::warn!(%port, %peer, "a path that policy does not name");
             return;
@@ -348,7 +372,11 @@ impl Gate {
         }
         let stream = GateToEngine::Stream { attempt };
         if !self.engines.tell(engine, &stream, &[socket.as_fd()]) {
-            self.happen(Event::EngineDown(id), now);
+            return self.happen(Event::EngineDown(id), now);
+        }
+        let left = self.engines.task.as_mut().and_then(|task| task.left.take());
+        if let Some(left) = left {
+            self.tell_uplink(&GateToUplink::HangUp { id: left });
         }
     }
 }

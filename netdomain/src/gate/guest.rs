@@ -22,13 +22,13 @@ const MAX_PIECES: usize = 65;
 /// Ethernet carries; it is told how much fits rather than left in the dark.
 pub const MOST_FROM_GUEST: u16 = 1500;
 
-/// What the guest may leave to the gate: checksums and TCP segmentation over IPv4.
+/// What the guest may leave to the gate: checksums and TCP segmentation.
 fn rules(mtu: u16) -> Rules {
     Rules {
         offloads: Offloads {
             csum: true,
             tso4: true,
-            tso6: false,
+            tso6: true,
             uso: false,
         },
         mtu: mtu.max(MOST_FROM_GUEST),

@@ -3,20 +3,20 @@
 use std::os::fd::AsFd;
 
 use bytes::BytesMut;
+use rustix::io::Errno;
 use sekisho_control::PathId;
 
 use super::admit::{Origin, Refusal, Subject};
 use super::edge::Heard;
 use super::engine::Gate;
-use super::packet::{Offload, Packet, Transport};
+use super::family::Family;
+use super::packet::{Malformed, Offload, Packet, Transport};
 use super::path::{Coalescer, Inbox, Outlet};
 use super::situation::{Event, Situation};
 use super::sockets::Far;
 use crate::moment::Moment;
 use crate::tunnel::{AnyTunnel, Opened, Roaming as _};
 
-/// Ethernet's number for IPv4, the only protocol inside.
-const IPV4: u16 = 0x0800;
 /// System calls for datagrams in one turn and path: 64 datagrams, or eight of 64 KiB where the
 /// kernel joins them.
 const READS: usize = 4;
@@ -29,6 +29,8 @@ const AT_ONCE: usize = 65_536;
 struct Signs {
     heard: bool,
     handshake: bool,
+    /// The second key was answered.
+    checked: bool,
 }
 
 impl Gate {
@@ -52,6 +54,12 @@ impl Gate {
                 Ok((0, _)) => break,
                 Ok(received) => received,
                 // An ICMP message about something sent earlier, which anybody can forge.
+                Err(Errno::MSGSIZE) => {
+                    if self.machine.situation().path() == Some(id) {
+                        self.narrow(id, now);
+                    }
+                    break;
+                }
                 Err(_) => {
                     self.findings.unreachable(id);
                     break;
@@ -105,7 +113,14 @@ impl Gate {
     }
 
     fn signs(&mut self, id: PathId, signs: &mut Signs, now: Moment) {
-        let Signs { heard, handshake } = std::mem::take(signs);
+        let Signs {
+            heard,
+            handshake,
+            checked,
+        } = std::mem::take(signs);
+        if checked {
+            self.checked(id, now);
+        }
         if heard {
             self.findings.heard(id);
             self.happen(
@@ -144,6 +159,12 @@ impl Gate {
             _ => return bytes,
         };
         for datagram in datagrams {
+            if let Some(standby) = &mut self.standby
+                && standby.is_for(id, &datagram)
+            {
+                signs.checked |= standby.answers(id, datagram, peer, now);
+                continue;
+            }
             match tunnel.open(datagram, peer, &mut self.datagram, now) {
                 Opened::Inner(packet) => {
                     signs.heard = true;
@@ -168,19 +189,21 @@ impl Gate {
     fn deliver_all(&mut self, opened: &[BytesMut], now: Moment) {
         let ethernet = self.edge.ethernet();
         let situation = self.machine.situation();
-        let mut coalescer = Coalescer::new(ethernet, self.mtu);
+        let mut coalescer = Coalescer::new(ethernet, self.room.mtu());
+        let mut coalescer6 = None;
         let mut names = false;
         for bytes in opened {
-            let packet = match Packet::parse(bytes, Offload::None) {
-                Ok(packet) => packet,
-                Err(malformed) => {
-                    let refusal = Refusal {
-                        rule: malformed.into(),
-                        subject: Subject::Frame { ether_type: IPV4 },
-                    };
-                    self.refused(&refusal, now);
-                    continue;
+            if is_ipv6(bytes) {
+                let packet = Packet::parse_v6(bytes, Offload::None);
+                if let Some(packet) = self.parsed(packet, now) {
+                    let coalescer =
+                        coalescer6.get_or_insert_with(|| Coalescer::new(ethernet, self.room.mtu()));
+                    self.deliver(packet, situation, coalescer, now);
                 }
+                continue;
+            }
+            let Some(packet) = self.parsed(Packet::parse(bytes, Offload::None), now) else {
+                continue;
             };
             // A path that was lost is still read: while the gate is closed, or packets go another
             // way, nothing of it reaches the guest, and admission says so.
@@ -189,19 +212,52 @@ impl Gate {
                 names = true;
                 continue;
             }
-            match self.keeper.admit(packet, Origin::Tunnel, &situation, now) {
-                Ok(admitted) => {
-                    if matches!(packet.transport(), Transport::Tcp { .. }) {
-                        self.findings.server_answered();
-                    }
-                    coalescer.offer(&admitted, &mut self.guest);
-                }
-                Err(refusal) => self.refused(&refusal, now),
-            }
+            self.deliver(packet, situation, &mut coalescer, now);
         }
         coalescer.flush(&mut self.guest);
+        if let Some(mut coalescer) = coalescer6 {
+            coalescer.flush(&mut self.guest);
+        }
         if names {
             self.serve_connections(now);
+        }
+    }
+
+    /// The packet, if what came out of the tunnel is one.
+    fn parsed<'a, A: Family>(
+        &mut self,
+        parsed: Result<Packet<'a, A>, Malformed>,
+        now: Moment,
+    ) -> Option<Packet<'a, A>> {
+        parsed
+            .map_err(|malformed| {
+                let refusal = Refusal {
+                    rule: malformed.into(),
+                    subject: Subject::Frame {
+                        ether_type: A::ETHER_TYPE,
+                    },
+                };
+                self.refused(&refusal, now);
+            })
+            .ok()
+    }
+
+    /// Admits a packet and gives it to the guest, joined with its neighbours.
+    fn deliver<'a, A: Family>(
+        &mut self,
+        packet: Packet<'a, A>,
+        situation: Situation,
+        coalescer: &mut Coalescer<'a, A>,
+        now: Moment,
+    ) {
+        match self.keeper.admit(packet, Origin::Tunnel, &situation, now) {
+            Ok(admitted) => {
+                if matches!(packet.transport(), Transport::Tcp { .. }) {
+                    self.findings.server_answered();
+                }
+                coalescer.offer(&admitted, &mut self.guest);
+            }
+            Err(refusal) => self.refused(&refusal, now),
         }
     }
 
@@ -222,4 +278,9 @@ impl Gate {
         }
         true
     }
+}
+
+/// Whether a packet says that it is one of IPv6; whether it is one, its parser finds out.
+fn is_ipv6(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first >> 4 == 6)
 }

@@ -11,7 +11,7 @@ use super::plan::EngineKind;
 use super::situation::{Event, PathInfo, Proof, Situation};
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
-use crate::premises::{Progress, QUESTIONS};
+use crate::premises::{NOT_ITS_KEY, Progress, QUESTIONS};
 
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
@@ -212,7 +212,16 @@ impl Gate {
                     tracing::debug!(%port, ?took, "the beacon proved itself");
                     Event::Proven(port)
                 }
-                Progress::Failed(why) => {
+                progress @ (Progress::Stranger | Progress::Failed(_)) => {
+                    let why = match progress {
+                        Progress::Failed(why) => why,
+                        _ => NOT_ITS_KEY,
+                    };
+                    if progress == Progress::Stranger {
+                        // Told each time, and so soon again where the channel is full.
+                        let report = Report::Stranger { port: port.clone() };
+                        let _ = self.control.send(&report, &[]);
+                    }
                     // Away from the office every question fails: only the first one is news.
                     if self.machine.unproven(&port) {
                         tracing::debug!(%port, "{why}");
@@ -229,6 +238,10 @@ impl Gate {
 
     /// Tells the supervisor the situation if it does not know it yet.
     pub(super) fn tell_situation(&mut self) {
+        if self.unplugged {
+            // A supervisor that is gone is noticed below.
+            self.unplugged = self.control.send(&Report::Replug, &[]).is_err();
+        }
         if !self.untold {
             return;
         }
@@ -274,6 +287,7 @@ impl Gate {
             },
             Situation::Direct { wire } => SituationReport::Direct {
                 port: self.machine.wire_port(wire).unwrap_or_default().to_owned(),
+                address: self.edge.place().address,
             },
         }
     }

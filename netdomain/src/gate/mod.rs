@@ -10,6 +10,7 @@ mod engine;
 mod engines;
 mod expiry;
 mod factor;
+pub mod family;
 mod findings;
 #[cfg(test)]
 mod fixture;
@@ -21,9 +22,11 @@ mod outward;
 pub mod packet;
 pub mod path;
 pub mod plan;
+mod room;
 mod run;
 pub mod situation;
 pub mod sockets;
+mod standby;
 mod turn;
 
 pub use engine::{Gate, Parts};

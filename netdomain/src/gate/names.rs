@@ -104,7 +104,7 @@ impl Gate {
     fn asker(&self) -> Subject {
         Subject::outbound(&Flow {
             protocol: Protocol::Tcp,
-            source: self.address,
+            source: self.edge.place().address,
             destination: self.edge.router(),
             source_port: 0,
             destination_port: DNS,

@@ -1,14 +1,17 @@
 //! From the guest to the gateway.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
+use sekisho_control::WireId;
 use sekisho_framelink::Frame;
 
 use super::admit::{Admitted, Origin, Refusal, Rule, Subject};
-use super::edge::Taken;
+use super::edge::{Edge, Reply, Taken};
 use super::engine::Gate;
-use super::packet::{Packet, Transport};
+use super::family::Family;
+use super::packet::{Packet, Packet6, Transport};
 use super::path::Flushed;
 use super::situation::{Event, Situation};
 use crate::moment::Moment;
@@ -16,6 +19,53 @@ use crate::tunnel::{AnyTunnel, SealError};
 
 /// System calls for frames in one turn. With sixteen frames each: a turn's budget of 64.
 const READS: usize = 4;
+
+/// What is done with a packet of one family and not of the other.
+pub(super) trait Outward: Family {
+    /// Tells the guest that a packet is not allowed.
+    fn prohibit(edge: &mut Edge, packet: &Packet<'_, Self>, reply: &mut Reply, now: Moment);
+
+    /// Tells the guest that a packet is too long.
+    fn too_long(
+        edge: &mut Edge,
+        packet: &Packet<'_, Self>,
+        mtu: u16,
+        reply: &mut Reply,
+        now: Moment,
+    );
+
+    /// Writes an admitted packet to the wire of the office.
+    fn onto_wire(gate: &mut Gate, wire: WireId, admitted: &Admitted<Packet<'_, Self>>, now: Moment);
+}
+
+impl Outward for Ipv4Addr {
+    fn prohibit(edge: &mut Edge, packet: &Packet<'_>, reply: &mut Reply, now: Moment) {
+        edge.prohibit(packet, reply, now);
+    }
+
+    fn too_long(edge: &mut Edge, packet: &Packet<'_>, mtu: u16, reply: &mut Reply, now: Moment) {
+        edge.too_long(packet, mtu, reply, now);
+    }
+
+    fn onto_wire(gate: &mut Gate, wire: WireId, admitted: &Admitted<Packet<'_>>, now: Moment) {
+        gate.send_direct(wire, admitted, now);
+    }
+}
+
+impl Outward for Ipv6Addr {
+    fn prohibit(edge: &mut Edge, packet: &Packet6<'_>, reply: &mut Reply, now: Moment) {
+        edge.prohibit_v6(packet, reply, now);
+    }
+
+    fn too_long(edge: &mut Edge, packet: &Packet6<'_>, mtu: u16, reply: &mut Reply, now: Moment) {
+        edge.too_long_v6(packet, mtu, reply, now);
+    }
+
+    /// No wire carries it, and admission has said so: what comes here all the same is lost.
+    fn onto_wire(gate: &mut Gate, _: WireId, _: &Admitted<Packet6<'_>>, _: Moment) {
+        gate.path.dropped += 1;
+    }
+}
 
 impl Gate {
     /// Reads frames until there are none, the budget is spent or the way out is full.
@@ -68,6 +118,7 @@ impl Gate {
             .take(&frame.hdr, frame.frame, &mut self.reply, now)
         {
             Taken::Transit(packet) => self.transit(packet, now),
+            Taken::Transit6(packet) => self.transit(packet, now),
             Taken::Question(packet) => self.question(&packet, now),
             Taken::Segment(packet) => self.resolver_segment(&packet, now),
             Taken::Probe(packet) => self.probe(&packet, now),
@@ -77,7 +128,7 @@ impl Gate {
         self.send_reply();
     }
 
-    fn transit(&mut self, packet: Packet<'_>, now: Moment) {
+    fn transit<A: Outward>(&mut self, packet: Packet<'_, A>, now: Moment) {
         let situation = self.machine.situation();
         self.findings.address();
         match self.keeper.admit(packet, Origin::Guest, &situation, now) {
@@ -92,9 +143,12 @@ impl Gate {
                 // policy forbids it is told at once.
                 match refusal.rule {
                     Rule::Policy(_) | Rule::NotServed => {
-                        self.edge.prohibit(&packet, &mut self.reply, now);
+                        A::prohibit(&mut self.edge, &packet, &mut self.reply, now);
                     }
-                    Rule::TooLong => self.edge.too_long(&packet, &mut self.reply, now),
+                    Rule::TooLong => {
+                        let mtu = self.room.mtu();
+                        A::too_long(&mut self.edge, &packet, mtu, &mut self.reply, now);
+                    }
                     _ => {}
                 }
                 self.refused(&refusal, now);
@@ -103,23 +157,23 @@ impl Gate {
     }
 
     /// Passes an admitted packet to the tunnel, or the wire, of the situation.
-    pub(super) fn send(
+    pub(super) fn send<A: Outward>(
         &mut self,
-        admitted: &Admitted<Packet<'_>>,
+        admitted: &Admitted<Packet<'_, A>>,
         situation: Situation,
         now: Moment,
     ) {
         let gateway = match situation {
             Situation::Tunnelled { gateway, .. } => gateway,
-            Situation::Direct { wire } => return self.send_direct(wire, admitted, now),
+            Situation::Direct { wire } => return A::onto_wire(self, wire, admitted, now),
             Situation::Closed(_) => return,
         };
         let Some(tunnel) = self.tunnels.get_mut(usize::from(gateway.0)) else {
             return;
         };
         let sealed = match tunnel {
-            AnyTunnel::WireGuard(tunnel) => self.path.send(admitted, tunnel, self.mtu, now),
-            AnyTunnel::IpFd(tunnel) => self.path.send(admitted, tunnel, self.mtu, now),
+            AnyTunnel::WireGuard(tunnel) => self.path.send(admitted, tunnel, self.room.mtu(), now),
+            AnyTunnel::IpFd(tunnel) => self.path.send(admitted, tunnel, self.room.mtu(), now),
         };
         match sealed {
             Ok(()) => self.machine.handle(Event::Sent, now, &mut self.actions),
@@ -164,6 +218,9 @@ impl Gate {
                 tracing::info!(?path, %error, "cannot send over this path");
                 self.happen(Event::SendFailed(path), now);
             }
+        }
+        if self.path.was_too_long() {
+            self.narrow(path, now);
         }
     }
 }

@@ -1,13 +1,14 @@
-//! A [`Packet`]: an IPv4 packet that was parsed once and cannot be malformed.
+//! A [`Packet`]: an IP packet that was parsed once and cannot be malformed.
 
-use std::net::Ipv4Addr;
+mod v6;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sekisho_policy::Protocol;
 use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 use thiserror::Error;
 
-/// Bytes of an IPv4 header without options; packets with options are refused.
-pub const IPV4_HEADER: usize = 20;
+pub use super::family::{Family, IPV4_HEADER, IPV6_HEADER};
 
 /// What the sender left for us to do, as its `virtio_net_hdr` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +63,11 @@ pub struct TcpFlags {
 /// The ICMP messages that the gate tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpKind {
-    /// Echo request (type 8).
+    /// Echo request (type 8; 128 of `ICMPv6`).
     EchoRequest,
-    /// Echo reply (type 0).
+    /// Echo reply (type 0; 129 of `ICMPv6`).
     EchoReply,
-    /// An error about the packet that it quotes (types 3, 11, 12).
+    /// An error about the packet that it quotes (types 3, 11, 12; 1 to 4 of `ICMPv6`).
     Error,
     /// Anything else.
     Other,
@@ -75,13 +76,13 @@ pub enum IcmpKind {
 /// Addresses and ports of a packet as they stand in its headers. For ICMP echo both ports are the
 /// identifier, for other ICMP messages zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flow {
+pub struct Flow<A = Ipv4Addr> {
     /// Transport protocol.
     pub protocol: Protocol,
     /// Source address.
-    pub source: Ipv4Addr,
+    pub source: A,
     /// Destination address.
-    pub destination: Ipv4Addr,
+    pub destination: A,
     /// Source port.
     pub source_port: u16,
     /// Destination port.
@@ -94,12 +95,16 @@ pub enum Malformed {
     /// Shorter than its headers say.
     #[error("the packet ends before its headers say it does")]
     Truncated,
-    /// Not version 4, or total length and buffer disagree.
-    #[error("the IPv4 header contradicts the packet")]
+    /// Of another version, or its length and the buffer disagree.
+    #[error("the IP header contradicts the packet")]
     Header,
     /// IPv4 options; nothing that we carry needs them, source routing is one of them.
     #[error("the packet carries IPv4 options")]
     Options,
+    /// Extension headers of IPv6: hop by hop, routing, destination options and all others but the one
+    /// of a fragment. Nothing that we carry needs them, and each is a way past a rule.
+    #[error("the packet carries IPv6 extension headers")]
+    Extensions,
     /// A fragment.
     #[error("the packet is a fragment")]
     Fragment,
@@ -114,15 +119,18 @@ pub enum Malformed {
     Offload,
 }
 
-/// An IPv4 packet, parsed once. Header and transport header lie within the bytes, lengths agree,
-/// it is no fragment and carries no options.
+/// An IP packet of one family, parsed once. Header and transport header lie within the bytes, lengths
+/// agree, it is no fragment and carries no options.
 #[derive(Debug, Clone, Copy)]
-pub struct Packet<'a> {
+pub struct Packet<'a, A = Ipv4Addr> {
     bytes: &'a [u8],
-    flow: Flow,
+    flow: Flow<A>,
     transport: Transport,
     offload: Offload,
 }
+
+/// A packet of IPv6.
+pub type Packet6<'a> = Packet<'a, Ipv6Addr>;
 
 impl<'a> Packet<'a> {
     /// Parses the IPv4 packet at the start of `bytes`; link-layer padding behind it is cut off.
@@ -160,6 +168,13 @@ impl<'a> Packet<'a> {
         })
     }
 
+    /// Whether nobody on the way may cut it into fragments (DF, RFC 791, section 3.1).
+    pub const fn must_not_be_cut(&self) -> bool {
+        self.bytes[6] & 0x40 != 0
+    }
+}
+
+impl<'a, A: Family> Packet<'a, A> {
     /// The whole packet, header first.
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
@@ -167,11 +182,11 @@ impl<'a> Packet<'a> {
 
     /// Transport header and payload.
     pub fn body(&self) -> &'a [u8] {
-        &self.bytes[IPV4_HEADER..]
+        &self.bytes[A::HEADER..]
     }
 
     /// Addresses and ports.
-    pub const fn flow(&self) -> Flow {
+    pub const fn flow(&self) -> Flow<A> {
         self.flow
     }
 
@@ -180,40 +195,29 @@ impl<'a> Packet<'a> {
         self.transport
     }
 
-    /// Whether nobody on the way may cut it into fragments (DF, RFC 791, section 3.1).
-    pub const fn must_not_be_cut(&self) -> bool {
-        self.bytes[6] & 0x40 != 0
-    }
-
     /// What is left to do before the packet is complete.
     pub const fn offload(&self) -> Offload {
         self.offload
     }
 
-    /// Bytes of IPv4 and transport header that every segment of this packet repeats.
+    /// Bytes of IP and transport header that every segment of this packet repeats.
     pub fn header_len(&self) -> usize {
         match self.transport {
-            Transport::Tcp { header, .. } => IPV4_HEADER + usize::from(header),
-            Transport::Udp | Transport::Icmp { .. } => IPV4_HEADER,
+            Transport::Tcp { header, .. } => A::HEADER + usize::from(header),
+            Transport::Udp | Transport::Icmp { .. } => A::HEADER,
         }
     }
 
-    /// The MTU that an ICMP error tells of: the next hop's (RFC 1191, section 4). `None` unless this
-    /// is such an error.
+    /// The MTU that an ICMP error tells of. `None` unless this is such an error.
     pub fn told_mtu(&self) -> Option<u16> {
-        const UNREACHABLE: u8 = 3;
-        const FRAGMENTATION_NEEDED: u8 = 4;
-        let told = matches!(self.transport, Transport::Icmp { .. })
-            && self
-                .body()
-                .starts_with(&[UNREACHABLE, FRAGMENTATION_NEEDED]);
-        // An ICMP packet has eight bytes, or it was refused.
-        told.then(|| u16::from_be_bytes([self.body()[6], self.body()[7]]))
+        matches!(self.transport, Transport::Icmp { .. })
+            .then(|| A::told_mtu(self.body()))
+            .flatten()
     }
 
     /// The packet that an ICMP error quotes: protocol, addresses and ports as that packet had
     /// them. `None` unless this is an ICMP error that quotes enough.
-    pub fn quoted(&self) -> Option<Flow> {
+    pub fn quoted(&self) -> Option<Flow<A>> {
         if !matches!(
             self.transport,
             Transport::Icmp {
@@ -222,30 +226,7 @@ impl<'a> Packet<'a> {
         ) {
             return None;
         }
-        let quote = self.body().get(8..)?;
-        // Only eight bytes of its transport need be there (RFC 792), less than `parse` wants.
-        let header = quote.get(..IPV4_HEADER)?;
-        let header_len = usize::from(header[0] & 0x0f) * 4;
-        let ports = quote.get(header_len..header_len + 8)?;
-        if header[0] >> 4 != 4 || header_len < IPV4_HEADER {
-            return None;
-        }
-        let (protocol, first, second) = match header[9] {
-            6 => (Protocol::Tcp, 0, 2),
-            17 => (Protocol::Udp, 0, 2),
-            1 => (Protocol::Icmp, 4, 4),
-            _ => return None,
-        };
-        let address =
-            |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-        let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
-        Some(Flow {
-            protocol,
-            source: address(12),
-            destination: address(16),
-            source_port: port(first),
-            destination_port: port(second),
-        })
+        A::quoted(self.body().get(8..)?)
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use sekisho_control::{Factor, Side, UplinkKind};
-use sekisho_policy::{GatewayProtocol, Policy, SecondFactor, Verified};
+use sekisho_policy::{Direct, GatewayProtocol, Policy, SecondFactor, Verified};
 
 use super::edge::Domains;
 use super::situation::{GatewayId, Proof, Timings};
@@ -83,8 +83,8 @@ pub struct Plan {
     pub timings: Timings,
     /// How long a second factor is waited for.
     pub answer_within: Duration,
-    /// Whether packets may go onto a proven wire without a tunnel.
-    pub direct: bool,
+    /// Whether, and how, packets may go onto a proven wire without a tunnel.
+    pub direct: Option<Direct>,
     /// Domains and their DNS servers.
     pub domains: Domains,
     /// Whether the work OS is told that it has a network while it has one.
@@ -134,12 +134,10 @@ impl Plan {
                     .onprem
                     .as_ref()
                     .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
+                prefer_first_after: policy.vpn.prefer_first_after,
             },
             answer_within: policy.vpn.answer_within,
-            direct: policy
-                .onprem
-                .as_ref()
-                .is_some_and(|onprem| onprem.direct.is_some()),
+            direct: policy.onprem.as_ref().and_then(|onprem| onprem.direct),
             domains: Domains::new(policy),
             probes: policy.ncsi.answer,
             rules: policy.flow.len() + FIXED_RULES,
@@ -152,6 +150,13 @@ impl Plan {
             let factor = gateway.factor?;
             Some((GatewayId(index), factor))
         })
+    }
+
+    /// The gateways whose engine can take its tunnel from path to path.
+    pub fn roaming(&self) -> impl Iterator<Item = GatewayId> {
+        let ids = self.gateways.iter().zip(0..);
+        ids.filter(|(gateway, _)| gateway.tunnel == TunnelPlan::Engine(EngineKind::Ike))
+            .map(|(_, id)| GatewayId(id))
     }
 
     /// The gateway that a path may lead to: its name, proof, side, peer and uplink must all be

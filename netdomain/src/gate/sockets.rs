@@ -160,6 +160,14 @@ impl Sockets {
         Ok(())
     }
 
+    /// What was one path's is another's from now on.
+    pub fn rename(&mut self, from: PathId, to: PathId) {
+        let held = self.held.iter_mut();
+        for held in held.filter(|held| held.id == from && held.draining.is_none()) {
+            held.id = to;
+        }
+    }
+
     /// The socket to send on, for a path that lives.
     pub fn sender(&self, id: PathId) -> Option<&PathSocket> {
         self.held

@@ -123,9 +123,6 @@ impl Gate {
 
     /// Waits at most `patience`, then does one turn's work.
     pub fn turn(&mut self, patience: Duration) -> Result<(), GateError> {
-        // As it stands before the wait: what has just become due is no deadline any more, and would be
-        // passed over.
-        let due = self.machine.next_deadline(Moment::now());
         let awake = self.wait(patience)?;
         let now = Moment::now();
         self.look_at_clocks(now)?;
@@ -141,7 +138,7 @@ impl Gate {
                 self.read_engine(kind, now);
             }
         }
-        self.timers(due, now);
+        self.timers(now);
         self.advance_probes(now);
         let guest = awake.flags(Source::Guest);
         if guest.contains(PollFlags::OUT) {
@@ -174,7 +171,7 @@ impl Gate {
         let now = Moment::now();
         let names = self.resolver.due(now);
         let pause = self
-            .next_deadline(now)
+            .next_deadline()
             .into_iter()
             .chain(names)
             .min()
@@ -247,26 +244,37 @@ impl Gate {
         interest
     }
 
-    fn next_deadline(&self, now: Moment) -> Option<Moment> {
+    fn next_deadline(&self) -> Option<Moment> {
         let tunnels = self.tunnels.iter().filter_map(|tunnel| match tunnel {
             AnyTunnel::WireGuard(tunnel) => Some(tunnel.next_timer()),
             AnyTunnel::IpFd(_) => None,
         });
         let probes = self.probes.iter().map(crate::premises::Probe::deadline);
         self.machine
-            .next_deadline(now)
+            .next_deadline()
             .into_iter()
             .chain(self.sockets.next_deadline())
+            .chain(self.next_advertisement())
             .chain(tunnels)
             .chain(probes)
             .min()
     }
 
+    /// When the guest, if there is one, is to hear of its router of IPv6.
+    fn next_advertisement(&self) -> Option<Moment> {
+        self.guest.socket().and(self.edge.advertises())
+    }
+
     /// Does what is due, the machine's own deadline included.
-    fn timers(&mut self, due: Option<Moment>, now: Moment) {
+    fn timers(&mut self, now: Moment) {
         self.sockets.expire(now);
+        self.refit(now);
         self.tick_connections(now);
-        if due.is_some_and(|due| due <= now) {
+        if self.next_advertisement().is_some_and(|due| due <= now) {
+            self.edge.advertise(&mut self.reply, now);
+            self.send_reply();
+        }
+        if self.machine.next_deadline().is_some_and(|due| due <= now) {
             self.happen(Event::Tick, now);
         }
         let in_use = match self.machine.situation() {

@@ -48,6 +48,8 @@ fn settings(esp: Esp, silence: Duration) -> String {
          retransmit_tries = {RETRIES}\n\
          retransmit_base = 1.0\n\
          retransmit_timeout = {:.3}\n\
+         # A path is left for the one that the route to the gateway names (RFC 4555).\n\
+         prefer_best_path = yes\n\
          # A gateway that sends elsewhere sends nowhere.\n\
          follow_redirects = no\n\
          plugins {{\n\

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::encapsulation::{NAT_T, OUTER};
+use super::encapsulation::NAT_T;
 use super::vici::{Asked, Message, Said};
 
 /// IKE proposals in order: AES-256-GCM with a curve of NIST's, which every gateway of the last ten
@@ -22,6 +22,8 @@ const CHILD: &str = "inner";
 pub(super) struct Gateway {
     pub(super) name: String,
     pub(super) address: SocketAddrV4,
+    /// Its address on the office LAN; charon does not know it.
+    pub(super) lan: Option<SocketAddrV4>,
     pub(super) remote_id: String,
     /// Certificate (DER) of the authority that must have issued the gateway's.
     pub(super) authority: Vec<u8>,
@@ -203,13 +205,15 @@ impl Dialogue {
             .value("dpd_action", "clear");
         let connection = Message::default()
             .value("version", "2")
-            .list("local_addrs", [OUTER.to_string()])
+            // The one that the route to the gateway names.
+            .list("local_addrs", ["%any"])
             .list("remote_addrs", [gateway.address.ip().to_string()])
             .value("local_port", NAT_T.to_string())
             .value("remote_port", port)
             // ESP always in UDP: it is what the uplink's socket carries.
             .value("encap", "yes")
-            .value("mobike", "no")
+            // The tunnel goes on over another path (RFC 4555).
+            .value("mobike", "yes")
             .value("fragmentation", "yes")
             .value("keyingtries", "1")
             .value("dpd_delay", format!("{}s", self.ask_after))
@@ -236,6 +240,7 @@ mod tests {
         let gateway = Gateway {
             name: "honcho-1".into(),
             address: "203.0.113.10:4500".parse().unwrap(),
+            lan: None,
             remote_id: "vpn1.mihon-city.example".into(),
             authority: b"authority".to_vec(),
         };

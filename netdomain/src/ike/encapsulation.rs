@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -14,9 +15,10 @@ use rustix::net::{
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket};
 
-/// Our address towards the gateway, in the engine's own network and nowhere else: the "IPv4 dummy
-/// address" (RFC 7600, section 8), which is nobody's.
-pub(super) const OUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+use super::dialogue::Gateway;
+use super::outer::{OUTERS, Outer};
+use crate::moment::Moment;
+
 /// UDP port of IKE and ESP where NATs are on the way.
 pub(super) const NAT_T: u16 = 4500;
 /// The longest packet of the outer device.
@@ -26,6 +28,10 @@ const IP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 const MAX_PACKET: usize = OUTER_MTU as usize;
 const MAX_PAYLOAD: usize = MAX_PACKET - IP_HEADER - UDP_HEADER;
+/// For so long after a change of path the gateway's packets are given to charon's network for both
+/// addresses: whether the tunnel is already at the new one is charon's secret. It needs a tenth of a
+/// second and a round trip, and more where something is lost.
+const BOTH: Duration = Duration::from_secs(2);
 /// Packets of one direction in one turn, so that a flood does not starve the channels.
 const PACKETS: usize = 64;
 
@@ -39,7 +45,7 @@ fn outward(packet: &[u8], gateway: SocketAddrV4) -> Option<&[u8]> {
         && ip.next_header() == IpProtocol::Udp
         && ip.frag_offset() == 0
         && !ip.more_frags()
-        && ip.src_addr() == OUTER
+        && OUTERS.contains(&ip.src_addr())
         && ip.dst_addr() == *gateway.ip();
     let payload = packet.get(IP_HEADER..).filter(|_| right)?;
     let udp = UdpPacket::new_checked(payload).ok()?;
@@ -49,12 +55,22 @@ fn outward(packet: &[u8], gateway: SocketAddrV4) -> Option<&[u8]> {
     payload.get(UDP_HEADER..).filter(|_| right)
 }
 
+/// Whether a payload is ESP, and no message of IKE or a keepalive (RFC 3948, section 2).
+fn is_esp(payload: &[u8]) -> bool {
+    payload.get(..4).is_some_and(|spi| spi != [0; 4])
+}
+
 /// The packet that this payload of the gateway's becomes.
-fn inward(buffer: &mut [u8; MAX_PACKET], payload: usize, gateway: SocketAddrV4) -> &[u8] {
+fn inward(
+    buffer: &mut [u8; MAX_PACKET],
+    payload: usize,
+    gateway: SocketAddrV4,
+    to: Ipv4Addr,
+) -> &[u8] {
     let length = IP_HEADER + UDP_HEADER + payload;
     let ip = Ipv4Repr {
         src_addr: *gateway.ip(),
-        dst_addr: OUTER,
+        dst_addr: to,
         next_header: IpProtocol::Udp,
         payload_len: UDP_HEADER + payload,
         hop_limit: 64,
@@ -78,24 +94,37 @@ fn inward(buffer: &mut [u8; MAX_PACKET], payload: usize, gateway: SocketAddrV4) 
 #[derive(Debug)]
 pub(super) struct Wire {
     socket: OwnedFd,
+    /// The gateway as charon knows it, whichever of its addresses the socket leads to: charon proves
+    /// it by name.
     gateway: SocketAddrV4,
+    /// Until then the tunnel may still be at the address before.
+    moving: Option<Moment>,
 }
 
 impl Wire {
-    /// Takes a UDP socket that is connected to the gateway, and nothing else.
-    pub(super) fn new(socket: OwnedFd, gateway: SocketAddrV4) -> io::Result<Self> {
+    /// Takes a UDP socket that is connected to the gateway, and nothing else. `moves`: the tunnel is
+    /// up and comes from another path.
+    pub(super) fn new(socket: OwnedFd, gateway: &Gateway, moves: bool) -> io::Result<Self> {
         let family = sockopt::socket_domain(&socket)?;
         let kind = sockopt::socket_type(&socket)?;
         let peer = getpeername(&socket)?.and_then(|peer| SocketAddrV4::try_from(peer).ok());
-        if (family, kind) != (AddressFamily::INET, SocketType::DGRAM) || peer != Some(gateway) {
+        let right = peer.is_some_and(|peer| peer == gateway.address || gateway.lan == Some(peer));
+        if (family, kind) != (AddressFamily::INET, SocketType::DGRAM) || !right {
             return Err(io::Error::other("it is no UDP socket to the gateway"));
         }
-        Ok(Self { socket, gateway })
+        Ok(Self {
+            socket,
+            gateway: gateway.address,
+            moving: moves.then(|| Moment::now() + BOTH),
+        })
     }
 
     /// Moves what can be moved now.
-    pub(super) fn turn(&self, outer: BorrowedFd<'_>) {
-        self.out(outer);
+    pub(super) fn turn(&mut self, outer: &Outer) {
+        if self.moving.is_some_and(|until| Moment::now() >= until) {
+            self.moving = None;
+        }
+        self.out(outer.as_fd());
         self.back(outer);
     }
 
@@ -116,13 +145,23 @@ impl Wire {
         }
     }
 
-    fn back(&self, outer: BorrowedFd<'_>) {
+    fn back(&self, outer: &Outer) {
         let mut packet = [0; MAX_PACKET];
         for _ in 0..PACKETS {
             let room = &mut packet[IP_HEADER + UDP_HEADER..];
-            match recv(&self.socket, room, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+            match recv(
+                &self.socket,
+                &mut *room,
+                RecvFlags::DONTWAIT | RecvFlags::TRUNC,
+            ) {
                 Ok((read @ 1.., length)) if read == length => {
-                    let _ = rustix::io::write(outer, inward(&mut packet, read, self.gateway));
+                    let both = self.moving.is_some() && is_esp(&room[..read]);
+                    let before = both.then(|| outer.before());
+                    // Under the wrong one no tunnel is found, and nothing comes of it.
+                    for to in before.into_iter().chain([outer.address()]) {
+                        let packet = inward(&mut packet, read, self.gateway, to);
+                        let _ = rustix::io::write(outer, packet);
+                    }
                 }
                 Err(Errno::AGAIN) => return,
                 // Longer than anything of ours, or empty; or an ICMP message, which anybody can forge.
@@ -150,8 +189,8 @@ mod tests {
     fn packet(payload: &[u8]) -> Vec<u8> {
         let mut buffer = [0; MAX_PACKET];
         buffer[28..28 + payload.len()].copy_from_slice(payload);
-        let mut packet = inward(&mut buffer, payload.len(), GATEWAY).to_vec();
-        packet[12..16].copy_from_slice(&OUTER.octets());
+        let mut packet = inward(&mut buffer, payload.len(), GATEWAY, OUTERS[0]).to_vec();
+        packet[12..16].copy_from_slice(&OUTERS[0].octets());
         packet[16..20].copy_from_slice(&GATEWAY.ip().octets());
         packet
     }

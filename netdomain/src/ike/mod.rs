@@ -10,8 +10,10 @@
 //! |---|---|
 //! | `place` | network namespace, packet filter, root, filter of system calls |
 //! | `tun` | the two devices |
+//! | `outer` | the one towards the gateway, and its addresses |
 //! | `charon` | its configuration and its life |
 //! | `vici` | charon's own protocol |
+//! | `fuzz` | charon as a fuzzer plays it |
 //! | `dialogue` | what it is told, and what its answers mean |
 //! | `encapsulation` | datagrams between charon and the uplink's socket |
 //! | `tunnel` | one tunnel: what is done when |
@@ -19,6 +21,8 @@
 mod charon;
 mod dialogue;
 mod encapsulation;
+mod fuzz;
+mod outer;
 mod place;
 mod tun;
 mod tunnel;
@@ -36,6 +40,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sekisho_policy::GatewayProtocol;
 use thiserror::Error;
+
+pub(crate) use self::fuzz::vici as fuzz_vici;
 
 use self::dialogue::{Gateway, Identity};
 use self::place::Place;
@@ -127,6 +133,7 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
         gateways.push(Gateway {
             name: gateway.name.clone(),
             address: gateway.address,
+            lan: gateway.lan_address,
             remote_id: remote_id.as_str().to_owned(),
             authority: authority.clone(),
         });

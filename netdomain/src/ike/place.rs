@@ -16,7 +16,6 @@
 //! local addresses.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
@@ -29,7 +28,8 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, soc
 use sekisho_sandbox::{BARE, Capabilities, EVENTS, Is, MESSAGES, Rule, Sandbox};
 
 use super::Esp;
-use super::encapsulation::{NAT_T, OUTER, OUTER_MTU};
+use super::encapsulation::{NAT_T, OUTER_MTU};
+use super::outer::{self, OUTERS, Outer};
 use super::tun::{self, TUNSETIFF};
 use crate::engine::{self, EngineError};
 use crate::program::PROGRAMS;
@@ -65,7 +65,7 @@ pub(super) struct Place {
     /// The namespace.
     pub(super) namespace: OwnedFd,
     /// Where charon's datagrams come out.
-    pub(super) outer: OwnedFd,
+    pub(super) outer: Outer,
     /// Where inner packets go in and come out.
     pub(super) inner: OwnedFd,
     /// How the kernel is told to forget tunnels; none where it has none.
@@ -89,7 +89,7 @@ pub(super) fn network(
 }
 
 /// The two devices, and where the kernel is told to forget tunnels.
-type Devices = (OwnedFd, OwnedFd, Option<OwnedFd>);
+type Devices = (Outer, OwnedFd, Option<OwnedFd>);
 
 fn furnish(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> io::Result<Devices> {
     // Before there is anything to send by.
@@ -97,8 +97,9 @@ fn furnish(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> io::Re
     for (name, value) in SETTINGS {
         fs::write(format!("/proc/sys/net/{name}"), value)?;
     }
-    let (outer, inner) = (tun::create("outer")?, tun::create("inner")?);
-    ip(&addresses(address, gateways, esp))?;
+    let (outer, inner) = (tun::create(outer::NAME)?, tun::create("inner")?);
+    ip(&addresses(address, esp))?;
+    let outer = Outer::new(outer, gateways.iter().copied().collect())?;
     // An interface that is there already does not take the default.
     fs::write("/proc/sys/net/ipv4/conf/inner/accept_local", "1")?;
     let xfrm = match esp {
@@ -127,7 +128,7 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// Addresses, routes and rules, as lines for `ip -batch`.
-fn addresses(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> String {
+fn addresses(address: Ipv4Addr, esp: Esp) -> String {
     // Where what the tunnel opens comes from, and where what is to be sealed goes. The kernel turns a
     // packet aside by charon's policies whatever its route: so it is back to where it is from, where
     // the packet filter drops what no policy took. A charon that seals by itself makes routes to its
@@ -136,23 +137,18 @@ fn addresses(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> Stri
         Esp::Kernel => ("outer", 21, "route add default dev inner table 21\n"),
         Esp::User => (SEALER, CHARONS_TABLE, ""),
     };
-    let mut text = format!(
+    format!(
         "link set lo up\n\
          addr add {address}/32 dev lo\n\
          link set outer mtu {OUTER_MTU} up\n\
          link set inner mtu {INNER_MTU} up\n\
-         addr add {OUTER}/32 dev outer\n\
          route add default dev inner table 20\n\
          rule add pref 20 iif {opened} to {address} lookup 20\n\
          rule add pref 21 iif inner lookup {sealing}\n\
          rule add pref 30 lookup local\n\
          rule del pref 0\n\
          {way_back}"
-    );
-    for gateway in gateways {
-        let _ = writeln!(text, "route add {gateway}/32 dev outer src {OUTER}");
-    }
-    text
+    )
 }
 
 /// The packet filter: IKE and ESP in UDP with the gateways, and between the two sides only what is
@@ -160,6 +156,7 @@ fn addresses(address: Ipv4Addr, gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> Stri
 fn filter(gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> String {
     let list: Vec<String> = gateways.iter().map(ToString::to_string).collect();
     let gateways = list.join(", ");
+    let outers = OUTERS.map(|outer| outer.to_string()).join(", ");
     let (out, back) = match esp {
         Esp::Kernel => (
             "iifname inner rt ipsec exists accept".to_owned(),
@@ -173,10 +170,11 @@ fn filter(gateways: &BTreeSet<Ipv4Addr>, esp: Esp) -> String {
     format!(
         "table inet engine {{\n\
          set gateways {{ type ipv4_addr; elements = {{ {gateways} }} }}\n\
+         set outers {{ type ipv4_addr; elements = {{ {outers} }} }}\n\
          chain input {{ type filter hook input priority filter; policy drop;\n\
-         iifname outer ip saddr @gateways ip daddr {OUTER} udp sport {NAT_T} udp dport {NAT_T} accept\n}}\n\
+         iifname outer ip saddr @gateways ip daddr @outers udp sport {NAT_T} udp dport {NAT_T} accept\n}}\n\
          chain output {{ type filter hook output priority filter; policy drop;\n\
-         oifname outer ip saddr {OUTER} ip daddr @gateways udp sport {NAT_T} udp dport {NAT_T} accept\n}}\n\
+         oifname outer ip saddr @outers ip daddr @gateways udp sport {NAT_T} udp dport {NAT_T} accept\n}}\n\
          chain forward {{ type filter hook forward priority filter; policy drop;\n\
          {out}\n{back}\n}}\n}}\n"
     )

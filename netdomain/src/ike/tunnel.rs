@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::dialogue::{Dialogue, Follows, Gateway, Identity};
 use super::encapsulation::Wire;
+use super::outer::Outer;
 use super::place::{INNER_MTU, forget, socket};
 use super::vici::{Vici, ViciError};
 use super::{Esp, charon};
@@ -20,6 +21,9 @@ use crate::program::Program;
 const WORDS: usize = 16;
 /// How often charon's socket is looked for while it starts.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long a tunnel waits for another path when its own was cut. The gate decides; this is for one that
+/// does not.
+const PATHLESS: Duration = Duration::from_secs(1);
 /// How long charon may take to say goodbye. The gate is closed to this tunnel by then.
 const LEAVE: Duration = Duration::from_millis(500);
 
@@ -29,7 +33,7 @@ pub(super) struct Settings {
     pub(super) identity: Identity,
     pub(super) silence: Duration,
     pub(super) esp: Esp,
-    pub(super) outer: OwnedFd,
+    pub(super) outer: Outer,
     pub(super) inner: OwnedFd,
     pub(super) xfrm: Option<OwnedFd>,
 }
@@ -59,7 +63,7 @@ impl Engine for Charon {
             settings: Rc::clone(&self.settings),
             gateway: gateway.clone(),
             conversation: Conversation::Starting { asked: false },
-            wire: None,
+            way: Way::Awaited,
         };
         Ok((program, session))
     }
@@ -73,13 +77,22 @@ enum Conversation {
     On(Box<(Vici, Dialogue)>),
 }
 
+/// The way to the gateway.
+enum Way {
+    /// There was none yet.
+    Awaited,
+    /// The uplink's socket.
+    Open(Wire),
+    /// It was cut; the gate may have another one, until then.
+    Cut(Moment),
+}
+
 /// One charon, from its start to its end.
 pub(super) struct Session {
     settings: Rc<Settings>,
     gateway: Gateway,
     conversation: Conversation,
-    /// The uplink's socket, once it is there.
-    wire: Option<Wire>,
+    way: Way,
 }
 
 /// What a descriptor stands for.
@@ -101,7 +114,7 @@ impl Tunnel for Session {
             interest.set(PollFlags::OUT, both.0.waits());
             watched.push((Source::Other, both.0.as_fd(), interest));
         }
-        if let Some(wire) = &self.wire {
+        if let Way::Open(wire) = &self.way {
             watched.push((Source::Wire, wire.as_fd(), PollFlags::IN));
             let outer = self.settings.outer.as_fd();
             watched.push((Source::Other, outer, PollFlags::IN));
@@ -110,13 +123,22 @@ impl Tunnel for Session {
     }
 
     fn patience(&self) -> Option<Duration> {
-        matches!(self.conversation, Conversation::Starting { .. }).then_some(LOOK)
+        match (&self.conversation, &self.way) {
+            (Conversation::Starting { .. }, _) => Some(LOOK),
+            (Conversation::On(_), Way::Cut(until)) => Some(until.since(Moment::now())),
+            (Conversation::On(_), Way::Awaited | Way::Open(_)) => None,
+        }
     }
 
     fn join(&mut self, socket: OwnedFd) -> Result<(), String> {
-        let wire = Wire::new(socket, self.gateway.address)
+        let moves = !matches!(self.way, Way::Awaited);
+        let wire = Wire::new(socket, &self.gateway, moves)
             .map_err(|error| format!("a socket that cannot be used: {error}"))?;
-        self.wire = Some(wire);
+        self.way = Way::Open(wire);
+        if moves {
+            let renewed = self.settings.outer.renew();
+            renewed.map_err(|error| format!("charon cannot be shown another path: {error}"))?;
+        }
         Ok(())
     }
 
@@ -126,16 +148,20 @@ impl Tunnel for Session {
             *source == Source::Wire && events.contains(PollFlags::HUP)
         };
         if awake.iter().any(cut) {
-            return Err("the uplink has cut the path".into());
+            self.way = Way::Cut(Moment::now() + PATHLESS);
         }
-        if let Some(wire) = &self.wire {
-            wire.turn(self.settings.outer.as_fd());
+        match &mut self.way {
+            Way::Open(wire) => wire.turn(&self.settings.outer),
+            Way::Cut(until) if Moment::now() >= *until => {
+                return Err("the uplink has cut the path".into());
+            }
+            Way::Cut(_) | Way::Awaited => {}
         }
         if let Conversation::Starting { asked } = &mut self.conversation {
             if !std::mem::replace(asked, true) {
                 news.push(News::Dial);
             }
-            if self.wire.is_none() {
+            if matches!(self.way, Way::Awaited) {
                 return Ok(());
             }
             // Not there yet, or not listening yet: charon's end would be told by its own descriptor.
@@ -165,7 +191,7 @@ impl Tunnel for Session {
     /// not told goes on sending into it what by then is asked by another one. Nothing else is done
     /// meanwhile; it is a matter of milliseconds.
     fn leave(&mut self, program: &mut Program) {
-        let (Conversation::On(_), Some(wire)) = (&self.conversation, &self.wire) else {
+        let (Conversation::On(_), Way::Open(wire)) = (&self.conversation, &mut self.way) else {
             return;
         };
         program.terminate();
@@ -184,7 +210,7 @@ impl Tunnel for Session {
                 PollFd::from_borrowed_fd(outer, PollFlags::IN),
             ];
             let _ = poll(&mut fds, Some(&patience));
-            wire.turn(outer);
+            wire.turn(&self.settings.outer);
         }
     }
 }
@@ -206,7 +232,7 @@ impl Drop for Session {
         if let Some(Err(error)) = self.settings.xfrm.as_ref().map(forget) {
             tracing::warn!("the kernel does not forget a tunnel: {error}");
         }
-        for device in [&self.settings.outer, &self.settings.inner] {
+        for device in [self.settings.outer.as_fd(), self.settings.inner.as_fd()] {
             let mut packet = [0; 2048];
             while matches!(rustix::io::read(device, &mut packet), Ok(1..)) {}
         }

@@ -147,6 +147,12 @@ impl Message {
     }
 }
 
+/// Whether a message, written, is read as the same again.
+pub(super) fn reads_back(message: &Message) -> bool {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes).is_ok() && Message::decode(&bytes).as_ref() == Some(message)
+}
+
 /// Kinds of elements of a message.
 mod element {
     pub(super) const SECTION: u8 = 1;

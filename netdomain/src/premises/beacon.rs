@@ -94,6 +94,9 @@ pub enum Progress {
     Waiting,
     /// The beacon is there; the answer took so long.
     Proven(Duration),
+    /// Somebody answered who does not speak TLS at all: a network that leads every connection to a page
+    /// of its own does so.
+    Stranger,
     /// It is not, for this reason.
     Failed(&'static str),
 }
@@ -120,6 +123,9 @@ impl Write for Stream {
         Ok(())
     }
 }
+
+/// What is said of whoever answers in place of the beacon.
+pub const NOT_ITS_KEY: &str = "the beacon did not prove its key";
 
 /// A conversation with the beacon.
 #[derive(Debug)]
@@ -160,7 +166,15 @@ impl Probe {
         match self.step(now) {
             Ok(progress) => progress,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Progress::Failed("the beacon did not prove its key")
+                let why = error
+                    .get_ref()
+                    .and_then(|why| why.downcast_ref::<rustls::Error>());
+                // Who does not even speak TLS there is nobody's beacon, false or true.
+                if matches!(why, Some(rustls::Error::InvalidMessage(_))) {
+                    Progress::Stranger
+                } else {
+                    Progress::Failed(NOT_ITS_KEY)
+                }
             }
             Err(_) => Progress::Failed("the connection to the beacon broke"),
         }

@@ -8,7 +8,7 @@ mod answer;
 mod beacon;
 mod pin;
 
-pub use beacon::{BeaconClient, Probe, Progress, QUESTIONS};
+pub use beacon::{BeaconClient, NOT_ITS_KEY, Probe, Progress, QUESTIONS};
 
 /// Judges `data` and each of its beginnings: see [`crate::fuzzing`].
 pub(crate) fn fuzz_answer(data: &[u8]) {

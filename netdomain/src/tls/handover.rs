@@ -66,17 +66,46 @@ pub enum HandoverError {
 /// [`HandoverError`]; the tunnel then does not come up.
 pub fn run(args: &Args) -> Result<(), HandoverError> {
     let keeper: Channel<Connected, Silence> = Channel::from_fd(inherited(&args.to)?)?;
-    let packets = inherited(&format!("fd:{}", variable::<u32>("VPNFD")?))?;
-    let connected = Connected {
-        address: variable("INTERNAL_IP4_ADDRESS")?,
-        mtu: variable("INTERNAL_IP4_MTU")?,
-    };
+    let number: u32 = parsed("VPNFD", env::var("VPNFD").ok())?;
+    let packets = inherited(&format!("fd:{number}"))?;
+    let connected = Connected::read(|name| env::var(name).ok())?;
     Ok(keeper.send(&connected, &[packets.as_fd()])?)
 }
 
-fn variable<T: FromStr>(name: &'static str) -> Result<T, HandoverError> {
-    env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
+impl Connected {
+    /// Reads openconnect's environment. The gateway chose the values.
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, HandoverError> {
+        let (address, mtu) = ("INTERNAL_IP4_ADDRESS", "INTERNAL_IP4_MTU");
+        Ok(Self {
+            address: parsed(address, variable(address))?,
+            mtu: parsed(mtu, variable(mtu))?,
+        })
+    }
+}
+
+fn parsed<T: FromStr>(name: &'static str, text: Option<String>) -> Result<T, HandoverError> {
+    text.and_then(|text| text.parse().ok())
         .ok_or(HandoverError::Missing(name))
+}
+
+/// Reads `data` as what a gateway put into openconnect's environment, one value behind the other with
+/// a zero byte between, or as what the script says to the keeper: see [`crate::fuzzing`].
+///
+/// # Panics
+/// When what was read does not survive being said again.
+pub(crate) fn fuzz(data: &[u8]) {
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
+    if kind % 2 == 0 {
+        crate::fuzzing::said_again::<Connected>(rest);
+        return;
+    }
+    let text = String::from_utf8_lossy(rest);
+    let (address, mtu) = text.split_once('\0').unwrap_or((&text, ""));
+    let variable = |name: &str| Some(if name.ends_with("MTU") { mtu } else { address }.to_owned());
+    if let Ok(connected) = Connected::read(variable) {
+        let said = serde_json::to_vec(&connected).expect("it is plain");
+        crate::fuzzing::said_again::<Connected>(&said);
+    }
 }

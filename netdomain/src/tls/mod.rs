@@ -32,6 +32,7 @@ use self::client::Gateway;
 use self::tunnel::OpenConnect;
 use crate::engine::{self, EngineError, Keeper};
 
+pub(crate) use handover::fuzz as fuzz_handover;
 pub use handover::{Args as HandoverArgs, HandoverError, run as hand_over};
 
 /// Command line of `sekisho-netdomain tls`.

@@ -6,6 +6,7 @@
 //! [`Sockets`](crate::gate::sockets::Sockets).
 
 use super::{Form, SealError, SegBatch, Tunnel};
+use crate::gate::family::Family;
 use crate::gate::path::Segment;
 use crate::moment::Moment;
 
@@ -26,13 +27,13 @@ impl Tunnel for IpFd {
     const FORM: Form = Form::Plain;
     const OVERHEAD: usize = 0;
 
-    fn sealed_len(&self, segment: &Segment<'_>) -> usize {
+    fn sealed_len<A: Family>(&self, segment: &Segment<'_, A>) -> usize {
         segment.len()
     }
 
-    fn seal(
+    fn seal<A: Family>(
         &mut self,
-        segment: &Segment<'_>,
+        segment: &Segment<'_, A>,
         out: &mut SegBatch,
         _now: Moment,
     ) -> Result<(), SealError> {

@@ -19,6 +19,7 @@ pub use ip_fd::IpFd;
 pub use stamp::{StampError, StampFile};
 pub use wireguard::{Identity, WireGuard};
 
+use crate::gate::family::Family;
 use crate::gate::path::Segment;
 use crate::moment::Moment;
 
@@ -121,12 +122,12 @@ pub trait Tunnel {
     const OVERHEAD: usize;
 
     /// Length of the datagram that `segment` becomes.
-    fn sealed_len(&self, segment: &Segment<'_>) -> usize;
+    fn sealed_len<A: Family>(&self, segment: &Segment<'_, A>) -> usize;
 
     /// Seals one packet into `out`, which must have room for [`sealed_len`](Self::sealed_len).
-    fn seal(
+    fn seal<A: Family>(
         &mut self,
-        segment: &Segment<'_>,
+        segment: &Segment<'_, A>,
         out: &mut SegBatch,
         now: Moment,
     ) -> Result<(), SealError>;

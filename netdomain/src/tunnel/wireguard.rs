@@ -18,6 +18,7 @@ use gotatun::x25519::{PublicKey, StaticSecret};
 use mock_instant::thread_local::MockClock;
 
 use super::{Datagram, Form, Opened, Roaming, SealError, SegBatch, Tunnel};
+use crate::gate::family::Family;
 use crate::gate::path::Segment;
 use crate::moment::Moment;
 
@@ -129,13 +130,13 @@ impl Tunnel for WireGuard {
     const FORM: Form = Form::Sealed;
     const OVERHEAD: usize = WgData::OVERHEAD;
 
-    fn sealed_len(&self, segment: &Segment<'_>) -> usize {
+    fn sealed_len<A: Family>(&self, segment: &Segment<'_, A>) -> usize {
         self.padded(segment.len()) + Self::OVERHEAD
     }
 
-    fn seal(
+    fn seal<A: Family>(
         &mut self,
-        segment: &Segment<'_>,
+        segment: &Segment<'_, A>,
         out: &mut SegBatch,
         now: Moment,
     ) -> Result<(), SealError> {

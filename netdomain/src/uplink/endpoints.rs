@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use sekisho_control::UplinkKind;
 use sekisho_policy::{
-    Dot1x, GatewayProtocol, OverQuota, Policy, Quota, Rate, SsidGlob, Verified, WifiSecurity,
+    Direct, Dot1x, GatewayProtocol, OverQuota, Policy, Quota, Rate, SsidGlob, Verified,
+    WifiSecurity,
 };
 
 use super::Wish;
@@ -25,8 +26,10 @@ pub struct Endpoints {
     /// What the SIM must be, where the policy says anything of that: then it is used only as
     /// ModemManager connects it.
     pub mobile: Option<Wish>,
-    /// Whether the work OS's packets may go over a proven port without a tunnel.
-    pub direct: bool,
+    /// Whether, and how, the work OS's packets may go over a proven port without a tunnel.
+    pub direct: Option<Direct>,
+    /// Whether a magic packet may wake the laptop over a proven port.
+    pub wake_on_lan: bool,
 }
 
 /// What a Wi-Fi network must and must not be.
@@ -125,10 +128,11 @@ impl From<&Verified<Policy>> for Endpoints {
                 kinds: onprem.uplinks.clone(),
                 dot1x: onprem.dot1x.clone(),
             }),
-            direct: policy
+            direct: policy.onprem.as_ref().and_then(|onprem| onprem.direct),
+            wake_on_lan: policy
                 .onprem
                 .as_ref()
-                .is_some_and(|onprem| onprem.direct.is_some()),
+                .is_some_and(|onprem| onprem.wake_on_lan),
             uplinks: policy
                 .uplink
                 .iter()
@@ -283,7 +287,8 @@ pub(crate) fn sample() -> Endpoints {
         }],
         wifi: None,
         mobile: None,
-        direct: false,
+        direct: None,
+        wake_on_lan: false,
     }
 }
 

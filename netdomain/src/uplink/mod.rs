@@ -36,6 +36,7 @@ mod quota;
 mod routers;
 mod rules;
 mod setup;
+mod shortage;
 mod sockets;
 mod turn;
 mod uninvited;
@@ -49,12 +50,16 @@ use sekisho_control::{Channel, ChannelError, inherited};
 use crate::papers::{Papers, PapersError};
 
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
+pub(crate) use dot1x::fuzz as fuzz_dot1x;
 pub use dot1x::{Dot1xArgs, Dot1xError, Dot1xKeeperError, keep as keep_dot1x};
 pub use endpoints::{Beacon, Endpoints, Gateway, Transport, Uplink, Wifi};
 pub(crate) use modem::fuzz as fuzz_modem;
 pub use modem::{Args as ModemArgs, BusError, ModemError, Wish, run as ask_modem};
 pub use netlink::NetlinkError;
+pub(crate) use netlink::fuzz as fuzz_netlink;
+pub(crate) use quota::fuzz as fuzz_sim_usage;
 pub use rules::{RulesError, load, ruleset};
+pub(crate) use wifi::fuzz as fuzz_wifi_networks;
 pub use wifi::{KeeperArgs, KeeperError, WifiError, keep};
 
 /// Arguments of `sekisho-netdomain uplink`.
@@ -206,9 +211,9 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
                 .inspect_err(|error| tracing::error!("{error}"))
                 .ok()
         });
-    let wire = endpoints.direct.then(|| {
+    let wire = endpoints.direct.map(|direct| {
         // Without it the tunnel still is there.
-        wire::Wire::open(&mut routing)
+        wire::Wire::open(&mut routing, direct)
             .inspect_err(|error| tracing::error!(%error, "no way onto the office LAN"))
             .ok()
     });

@@ -5,147 +5,39 @@
 //! gateway and a connection to the beacon; a proof by the gate opens paths to the LAN side. The
 //! loss of the carrier is told to the gate first, then everything of the port is undone.
 
+mod bearer;
+mod carrier;
 mod direct;
+#[cfg(test)]
+mod dot1x_tests;
+mod event;
+mod guise;
+#[cfg(test)]
+mod guise_tests;
+mod paths;
+#[cfg(test)]
+mod tests;
+mod wake;
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use sekisho_control::{Bearer, GateToUplink, PathId, Report, Side, UplinkKind, UplinkToGate};
+use sekisho_control::{Bearer, GateToUplink, LanMember, Report, UplinkKind, UplinkToGate};
 
+use self::guise::Guise;
+use self::paths::{OpenPath, lose};
 use super::{
-    Endpoints, Transport,
+    Endpoints,
     dhcp::Lease,
     dot1x::Standing,
     netlink::{AddressSet, Link, PortSet},
     quota::Allowance,
 };
 
-mod bearer;
-
-pub(crate) use direct::OpenWire;
+pub(crate) use self::direct::OpenWire;
+pub(crate) use self::event::{Action, At, Bound, Event};
 
 /// More network cards than this are no laptop's; the rest stays down.
 const MAX_PORTS: usize = 16;
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// A link is new or changed.
-    Link(Link),
-    /// A link left the namespace.
-    Gone(u32),
-    /// The DHCP client of a port has a lease.
-    Bound(u32, Lease),
-    /// It lost it.
-    LeaseLost(u32),
-    /// The network of the lease says that it has a captive portal.
-    Portal(u32),
-    /// How a port that has a carrier stands with its authenticator.
-    Standing(u32, Standing),
-    /// A gate is there, afresh.
-    GateAttached,
-    /// The gate's channel ended.
-    GateLost,
-    /// The gate wants something.
-    Gate(GateToUplink),
-    /// What may pass over the SIM.
-    Allowance(Allowance),
-    /// The SIM's connection, or that there is none.
-    Bearer(Option<Bearer>),
-    /// Shut everything until [`Event::Resume`].
-    Suspend,
-    /// Start over.
-    Resume,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Set the link up.
-    Up(u32),
-    /// Set the link down.
-    Down(u32),
-    /// Start a DHCP client for this MAC.
-    StartDhcp(u32, [u8; 6]),
-    /// End the DHCP client.
-    StopDhcp(u32),
-    /// Speak 802.1X over the port; [`Event::Standing`] tells what comes of it.
-    BeginDot1x(At),
-    /// Speak it no more.
-    EndDot1x(u32),
-    /// Set address, routes and next hop.
-    Configure {
-        /// The port.
-        port: At,
-        /// Its lease.
-        lease: Lease,
-        /// Hosts that get a route.
-        destinations: Vec<Ipv4Addr>,
-    },
-    /// Remove addresses and routes.
-    Flush(u32),
-    /// Put the port into a set of the packet filter.
-    Allow(String, PortSet),
-    /// Take the port out of a set of the packet filter.
-    Forbid(String, PortSet),
-    /// Take an address of the port out of a set of the packet filter.
-    Forget(String, AddressSet, Ipv4Addr),
-    /// Open a socket to a gateway and send this [`UplinkToGate::Path`] with it.
-    OpenPath {
-        /// Where the socket is bound to.
-        from: Bound,
-        /// The message.
-        path: UplinkToGate,
-    },
-    /// Cut the sockets of a path, also the gate's copies.
-    CutPath(PathId),
-    /// Connect to a gateway and send [`UplinkToGate::Stream`] with the socket.
-    OpenStream {
-        /// The path.
-        id: PathId,
-        /// Which kind of socket.
-        transport: Transport,
-        /// Where the socket is bound to.
-        from: Bound,
-        /// The gateway.
-        to: SocketAddrV4,
-    },
-    /// Connect to the beacon and send [`UplinkToGate::Beacon`] with the socket.
-    OpenBeacon {
-        /// Where the socket is bound to.
-        from: Bound,
-        /// The beacon.
-        to: SocketAddrV4,
-    },
-    /// Join the work OS's packets to a proven port, and hand the gate the wire.
-    OpenWire(OpenWire),
-    /// Part them again.
-    ShutWire(OpenWire),
-    /// Tell the gate.
-    Tell(UplinkToGate),
-    /// Tell the supervisor.
-    Report(Report),
-}
-
-/// A port by index and name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct At {
-    /// Interface index.
-    pub(crate) index: u32,
-    /// Interface name.
-    pub(crate) name: String,
-}
-
-/// What a socket is bound to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bound {
-    /// Interface name.
-    pub(crate) port: String,
-    /// The leased address.
-    pub(crate) address: Ipv4Addr,
-}
 
 #[derive(Debug)]
 struct Port {
@@ -176,14 +68,6 @@ enum State {
     },
 }
 
-#[derive(Debug)]
-struct OpenPath {
-    id: PathId,
-    side: Side,
-    /// Where the sockets lead that an engine asks for, and of which kind, if it is an engine's.
-    stream: Option<(Transport, SocketAddrV4)>,
-}
-
 /// All ports.
 #[derive(Debug)]
 pub(crate) struct Ports {
@@ -201,6 +85,16 @@ pub(crate) struct Ports {
     /// The wire that is open.
     wire: Option<OpenWire>,
     next_wire: u32,
+    /// Who the work OS is on a LAN, once a gate has told.
+    member: Option<LanMember>,
+    /// Ports whose MAC is not, or was until now not, their card's.
+    guises: BTreeMap<u32, Guise>,
+    /// Changes of a MAC since the last wire.
+    fruitless: u8,
+    /// Ports that a magic packet may wake the laptop through.
+    armed: BTreeSet<u32>,
+    /// Ports that were such when the laptop went to sleep.
+    listening: BTreeSet<u32>,
 }
 
 impl Ports {
@@ -217,6 +111,11 @@ impl Ports {
             next_path: 0,
             wire: None,
             next_wire: 0,
+            member: None,
+            guises: BTreeMap::new(),
+            fruitless: 0,
+            armed: BTreeSet::new(),
+            listening: BTreeSet::new(),
         }
     }
 
@@ -228,6 +127,7 @@ impl Ports {
             Event::Gone(index) => {
                 self.darken(index, &mut actions);
                 self.by_index.remove(&index);
+                self.guises.remove(&index);
             }
             Event::Bound(index, lease) => self.on_lease(index, lease, &mut actions),
             Event::LeaseLost(index) => self.on_lease_lost(index, &mut actions),
@@ -261,11 +161,17 @@ impl Ports {
                     self.on_premises(index, proven, &mut actions);
                 }
             }
-            Event::Gate(GateToUplink::AskWire { port, address, mtu }) => {
+            Event::Gate(GateToUplink::AskWire {
+                port,
+                address,
+                mtu,
+                member,
+            }) => {
                 if let Some(index) = self.index_of(&port) {
-                    self.ask_wire(index, address, mtu, &mut actions);
+                    self.ask_wire(index, (address, mtu), member, &mut actions);
                 }
             }
+            Event::TrialOver(index) => self.trial_over(index, &mut actions),
             Event::Allowance(allowance) => self.on_allowance(allowance, &mut actions),
             Event::Bearer(bearer) => self.on_bearer(bearer, &mut actions),
             Event::Gate(GateToUplink::Dial { id }) => self.dial(id, &mut actions),
@@ -276,12 +182,18 @@ impl Ports {
             }
             Event::Suspend => {
                 self.asleep = true;
+                self.listening.append(&mut self.armed);
                 for index in self.indices() {
                     self.darken(index, &mut actions);
                     actions.push(Action::Down(index));
+                    let listens = self.listening.contains(&index);
+                    self.lie_down(index, listens, &mut actions);
                 }
             }
             Event::Resume => {
+                let listening = std::mem::take(&mut self.listening);
+                actions.extend(listening.into_iter().map(|port| Action::Wake(port, false)));
+                self.get_up(&mut actions);
                 self.asleep = false;
                 actions.extend(self.by_index.keys().map(|index| Action::Up(*index)));
             }
@@ -334,137 +246,6 @@ impl Ports {
             .iter()
             .find(|(_, port)| port.name == name)
             .map(|(index, _)| *index)
-    }
-
-    fn on_link(&mut self, link: &Link, actions: &mut Vec<Action>) {
-        if self
-            .by_index
-            .get(&link.index)
-            .is_some_and(|known| known.name != link.name || known.mac != link.mac)
-        {
-            // Sets and sockets know a port by its name, its leases by its MAC.
-            self.darken(link.index, actions);
-            self.by_index.remove(&link.index);
-        }
-        if !self.by_index.contains_key(&link.index) {
-            let kind = self.endpoints.kind(&link.name, link.radio);
-            if !self.wanted(&link.name, kind) || !self.carries(link, kind) {
-                return;
-            }
-            self.by_index.insert(
-                link.index,
-                Port {
-                    name: link.name.clone(),
-                    mac: link.mac,
-                    ethernet: link.ethernet,
-                    kind,
-                    losses: link.losses,
-                    carrier: false,
-                    standing: None,
-                    state: State::Dark,
-                },
-            );
-            // Whatever an earlier process left there.
-            actions.push(Action::Flush(link.index));
-            if !link.up && !self.asleep {
-                actions.push(Action::Up(link.index));
-            }
-        }
-
-        let port = self
-            .by_index
-            .get_mut(&link.index)
-            .expect("it is there by now");
-        let carrier = link.carrier && (link.operational || port.kind != UplinkKind::Wifi);
-        port.carrier = carrier;
-        let lost = std::mem::replace(&mut port.losses, link.losses) != link.losses;
-        if !carrier || lost {
-            self.darken(link.index, actions);
-        }
-        if carrier && !self.asleep {
-            self.light(link.index, actions);
-        }
-    }
-
-    fn wanted(&self, name: &str, kind: UplinkKind) -> bool {
-        (self.only.is_empty() || self.only.iter().any(|only| only == name))
-            && self.by_index.len() < MAX_PORTS
-            && self.endpoints.rank(name, kind, 0).is_some()
-    }
-
-    /// The carrier is there.
-    fn light(&mut self, index: u32, actions: &mut Vec<Action>) {
-        let Some(port) = self.by_index.get_mut(&index) else {
-            return;
-        };
-        if port.kind == UplinkKind::Sim && self.allowance == Allowance::Nothing {
-            return;
-        }
-        if port.kind == UplinkKind::Sim && self.endpoints.mobile.is_some() {
-            return self.light_bearer(index, actions);
-        }
-        if matches!(port.state, State::Dark) {
-            port.state = State::Lit;
-            actions.push(port.report("carrier"));
-            // At the same time, and neither waits for the other: at home nobody answers.
-            if self.endpoints.dot1x_for(port.kind).is_some() {
-                port.standing = Some(Standing::Asking);
-                let name = port.name.clone();
-                actions.push(Action::BeginDot1x(At { index, name }));
-            }
-            actions.push(Action::StartDhcp(index, port.mac));
-        }
-    }
-
-    /// The carrier is gone. The gate hears of it before anything else is done.
-    fn darken(&mut self, index: u32, actions: &mut Vec<Action>) {
-        self.shut_wire(index, actions);
-        let Some(port) = self.by_index.get_mut(&index) else {
-            return;
-        };
-        let was = std::mem::replace(&mut port.state, State::Dark);
-        if matches!(was, State::Dark) {
-            return;
-        }
-        if self.gate {
-            actions.push(Action::Tell(UplinkToGate::CarrierLost {
-                port: port.name.clone(),
-            }));
-        }
-        if let State::Leased { lease, paths, .. } = was {
-            actions.extend(paths.iter().map(|path| Action::CutPath(path.id)));
-            port.shut(index, &lease, actions);
-        }
-        actions.push(Action::StopDhcp(index));
-        if port.standing.take().is_some() {
-            actions.push(Action::EndDot1x(index));
-        }
-        actions.push(port.report("no-carrier"));
-    }
-
-    /// A port is authenticated, or is no longer. Behind it may now be another network (a switch
-    /// moves it from one to the other), so it starts over as with another cable; and the gate hears
-    /// that its proof has ended before anything else is done.
-    fn on_standing(&mut self, index: u32, standing: Standing, actions: &mut Vec<Action>) {
-        let Some(port) = self.by_index.get_mut(&index) else {
-            return;
-        };
-        let Some(was) = port.standing.replace(standing) else {
-            // It lost its carrier meanwhile.
-            port.standing = None;
-            return;
-        };
-        let mac = port.mac;
-        if (was == Standing::Authenticated) != (standing == Standing::Authenticated) {
-            self.on_lease_lost(index, actions);
-            actions.push(Action::StopDhcp(index));
-            actions.push(Action::StartDhcp(index, mac));
-        }
-        if was != standing
-            && let Some(port) = self.by_index.get(&index)
-        {
-            actions.push(port.report(standing.words()));
-        }
     }
 
     fn on_lease(&mut self, index: u32, lease: Lease, actions: &mut Vec<Action>) {
@@ -532,201 +313,6 @@ impl Ports {
         port.shut(index, &lease, actions);
         true
     }
-
-    /// Opens what a port with a lease has to offer to a gate that is there.
-    fn serve(&mut self, index: u32, actions: &mut Vec<Action>) {
-        self.open_paths(index, Side::Outside, actions);
-        self.probe(index, actions);
-    }
-
-    fn open_paths(&mut self, index: u32, side: Side, actions: &mut Vec<Action>) {
-        let mut names: Vec<&str> = self.by_index.values().map(|port| &*port.name).collect();
-        names.sort_unstable();
-        let Some(port) = self.by_index.get(&index).filter(|_| self.gate) else {
-            return;
-        };
-        let order = names.iter().position(|name| *name == port.name);
-        let Some(rank) = self
-            .endpoints
-            .rank(&port.name, port.kind, order.unwrap_or(0))
-        else {
-            return;
-        };
-        let (name, kind) = (port.name.clone(), port.kind);
-        let Some(Port {
-            state: State::Leased { lease, paths, .. },
-            ..
-        }) = self.by_index.get_mut(&index)
-        else {
-            return;
-        };
-        for gateway in &self.endpoints.gateways {
-            let peer = match side {
-                Side::Outside => Some(gateway.outside),
-                Side::Lan => gateway.lan,
-            };
-            let Some(peer) = peer.filter(|_| gateway.kinds.contains(&kind)) else {
-                continue;
-            };
-            let id = PathId(self.next_path);
-            self.next_path = self.next_path.wrapping_add(1);
-            let transport = gateway.transport;
-            let stream = (transport != Transport::Udp).then_some((transport, peer));
-            paths.push(OpenPath { id, side, stream });
-            let (port, gateway) = (name.clone(), gateway.name.clone());
-            if stream.is_some() {
-                actions.push(Action::Tell(UplinkToGate::StreamPath {
-                    id,
-                    port,
-                    kind,
-                    rank,
-                    gateway,
-                    peer,
-                }));
-                continue;
-            }
-            actions.push(Action::OpenPath {
-                from: Bound {
-                    port: name.clone(),
-                    address: lease.address,
-                },
-                path: UplinkToGate::Path {
-                    id,
-                    port,
-                    kind,
-                    rank,
-                    gateway,
-                    side,
-                    peer,
-                },
-            });
-        }
-    }
-
-    /// Makes a connection over a path, if there is such a path and it is of connections.
-    fn dial(&self, id: PathId, actions: &mut Vec<Action>) {
-        if let Some((from, (transport, to))) = self.stream(id) {
-            actions.push(Action::OpenStream {
-                id,
-                transport,
-                from,
-                to,
-            });
-        }
-    }
-
-    fn stream(&self, id: PathId) -> Option<(Bound, (Transport, SocketAddrV4))> {
-        self.by_index.values().find_map(|port| {
-            let State::Leased { lease, paths, .. } = &port.state else {
-                return None;
-            };
-            let path = paths.iter().find(|path| path.id == id)?;
-            let from = Bound {
-                port: port.name.clone(),
-                address: lease.address,
-            };
-            Some((from, path.stream?))
-        })
-    }
-
-    fn probe(&self, index: u32, actions: &mut Vec<Action>) {
-        if let Some(port) = self.by_index.get(&index).filter(|_| self.gate)
-            && let State::Leased { lease, .. } = &port.state
-            && port.may_prove()
-            && let Some(beacon) = self.endpoints.beacon_for(port.kind)
-        {
-            actions.push(Action::OpenBeacon {
-                from: Bound {
-                    port: port.name.clone(),
-                    address: lease.address,
-                },
-                to: beacon.address,
-            });
-        }
-    }
-
-    fn on_premises(&mut self, index: u32, now_proven: bool, actions: &mut Vec<Action>) {
-        if !now_proven {
-            self.shut_wire(index, actions);
-        }
-        let gate = self.gate;
-        let Some(port) = self.by_index.get_mut(&index) else {
-            return;
-        };
-        let may = self.endpoints.beacon_for(port.kind).is_some() && port.may_prove();
-        let State::Leased { proven, paths, .. } = &mut port.state else {
-            return;
-        };
-        if *proven == now_proven || !may {
-            return;
-        }
-        *proven = now_proven;
-        if now_proven {
-            actions.push(Action::Allow(port.name.clone(), PortSet::Proven));
-            self.open_paths(index, Side::Lan, actions);
-        } else {
-            let lan = paths
-                .extract_if(.., |path| path.side == Side::Lan)
-                .collect();
-            lose(gate, lan, actions);
-            actions.push(Action::Forbid(port.name.clone(), PortSet::Proven));
-        }
-    }
-
-    /// The quota of the SIM is spent, or begins anew.
-    fn on_allowance(&mut self, allowance: Allowance, actions: &mut Vec<Action>) {
-        if std::mem::replace(&mut self.allowance, allowance) == allowance {
-            return;
-        }
-        let sims: Vec<(u32, bool)> = self
-            .by_index
-            .iter()
-            .filter(|(_, port)| port.kind == UplinkKind::Sim)
-            .map(|(index, port)| (*index, port.carrier))
-            .collect();
-        for (index, carrier) in sims {
-            if allowance == Allowance::Nothing {
-                self.darken(index, actions);
-                continue;
-            }
-            if let Some(port) = self.by_index.get(&index)
-                && matches!(port.state, State::Leased { .. })
-            {
-                let name = port.name.clone();
-                actions.push(match allowance {
-                    Allowance::Slow => Action::Allow(name, PortSet::Slow),
-                    Allowance::Full | Allowance::Nothing => Action::Forbid(name, PortSet::Slow),
-                });
-            }
-            if carrier && !self.asleep {
-                self.light(index, actions);
-            }
-        }
-    }
-
-    /// The gate that the paths were opened for is gone, and its proofs with it.
-    fn forget_gate(&mut self, actions: &mut Vec<Action>) {
-        // Nobody is left to be told.
-        actions.extend(self.wire.take().map(Action::ShutWire));
-        for port in self.by_index.values_mut() {
-            if let State::Leased { proven, paths, .. } = &mut port.state {
-                lose(false, std::mem::take(paths), actions);
-                if std::mem::take(proven) {
-                    actions.push(Action::Forbid(port.name.clone(), PortSet::Proven));
-                }
-            }
-        }
-    }
-}
-
-/// Ends paths whose port lives on.
-fn lose(gate: bool, paths: Vec<OpenPath>, actions: &mut Vec<Action>) {
-    for path in paths {
-        if gate {
-            actions.push(Action::Tell(UplinkToGate::PathLost { id: path.id }));
-        }
-        actions.push(Action::CutPath(path.id));
-    }
 }
 
 impl Port {
@@ -756,8 +342,3 @@ impl Port {
         })
     }
 }
-
-#[cfg(test)]
-mod dot1x_tests;
-#[cfg(test)]
-mod tests;

@@ -17,9 +17,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use sekisho_policy::Rate;
+use sekisho_policy::{Direct, Rate};
 
-use super::{Endpoints, Transport};
+use super::{Endpoints, Transport, netlink::MARK};
 
 /// Name of the table, in the families `inet` and `arp`.
 pub(crate) const TABLE: &str = "sekisho";
@@ -71,8 +71,11 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     for ports in ["open", "proven", "premises"] {
         let _ = writeln!(text, "  set {ports} {{ type ifname; }}");
     }
-    for door in doors {
+    for door in &doors {
         door.write(&mut text, &mut inward, &mut outward);
+    }
+    if inward.contains("accept") {
+        inward.push_str(TOO_LONG);
     }
     text.push_str("  set slow { type ifname; }\n");
     if let Some(rate) = endpoints.slow() {
@@ -81,25 +84,75 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     }
     let _ = writeln!(text, "  counter {UNINVITED} {{ }}");
     let _ = writeln!(inward, "    iifname @proven counter name {UNINVITED}");
-    let forward = if endpoints.direct {
+    let mut forward = String::new();
+    let mut split = String::new();
+    if endpoints.direct.is_some() {
         text.push_str("  set direct { type ifname . ipv4_addr; }\n");
-        DIRECT
-    } else {
-        ""
-    };
+        forward.push_str(DIRECT);
+    }
+    if endpoints.direct == Some(Direct::Bridged) {
+        (split, forward) = member(&doors, &forward);
+    }
     for (chain, rules) in [
         ("input", &*inward),
         ("output", &*outward),
-        ("forward", forward),
+        ("forward", &*forward),
     ] {
         let _ = write!(
             text,
             "  chain {chain} {{\n    type filter hook {chain} priority filter; policy drop;\n{rules}  }}\n"
         );
     }
-    text.push_str(ARP);
+    text.push_str(&split);
+    text.push_str(&arp(endpoints.direct == Some(Direct::Bridged)));
     text
 }
+
+/// Where the work OS is a member of the LAN, it has the port's own address. Which of the two a packet is
+/// for depends on who sent it: what comes from a host and port that the policy names for ourselves
+/// (gateways, beacon) is ours, everything else the work OS's. So the work OS speaks with none of
+/// those, and nothing has to be remembered. The chain that marks, and the rules of `forward`.
+fn member(doors: &[Door], forward: &str) -> (String, String) {
+    let mut split = String::from(
+        "  chain split {\n    type filter hook prerouting priority raw; policy accept;\n",
+    );
+    let mut rules = String::new();
+    for door in doors.iter().filter(|door| !door.elements.is_empty()) {
+        let Door {
+            peers, protocol, ..
+        } = door;
+        let _ = writeln!(
+            split,
+            "    iifname . ip daddr @direct ip saddr . {protocol} sport @{peers} accept"
+        );
+        let _ = writeln!(
+            rules,
+            "    iifname direct0 ip daddr . {protocol} dport @{peers} drop"
+        );
+    }
+    // A server's answer to the DHCP client, which has its own way to hear it.
+    split.push_str("    iifname . ip daddr @direct udp dport 68 drop\n");
+    let _ = write!(
+        split,
+        "    iifname . ip daddr @direct meta mark set {MARK} notrack\n    iifname direct0 meta mark set {MARK} notrack\n  }}\n"
+    );
+    rules.push_str(forward);
+    (split, rules)
+}
+
+/// ARP only with the next hop of each port: nobody else on the wire learns that this laptop is
+/// there or what its other addresses are. Where the work OS is a member of the LAN, it is spoken for its
+/// address with everybody there, as any PC does.
+fn arp(member: bool) -> String {
+    let pick = |line: &'static str| if member { line } else { "" };
+    let (set, inward, outward) = (pick(MEMBER_SET), pick(MEMBER_IN), pick(MEMBER_OUT));
+    format!("{ARP_SETS}{set}{ARP_IN}{inward}{ARP_OUT}{outward}{ARP_END}")
+}
+
+/// The one ICMP message that is let in, and only about what was sent through a door: a router says that
+/// datagrams are too long for what is behind it (RFC 1191). The kernel tells the gate's socket.
+const TOO_LONG: &str =
+    "    iifname @open icmp type destination-unreachable icmp code 4 ct state related accept\n";
 
 /// The address of each port, which no other port speaks or answers for. The kernel itself would: it
 /// takes an address to be the host's and not the port's (RFC 1122, section 3.3.4.2), and what it
@@ -118,19 +171,23 @@ const DIRECT: &str = "    iifname direct0 oifname . ip saddr @direct accept
 ";
 const _: () = assert!(matches!(super::wire::DEVICE.as_bytes(), b"direct0"));
 
-/// ARP only with the next hop of each port: nobody else on the wire learns that this laptop is
-/// there or what its other addresses are.
-const ARP: &str = "}
+const ARP_SETS: &str = "}
 table arp sekisho {
   set nexthop { type ifname . ipv4_addr; }
-  chain input {
+";
+const MEMBER_SET: &str = "  set member { type ifname . ipv4_addr; }\n";
+const ARP_IN: &str = "  chain input {
     type filter hook input priority filter; policy drop;
     iifname . arp saddr ip @nexthop accept
-  }
+";
+const MEMBER_IN: &str = "    iifname . arp daddr ip @member accept\n";
+const ARP_OUT: &str = "  }
   chain output {
     type filter hook output priority filter; policy drop;
     oifname . arp daddr ip @nexthop accept
-  }
+";
+const MEMBER_OUT: &str = "    oifname . arp saddr ip @member accept\n";
+const ARP_END: &str = "  }
 }
 ";
 
@@ -263,6 +320,7 @@ table inet sekisho {
     iifname @open ip saddr . udp sport @outside ct state established accept
     iifname @proven ip saddr . udp sport @lan ct state established accept
     iifname @premises ip saddr . tcp sport @beacon ct state established accept
+    iifname @open icmp type destination-unreachable icmp code 4 ct state related accept
     iifname @proven counter name uninvited
   }
   chain output {
@@ -322,7 +380,7 @@ table arp sekisho {
             1,
             "it is counted, not let in"
         );
-        assert_eq!(text.matches("accept").count(), 2 + 2);
+        assert_eq!(text.matches("accept").count(), 2 + 1 + 2);
     }
 
     #[test]
@@ -348,7 +406,7 @@ table arp sekisho {
     fn a_wire_is_forwarded_between_one_port_and_one_address() {
         let mut endpoints = sample();
         assert!(!ruleset(&endpoints).contains("direct"));
-        endpoints.direct = true;
+        endpoints.direct = Some(Direct::Routed);
         let text = ruleset(&endpoints);
         assert!(
             text.contains("set direct { type ifname . ipv4_addr; }\n"),
@@ -364,6 +422,42 @@ table arp sekisho {
                 "    oifname direct0 iifname . ip daddr @direct accept",
             ]
         );
+    }
+
+    #[test]
+    fn a_member_of_the_lan_has_what_comes_from_nobody_of_ours() {
+        let mut endpoints = sample();
+        assert!(!ruleset(&endpoints).contains("@member"));
+        endpoints.direct = Some(Direct::Bridged);
+        let text = ruleset(&endpoints);
+        let chain = |name: &str| -> Vec<&str> {
+            let rules = text.split(&format!("chain {name} {{")).nth(1).unwrap();
+            let rules = rules.lines().skip(2);
+            rules.take_while(|line| line.trim() != "}").collect()
+        };
+        assert_eq!(
+            chain("split"),
+            [
+                "    iifname . ip daddr @direct ip saddr . udp sport @outside accept",
+                "    iifname . ip daddr @direct ip saddr . udp sport @lan accept",
+                "    iifname . ip daddr @direct ip saddr . tcp sport @beacon accept",
+                "    iifname . ip daddr @direct udp dport 68 drop",
+                "    iifname . ip daddr @direct meta mark set 52 notrack",
+                "    iifname direct0 meta mark set 52 notrack",
+            ]
+        );
+        assert_eq!(
+            chain("forward"),
+            [
+                "    iifname direct0 ip daddr . udp dport @outside drop",
+                "    iifname direct0 ip daddr . udp dport @lan drop",
+                "    iifname direct0 ip daddr . tcp dport @beacon drop",
+                "    iifname direct0 oifname . ip saddr @direct accept",
+                "    oifname direct0 iifname . ip daddr @direct accept",
+            ]
+        );
+        assert!(text.contains("    iifname . arp daddr ip @member accept\n"));
+        assert!(text.contains("    oifname . arp saddr ip @member accept\n"));
     }
 
     #[test]

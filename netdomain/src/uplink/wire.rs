@@ -21,6 +21,7 @@ use super::{
     ports::OpenWire,
 };
 use crate::tun;
+use sekisho_policy::Direct;
 
 /// The device's name. No network card is called so, and ports are told apart from it by their kind:
 /// it is no Ethernet link.
@@ -37,12 +38,15 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Makes the device in the caller's network namespace.
-    pub(super) fn open(routing: &mut Routing) -> io::Result<Self> {
+    pub(super) fn open(routing: &mut Routing, direct: Direct) -> io::Result<Self> {
         let device = tun::create(DEVICE)?;
         let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
         let index = name_to_index(&any, DEVICE)?;
         // Only what the device brings looks into the table that has a default route.
         routing.steer_device(DEVICE).map_err(io::Error::other)?;
+        if direct == Direct::Bridged {
+            routing.steer_marked().map_err(io::Error::other)?;
+        }
         let carrier = open_carrier().map_err(io::Error::other)?;
         Ok(Self {
             device,
@@ -69,6 +73,9 @@ impl Wire {
         routing.set_mtu(self.index, plan.mtu)?;
         routing.set_up(self.index, true)?;
         routing.steer(&self.steer(plan))?;
+        if plan.lan.is_some() {
+            sets.add_address(AddressSet::Member, &plan.port.name, plan.address)?;
+        }
         sets.add_address(AddressSet::Direct, &plan.port.name, plan.address)?;
         let links = routing.links()?;
         Ok(links.iter().any(|link| {
@@ -84,6 +91,9 @@ impl Wire {
         sets: &mut Sets,
     ) -> Result<(), NetlinkError> {
         sets.remove_address(AddressSet::Direct, &plan.port.name, plan.address)?;
+        if plan.lan.is_some() {
+            sets.remove_address(AddressSet::Member, &plan.port.name, plan.address)?;
+        }
         routing.set_up(self.index, false)?;
         routing.unsteer(&self.steer(plan))
     }
@@ -94,6 +104,7 @@ impl Wire {
             port: plan.port.index,
             router: plan.router,
             address: plan.address,
+            lan: plan.lan.map(|place| place.prefix),
         }
     }
 }

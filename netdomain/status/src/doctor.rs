@@ -88,6 +88,11 @@ pub enum Cause {
     RouterSilent,
     /// Over this network, policy names no gateway, or no socket could be made to it.
     NoPath,
+    /// No gateway can be spoken to, and the network says that it has a page to visit first.
+    Portal,
+    /// No gateway can be spoken to, and the network answers in place of the office, as one with such a
+    /// page does.
+    PortalLikely,
     /// Nothing comes back from the gateway.
     GatewaySilent,
     /// The network says that the gateway cannot be reached.
@@ -322,15 +327,24 @@ impl<'s> Way<'s> {
             None if fresh => Outcome::Waiting,
             None => failed(Cause::NoPath),
             Some(GatewayFound::Asked) => Outcome::Waiting,
-            Some(GatewayFound::Silent) => failed(Cause::GatewaySilent),
-            Some(GatewayFound::Unreachable) => failed(Cause::GatewayUnreachable),
+            Some(GatewayFound::Silent) => failed(self.behind_page(Cause::GatewaySilent)),
+            Some(GatewayFound::Unreachable) => failed(self.behind_page(Cause::GatewayUnreachable)),
             Some(GatewayFound::Unproven | GatewayFound::Answered) => Outcome::Passed,
+        }
+    }
+
+    /// Why a gateway cannot be spoken to, where that may be the network's page.
+    fn behind_page(&self, cause: Cause) -> Cause {
+        match self.uplink {
+            Some(uplink) if uplink.portal => Cause::Portal,
+            Some(uplink) if uplink.stranger => Cause::PortalLikely,
+            _ => cause,
         }
     }
 
     fn handshake(&self) -> Outcome {
         match self.found {
-            Some(GatewayFound::Unproven) => failed(Cause::GatewayUnproven),
+            Some(GatewayFound::Unproven) => failed(self.behind_page(Cause::GatewayUnproven)),
             // It answered, and the gate has not opened yet or just closed.
             _ => Outcome::Waiting,
         }

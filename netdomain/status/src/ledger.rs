@@ -30,6 +30,7 @@ struct UplinkRow {
     kind: Option<UplinkKind>,
     state: UplinkState,
     portal: bool,
+    stranger: bool,
     dot1x: Option<Dot1x>,
     since: Duration,
 }
@@ -209,6 +210,7 @@ impl Ledger {
                     )
                 });
             }
+            Report::Stranger { port } => self.stranger(port),
             Report::Work { found } => self.work.on(*found),
             Report::Refused(refused) => self.refused(refused, now),
             Report::Link { up } => self.work.link = Some(*up),
@@ -243,7 +245,7 @@ impl Ledger {
                 self.ignored.last = Some(clean(what));
             }
             Report::Guest { event, .. } => self.guest(event, now),
-            Report::WorkEnded { .. } => {}
+            Report::WorkEnded { .. } | Report::Replug => {}
         }
     }
 
@@ -257,6 +259,7 @@ impl Ledger {
             kind: row.kind,
             state: row.state,
             portal: row.portal,
+            stranger: row.stranger,
             dot1x: row.dot1x,
             age_ms: age(row.since),
         });
@@ -368,7 +371,10 @@ impl Ledger {
                 side: *side,
                 place: *place,
             },
-            SituationReport::Direct { port } => Situation::Direct { port: clean(port) },
+            SituationReport::Direct { port, address } => Situation::Direct {
+                port: clean(port),
+                address: address.to_string(),
+            },
         };
         self.enter(situation, now);
     }
@@ -409,7 +415,9 @@ impl Ledger {
         }
         if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
             row.kind = kind.or(row.kind);
-            row.portal &= !matches!(state, UplinkState::NoCarrier | UplinkState::Carrier);
+            let goes = matches!(state, UplinkState::NoCarrier | UplinkState::Carrier);
+            row.portal &= !goes;
+            row.stranger &= !goes;
             // Another carrier; a lease alone comes and goes with the same switch.
             if state == UplinkState::NoCarrier {
                 row.dot1x = None;
@@ -421,6 +429,7 @@ impl Ledger {
                 kind,
                 state,
                 portal: false,
+                stranger: false,
                 dot1x: None,
                 since: now,
             });
@@ -444,6 +453,20 @@ impl Ledger {
         if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
             row.portal = true;
         }
+    }
+
+    /// Over a card somebody answered in place of the office.
+    fn stranger(&mut self, port: &str) {
+        let port = clean(port);
+        if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
+            row.stranger = true;
+        }
+    }
+
+    /// Whether there is no way out, and a network that seems to want a page of its own first.
+    pub fn wants_page(&self) -> bool {
+        let wants = |row: &UplinkRow| row.portal || row.stranger;
+        !self.situation.is_open() && self.uplinks.iter().any(wants)
     }
 
     /// A card stands so with its switch.

@@ -84,6 +84,8 @@ pub enum Situation {
     Direct {
         /// The proven interface.
         port: String,
+        /// The work OS's address there.
+        address: String,
     },
 }
 
@@ -127,6 +129,9 @@ pub struct Uplink {
     pub state: UplinkState,
     /// Whether its network says that it lets nobody through without a page of its own.
     pub portal: bool,
+    /// Whether somebody answers there in place of the office, as such a network does that says
+    /// nothing.
+    pub stranger: bool,
     /// How it stands with the switch at its other end, once something came of 802.1X.
     pub dot1x: Option<Dot1x>,
     /// Since when.

@@ -104,12 +104,19 @@ pub fn knows_reason(reason: &str) -> bool {
     REASONS.iter().any(|(known, ..)| *known == reason)
 }
 
-/// That the network of a card wants people to visit a page first.
-pub const fn portal(lang: Lang) -> &'static str {
-    lang.of(
-        "認証ページのある回線です。この端末では使えません",
-        "a network with a sign-in page, which this laptop does not use",
-    )
+/// That the network of a card wants people to visit a page first, or seems to.
+pub const fn portal(named: bool, lang: Lang) -> &'static str {
+    if named {
+        lang.of(
+            "認証ページのある回線です。この端末では使えません",
+            "a network with a sign-in page, which this laptop does not use",
+        )
+    } else {
+        lang.of(
+            "認証ページのある回線のようです。この端末では使えません",
+            "seems to be a network with a sign-in page, which this laptop does not use",
+        )
+    }
 }
 
 /// What follows from how much of the SIM's month is used.
@@ -237,6 +244,21 @@ pub const fn outcome(outcome: Outcome, lang: Lang) -> &'static str {
     }
 }
 
+/// What to do about a network that says, or seems, to want a page filled in first.
+const fn behind_page(named: bool, lang: Lang) -> &'static str {
+    if named {
+        lang.of(
+            "モバイルルーターなど別の回線を使ってください（この回線は利用前に認証ページの入力を求めています。この端末では開けません）。",
+            "Use another network such as a mobile router: this one wants a sign-in page filled in first, which this laptop does not do.",
+        )
+    } else {
+        lang.of(
+            "モバイルルーターなど別の回線を使ってください（この回線は利用前に認証ページの入力を求めているようです。この端末では開けません）。",
+            "Use another network such as a mobile router: this one seems to want a sign-in page filled in first, which this laptop does not do.",
+        )
+    }
+}
+
 /// What to do about it, in one sentence.
 #[expect(clippy::too_many_lines, reason = "a table: one sentence a cause")]
 pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
@@ -309,9 +331,11 @@ pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
             "別の回線を使い、続くようなら情報担当へ連絡してください（この回線から行けるゲートウェイがありません）。",
             "Use another network, and tell IT if it goes on: no gateway may be reached over this one.",
         ),
+        Cause::Portal => behind_page(true, lang),
+        Cause::PortalLikely => behind_page(false, lang),
         Cause::GatewaySilent => lang.of(
-            "別の回線（モバイルルーターなど）を試し、同じなら情報担当へ連絡してください（この回線が通信を止めているか、ゲートウェイが止まっています）。",
-            "Try another network such as a mobile router, and tell IT if it is the same: this network blocks the way, or the gateway is off.",
+            "別の回線（モバイルルーターなど）を試し、同じなら情報担当へ連絡してください（この回線が通信を止めているか、認証ページのある回線か、ゲートウェイが止まっています）。",
+            "Try another network such as a mobile router, and tell IT if it is the same: this network blocks the way or has a sign-in page, or the gateway is off.",
         ),
         Cause::GatewayUnreachable => lang.of(
             "別の回線を試し、同じなら情報担当へ連絡してください（ゲートウェイに届きません）。",

@@ -244,7 +244,10 @@ fn what_is_sent_is_what_is_described() {
     let now = Duration::from_secs(9);
     let mut direct = full(None);
     let port = "eth0".to_owned();
-    let report = Report::Situation(SituationReport::Direct { port });
+    let report = Report::Situation(SituationReport::Direct {
+        port,
+        address: [10, 250, 7, 23].into(),
+    });
     direct.reported("gate", &report, now);
     let ledgers = [
         Ledger::new("1.2.3", now),

@@ -27,11 +27,21 @@ enum Belief {
     Office,
 }
 
+/// What is in the way, as far as it matters to the person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Nothing that is known.
+    Unknown,
+    /// The network wants a page of its own filled in first, or seems to.
+    Page,
+}
+
 /// What was told, and when.
 #[derive(Debug)]
 pub(crate) struct Notices {
     belief: Belief,
     last: Option<Duration>,
+    obstacle: Obstacle,
 }
 
 impl Notices {
@@ -40,7 +50,13 @@ impl Notices {
         Self {
             belief: Belief::Nothing,
             last: None,
+            obstacle: Obstacle::Unknown,
         }
+    }
+
+    /// What the next notice of a lost connection names as its cause.
+    pub(crate) const fn facing(&mut self, obstacle: Obstacle) {
+        self.obstacle = obstacle;
     }
 
     /// When [`Notices::on`] is wanted though the situation does not change.
@@ -64,7 +80,7 @@ impl Notices {
             return None;
         }
         let before = std::mem::replace(&mut self.belief, judge(situation));
-        let (ja, en) = words(before, self.belief)?;
+        let (ja, en) = words(before, self.belief, self.obstacle)?;
         self.last = Some(now);
         Some(Command::Notice {
             ja: ja.to_owned(),
@@ -85,9 +101,17 @@ const fn judge(situation: &Situation) -> Belief {
 }
 
 /// What is said of a change; of the first connection after power-on nothing, as it is expected.
-const fn words(before: Belief, after: Belief) -> Option<(&'static str, &'static str)> {
+const fn words(
+    before: Belief,
+    after: Belief,
+    obstacle: Obstacle,
+) -> Option<(&'static str, &'static str)> {
     match (before, after) {
         (_, Belief::Nothing) | (Belief::Nothing, Belief::Remote | Belief::Office) => None,
+        (_, Belief::Lost) if matches!(obstacle, Obstacle::Page) => Some((
+            "庁内ネットワークにつながっていません。この回線は利用前に認証ページの入力を求めているようです。この端末では開けませんので、モバイルルーターなど別の回線を使ってください。",
+            "There is no connection to the closed network. This network seems to want a sign-in page filled in first, which this laptop does not do: use another one such as a mobile router.",
+        )),
         (_, Belief::Lost) => Some((
             "庁内ネットワークにつながっていません。ケーブルを確かめるか、モバイルルーターなど別の回線を使ってください。",
             "There is no connection to the closed network. Check the cable, or use another network such as a mobile router.",
@@ -184,6 +208,17 @@ mod tests {
         let unknown = Situation::Unknown;
         assert_eq!(notices.on(&unknown, at(0), at(59)), None);
         assert!(notices.on(&unknown, at(0), at(60)).is_some());
+    }
+
+    #[test]
+    fn a_sign_in_page_is_named_where_it_is_in_the_way() {
+        for (obstacle, named) in [(Obstacle::Page, true), (Obstacle::Unknown, false)] {
+            let mut notices = Notices::new();
+            notices.facing(obstacle);
+            let lost = english(notices.on(&closed(), at(0), at(60))).unwrap();
+            assert_eq!(lost.contains("sign-in page"), named, "{lost}");
+            assert!(lost.contains("mobile router"), "{lost}");
+        }
     }
 
     proptest! {

@@ -124,6 +124,8 @@ pub enum End {
 pub enum Event {
     /// The process ended, or could not be started.
     Died(Role, Death),
+    /// The gate reported that there is a way out: all that have a part in it are healthy.
+    Open,
     /// The process reported that it serves.
     Ready(Role),
     /// The work OS was shut down; the VMM will exit.
@@ -138,6 +140,8 @@ pub enum Event {
     Sleep,
     /// The laptop woke up.
     Wake,
+    /// The gate pulled the work OS's cable: it is to be plugged in again.
+    Replug,
     /// Nothing but time.
     Time,
 }
@@ -158,6 +162,8 @@ pub enum Action {
     Start(Role, Vec<(Wire, End)>),
     /// Give the running process the other end of the pair that was just made.
     Attach(Role, Wire),
+    /// Make a fresh pair and give both running processes their ends of it.
+    Join(Wire),
     /// Close the end that was kept.
     Discard(Wire),
     /// Say this over the process's control channel.
@@ -192,6 +198,10 @@ impl Default for Pace {
         }
     }
 }
+
+/// How long the work OS's cable stays pulled when it is to ask for its address anew. Its driver looks
+/// at the link when it gets to it, and a cable that is back by then was never pulled.
+const UNPLUGGED: Duration = Duration::from_millis(500);
 
 /// How long the work OS may take to shut down when the supervisor is told to end, and how long
 /// everything else may take after it.
@@ -237,6 +247,8 @@ pub struct Plan {
     phase: Phase,
     reset: bool,
     asleep: bool,
+    /// When the work OS's cable is plugged in again.
+    replug: Option<Duration>,
 }
 
 /// Who holds a way out, and shuts it for the time of a sleep. The gate comes first: it is told that
@@ -264,6 +276,7 @@ impl Plan {
             phase: Phase::Up,
             reset: false,
             asleep: false,
+            replug: None,
         }
     }
 
@@ -280,7 +293,7 @@ impl Plan {
                 State::Waiting { until } => Some(until),
                 State::Running { .. } | State::Ended => None,
             });
-        waiting.chain(by).min()
+        waiting.chain(by).chain(self.replug).min()
     }
 
     /// Takes an event at `now` and says what to do.
@@ -288,7 +301,10 @@ impl Plan {
         let mut actions = Vec::new();
         match event {
             Event::Died(role, death) => self.on_death(now, role, death, &mut actions),
+            Event::Open => self.forgive(),
             Event::Ready(role) => self.on_ready(role, &mut actions),
+            // Whoever asks again in the meantime waits no longer for it.
+            Event::Replug => self.replug = self.replug.or(Some(now + UNPLUGGED)),
             Event::Time => {}
             Event::WorkShutDown => self.end_work(now, &mut actions),
             Event::WorkReset => self.reset = true,
@@ -334,6 +350,9 @@ impl Plan {
         for role in due {
             self.start(now, role, actions);
         }
+        if self.replug.take_if(|at| *at <= now).is_some() {
+            self.replug(actions);
+        }
         match self.phase {
             Phase::WorkEnding { by } if by <= now && self.runs(Role::Work) => {
                 actions.push(Action::Kill(Role::Work));
@@ -350,6 +369,15 @@ impl Plan {
                 };
             }
             _ => {}
+        }
+    }
+
+    /// Plugs the work OS's cable in again, where both ends can be given a socket. Where one cannot,
+    /// its next start brings a fresh pair.
+    fn replug(&self, actions: &mut Vec<Action>) {
+        let ends = [Role::Work, Role::Gate];
+        if ends.iter().all(|role| self.runs(*role) && self.told(*role)) {
+            actions.push(Action::Join(Wire::Link));
         }
     }
 
@@ -437,6 +465,16 @@ impl Plan {
         } else {
             self.end_rest(now, actions);
             self.finish(actions);
+        }
+    }
+
+    /// Who brought about a way out is started again at once when it dies, however soon. Pauses are for
+    /// those that die before they were of use.
+    fn forgive(&mut self) {
+        for (role, process) in &mut self.processes {
+            if !matches!(role, Role::Work | Role::Guest) {
+                process.restarts = 0;
+            }
         }
     }
 

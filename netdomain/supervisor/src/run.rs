@@ -20,7 +20,7 @@ use rustix::{
     process::Signal,
     time::{ClockId, clock_gettime},
 };
-use sekisho_control::{Channel, Command, Report, pair};
+use sekisho_control::{Channel, Command, Report, SituationReport, pair};
 use sekisho_status::{Ledger, Wish};
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
     events::{Events, Own},
     host::Host,
     netns,
-    notices::Notices,
+    notices::{Notices, Obstacle},
     plan::{Action, Death, End, Event, Plan, Role, Wire},
     power,
     serving::Serving,
@@ -340,6 +340,11 @@ impl Supervisor {
     /// Tells the person in the work OS what is worth telling, and whoever asks what is known.
     fn tell_people(&mut self) {
         let (situation, since) = self.ledger.situation();
+        self.notices.facing(if self.ledger.wants_page() {
+            Obstacle::Page
+        } else {
+            Obstacle::Unknown
+        });
         if let Some(notice) = self.notices.on(situation, since, now()) {
             self.tell(Role::Guest, &notice, None);
         }
@@ -417,7 +422,11 @@ impl Supervisor {
             self.events.reported(now(), role.name(), &report);
             self.ledger.reported(role.name(), &report, now());
             match report {
+                Report::Situation(
+                    SituationReport::Tunnelled { .. } | SituationReport::Direct { .. },
+                ) if role == Role::Gate => self.feed(Event::Open)?,
                 Report::Ready => self.feed(Event::Ready(role))?,
+                Report::Replug if role == Role::Gate => self.feed(Event::Replug)?,
                 Report::WorkEnded { cause } if role == Role::Work => match cause.as_str() {
                     "shutdown" => self.feed(Event::WorkShutDown)?,
                     "reset" => self.feed(Event::WorkReset)?,
@@ -478,6 +487,13 @@ impl Supervisor {
             Action::Start(role, ends) => return self.start(role, &ends),
             Action::Attach(role, wire) => {
                 if let Some(end) = self.fresh.remove(&wire) {
+                    let port = wire.port(role);
+                    self.tell(role, &Command::Attach { port }, Some(&end));
+                }
+            }
+            Action::Join(wire) => {
+                let (own, other) = make_pair(wire)?;
+                for (role, end) in [wire.ends().0, wire.ends().1].into_iter().zip([own, other]) {
                     let port = wire.port(role);
                     self.tell(role, &Command::Attach { port }, Some(&end));
                 }

@@ -17,6 +17,7 @@ fn hand_over(world: &World, id: u32, device: &OwnedFd, carrier: &OwnedFd) {
         kind: UplinkKind::Wired,
         index: 1,
         losses: 0,
+        lan: None,
     };
     let fds = [device.as_fd(), carrier.as_fd()];
     world.uplink.send(&message, &fds).unwrap();

@@ -17,6 +17,8 @@ mod failover;
 mod fixture;
 mod frames;
 mod hostile;
+mod ipv6;
+mod ipv6_hostile;
 mod lengths;
 mod names;
 mod names_tcp;

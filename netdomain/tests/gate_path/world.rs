@@ -170,6 +170,7 @@ impl World {
         let offloads = Offloads {
             csum: true,
             tso4: true,
+            tso6: true,
             ..Offloads::default()
         };
         let private = StaticSecret::from(GATEWAY_KEY);
@@ -228,6 +229,7 @@ impl World {
             kind: UplinkKind::Wired,
             rank: 1,
             gateway: papers::TLS_NAME.to_owned(),
+            side: Side::Outside,
             peer,
         };
         self.uplink.send(&message, &[]).unwrap();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::io::{Errno, read, write};
-use sekisho_control::{GateToUplink, Report, Side, UplinkToGate};
+use sekisho_control::{GateToUplink, HostName, LanMember, Report, Side, UplinkToGate, VendorClass};
 
 use super::{
     Gate, RANGE, ROUTER,
@@ -58,11 +58,20 @@ fn premises(proven: bool) -> GateToUplink {
     }
 }
 
+pub(super) fn member() -> LanMember {
+    LanMember {
+        mac: [0x02, 0x53, 0x4b, 0x00, 0x07, 0x17],
+        host: HostName::new(b"shimin-017"),
+        class: VendorClass::new(b"MSFT 5.0"),
+    }
+}
+
 fn ask() -> GateToUplink {
     GateToUplink::AskWire {
         port: "eth0".into(),
         address: GUEST,
         mtu: 1420,
+        member: member(),
     }
 }
 

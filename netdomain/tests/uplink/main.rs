@@ -1,6 +1,7 @@
 //! The uplink's program against a real DHCP server, a real kernel and a real packet filter.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bridged;
 mod direct;
 #[path = "../fixture/mod.rs"]
 mod fixture;

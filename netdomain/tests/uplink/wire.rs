@@ -308,6 +308,13 @@ impl Uplink {
         self.signal(rustix::process::Signal::STOP);
     }
 
+    /// Kills it where it is.
+    #[allow(dead_code, reason = "for the tests of the office LAN")]
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
         self.signal(rustix::process::Signal::CONT);

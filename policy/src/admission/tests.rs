@@ -1,6 +1,6 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -17,7 +17,7 @@ fn sample() -> Policy {
 }
 
 /// What the tables must agree with: the rules as they are written, one after the other.
-fn naive(policy: &Policy, query: &Query) -> Decision {
+fn naive(policy: &Policy, query: &Query<IpAddr>) -> Decision {
     if policy
         .forbidden
         .prefixes
@@ -54,21 +54,39 @@ fn naive(policy: &Policy, query: &Query) -> Decision {
 }
 
 /// Few distinct bits, so that prefixes nest and touch, at both ends of the address space too.
-fn address() -> impl Strategy<Value = Ipv4Addr> {
-    let high = select(vec![0, 0x0a0c_0000, 0x0a0c_ff00, 0xffff_ff00]);
-    (
-        high,
-        select(vec![0_u32, 1, 2, 3, 4, 7, 8, 15, 16, 127, 128, 254, 255]),
-    )
-        .prop_map(|(high, low)| Ipv4Addr::from_bits(high | low))
+fn low() -> impl Strategy<Value = u32> {
+    select(vec![0_u32, 1, 2, 3, 4, 7, 8, 15, 16, 127, 128, 254, 255])
 }
 
-fn prefix() -> impl Strategy<Value = Ipv4Net> {
-    (
-        address(),
-        select(vec![0_u8, 1, 8, 16, 24, 25, 28, 30, 31, 32]),
-    )
-        .prop_map(|(address, len)| Ipv4Net::new(address, len).unwrap().trunc())
+fn v4() -> impl Strategy<Value = Ipv4Addr> {
+    let high = select(vec![0, 0x0a0c_0000, 0x0a0c_ff00, 0xffff_ff00]);
+    (high, low()).prop_map(|(high, low)| Ipv4Addr::from_bits(high | low))
+}
+
+fn v6() -> impl Strategy<Value = Ipv6Addr> {
+    let high = select(vec![
+        0_u128,
+        // The same bits as an address of IPv4.
+        0x0a0c_0000,
+        0x2001_0db8 << 96,
+        (0x2001_0db8 << 96) | (0xff00 << 64),
+        !0xff,
+    ]);
+    (high, low()).prop_map(|(high, low)| Ipv6Addr::from_bits(high | u128::from(low)))
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![v4().prop_map(IpAddr::V4), v6().prop_map(IpAddr::V6)]
+}
+
+fn prefix() -> impl Strategy<Value = IpNet> {
+    let v4_len = select(vec![0_u8, 1, 8, 16, 24, 25, 28, 30, 31, 32]);
+    let v6_len = select(vec![0_u8, 1, 32, 48, 64, 96, 120, 124, 127, 128]);
+    prop_oneof![
+        (v4(), v4_len).prop_map(|(address, len)| Ipv4Net::new(address, len).unwrap().into()),
+        (v6(), v6_len).prop_map(|(address, len)| Ipv6Net::new(address, len).unwrap().into()),
+    ]
+    .prop_map(|net: IpNet| net.trunc())
 }
 
 fn port() -> impl Strategy<Value = u16> {
@@ -108,11 +126,11 @@ fn flow() -> impl Strategy<Value = Flow> {
         })
 }
 
-fn query() -> impl Strategy<Value = Query> {
+fn query() -> impl Strategy<Value = Query<IpAddr>> {
     (
         select(vec![Direction::Out, Direction::In]),
         select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Icmp]),
-        prop_oneof![address(), any::<u32>().prop_map(Ipv4Addr::from_bits)],
+        prop_oneof![address(), any::<IpAddr>()],
         prop_oneof![port(), any::<u16>()],
         select(every_place()),
         select(every_uplink()),
@@ -170,7 +188,7 @@ fn a_lookup_stays_short_for_thousands_of_rules() {
         .map(|index| {
             let host = Ipv4Addr::from_bits(0x0a0c_0000 + index * 2);
             let mut flow = model.clone();
-            flow.peers.hosts = vec![Ipv4Net::new_assert(host, 32)];
+            flow.peers.hosts = vec![Ipv4Net::new_assert(host, 32).into()];
             flow
         })
         .collect();
@@ -178,19 +196,46 @@ fn a_lookup_stays_short_for_thousands_of_rules() {
     // One table for outbound TCP in all places and over all uplinks, one for each protocol where
     // nothing is allowed.
     assert!(
-        admission.tables.len() <= 4,
+        admission.v4.tables.len() <= 4,
         "{} tables",
-        admission.tables.len()
+        admission.v4.tables.len()
     );
     // 13 steps of binary search in at most 8,003 intervals (two edges are of [forbidden]), then 2 in the ports.
     assert!(
         admission
+            .v4
             .tables
             .iter()
             .all(|table| table.starts.len() <= 8003)
     );
-    let ports: usize = admission.tables.iter().map(|table| table.ports.len()).sum();
+    let ports: usize = admission
+        .v4
+        .tables
+        .iter()
+        .map(|table| table.ports.len())
+        .sum();
     assert!(ports <= 8000, "{ports} port ranges");
+}
+
+#[test]
+fn the_families_do_not_mix() {
+    let mut policy = sample();
+    policy.flow[0].peers.hosts = vec!["2001:db8:12::a0c:a05/128".parse().unwrap()];
+    let admission = Admission::of_checked(&policy);
+    let at = |text: &str| {
+        let probe: crate::Probe = text.parse().unwrap();
+        admission.decide(&probe.at(crate::Place::Office, crate::UplinkKind::Wired))
+    };
+    assert!(at("tcp [2001:db8:12::a0c:a05]:443").is_allowed());
+    for other in [
+        "tcp 10.12.10.5:443",
+        "tcp [::ffff:10.12.10.5]:443",
+        "tcp [2001:db8:12::a0c:a06]:443",
+        "tcp [2002:a0c:a05::1]:443",
+        "icmp 2001:db8:12::a0c:a05",
+    ] {
+        assert!(!at(other).is_allowed(), "{other}");
+    }
 }
 
 #[test]

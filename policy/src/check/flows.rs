@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{Check, is_name, repeated};
 use crate::Direction;
-use crate::admission::bounds;
+use crate::address::{Bits, Edge, bounds};
 use crate::schema::{Flow, Policy};
 use crate::source::Step::{Index, Key};
 
@@ -40,7 +40,7 @@ impl Check<'_> {
         for (index, flow) in policy.flow.iter().enumerate() {
             self.flow(index, flow);
         }
-        if entries(policy) > MAX_ENTRIES {
+        if entries::<u32>(policy).saturating_add(entries::<u128>(policy)) > MAX_ENTRIES {
             self.refuse(
                 &[Key("flow")],
                 "the flows overlap each other too often: name fewer hosts or ports in several flows",
@@ -109,7 +109,7 @@ impl Check<'_> {
                 );
             }
             let overlaps =
-                |forbidden: &&Ipv4Net| forbidden.contains(host) || host.contains(*forbidden);
+                |forbidden: &&IpNet| forbidden.contains(host) || host.contains(*forbidden);
             if let Some(forbidden) = self.policy.forbidden.prefixes.iter().find(overlaps) {
                 self.refuse(
                     &path,
@@ -121,14 +121,15 @@ impl Check<'_> {
     }
 }
 
-/// Entries of the compiled tables, were nothing merged: a sweep over the edges of all hosts.
-fn entries(policy: &Policy) -> u64 {
-    let mut edges: BTreeMap<u64, i64> = BTreeMap::new();
+/// Entries of the compiled tables of one family, were nothing merged: a sweep over the edges of all
+/// hosts.
+fn entries<B: Bits>(policy: &Policy) -> u64 {
+    let mut edges: BTreeMap<Edge<B>, i64> = BTreeMap::new();
     for flow in &policy.flow {
         let ports = flow.tcp.len() + flow.udp.len() + usize::from(flow.icmp);
         // A file of 1 MiB holds fewer values than 2^20.
         let weight = i64::try_from(ports).unwrap_or(i64::MAX >> 32);
-        for (start, end) in flow.peers.hosts.iter().copied().map(bounds) {
+        for (start, end) in flow.peers.hosts.iter().copied().filter_map(bounds) {
             *edges.entry(start).or_default() += weight;
             *edges.entry(end).or_default() -= weight;
         }

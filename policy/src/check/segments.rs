@@ -1,6 +1,7 @@
 //! Segments and what is forbidden: the networks behind the gateways.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::{Check, is_name};
 use crate::schema::Segment;
@@ -73,10 +74,11 @@ impl Check<'_> {
         for (key, servers) in [("dns", &segment.dns), ("ntp", &segment.ntp)] {
             for (index, server) in servers.iter().enumerate() {
                 let path = [Key("segments"), Key(name), Key(key), Index(index)];
+                let address = IpAddr::V4(*server);
                 if !segment
                     .prefixes
                     .iter()
-                    .any(|prefix| prefix.contains(server))
+                    .any(|prefix| prefix.contains(&address))
                 {
                     self.refuse(
                         &path,
@@ -89,7 +91,7 @@ impl Check<'_> {
                     .forbidden
                     .prefixes
                     .iter()
-                    .any(|prefix| prefix.contains(server))
+                    .any(|prefix| prefix.contains(&address))
                 {
                     self.refuse(
                         &path,

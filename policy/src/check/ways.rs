@@ -169,6 +169,7 @@ impl Check<'_> {
             ("up_within", vpn.up_within),
             ("dead_after", vpn.dead_after),
             ("answer_within", vpn.answer_within),
+            ("prefer_first_after", vpn.prefer_first_after),
         ] {
             self.timer(&[Key("vpn"), Key(key)], duration);
         }

@@ -13,6 +13,7 @@
 
 mod desk;
 mod download;
+mod engine;
 pub mod hall;
 mod scene;
 
@@ -21,6 +22,7 @@ use sekisho_skip::{skip, skip_unless};
 
 pub use desk::Found;
 pub use download::Download;
+pub use engine::{BACK_WITHIN, Engine};
 pub use scene::{Expects, Scene};
 
 /// Says why a test cannot run here, if so.

@@ -8,15 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sekisho_attacks::{Download, Expects, Scene, must};
+use sekisho_attacks::{BACK_WITHIN, Download, Engine, Expects, Scene, must};
 use sekisho_lab::{
-    Event, IkePapers, LaptopFiles, NetLaptop, Part, Setup, UP_LIMIT, address as at,
-    oracle::count_frames,
+    IkePapers, LaptopFiles, NetLaptop, Part, Setup, UP_LIMIT, address as at, oracle::count_frames,
 };
-
-/// From the end of an engine to the next tunnel: the policy's first pause (1 s), a handshake that is
-/// tried once more (1.5 s), and the way up.
-const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Of a download as fast as it goes; user-space ESP is slow.
 const SIZE: u32 = 3_000_000;
@@ -28,38 +23,12 @@ fn setup() -> Setup {
     }
 }
 
-fn by(event: &Event, gateway: &str) -> bool {
-    event.is("gate", "situation") && event.text("gateway") == gateway
-}
-
-/// A laptop that has its tunnel by `IPsec`, with groupware's own page in the guest.
-fn laptop(scene: &Scene) -> NetLaptop<'_> {
-    let laptop = must(NetLaptop::start(&scene.lab, &setup()));
-    must(laptop.plug_guest());
-    must(
-        laptop.wait_event(0, "a tunnel by IPsec", UP_LIMIT, |event| {
-            by(event, "honcho-ikev2")
-        }),
-    );
-    let page = must(laptop.page(Duration::from_secs(10)));
-    assert!(
-        page.contains(&scene.lab.canary().hex()),
-        "another page: {page}"
-    );
-    laptop
-}
-
-/// Waits until no charon runs.
-fn charon_ends(laptop: &NetLaptop<'_>) {
-    let start = Instant::now();
-    while laptop.charon().is_ok() {
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "charon runs on without need"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
+const ENGINE: Engine = Engine {
+    gateway: "honcho-ikev2",
+    part: Part::Ike,
+    program: |laptop| laptop.charon(),
+    kill_program: |laptop| laptop.kill_charon(),
+};
 
 /// The UDP payload of a frame to this address.
 fn datagram(frame: &[u8], to: std::net::SocketAddrV4) -> Option<&[u8]> {
@@ -76,7 +45,7 @@ fn the_page_comes_through_ipsec() {
     let Some(scene) = Scene::with_ipsec(at::GUEST) else {
         return;
     };
-    let laptop = laptop(&scene);
+    let laptop = ENGINE.laptop(&scene, &setup());
     eprintln!(
         "the tunnel by IPsec was up {:?} after power-on",
         laptop.uptime()
@@ -90,42 +59,22 @@ fn the_page_comes_through_ipsec() {
 
     // An engine in its place: one capability, over a network with nothing but its devices, its
     // system calls filtered, and no file of ours.
-    let pid = must(laptop.charon());
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    for line in [
+    let status = [
         "CapEff:\t0000000000001000",
         "CapBnd:\t0000000000000000",
         "Seccomp:\t2",
         "NoNewPrivs:\t1",
         "Uid:\t64021\t64021\t64021\t64021",
-    ] {
-        assert!(status.contains(line), "{line} is not in\n{status}");
+    ];
+    ENGINE.is_closed_in(&scene, &laptop, &status);
+    for interface in ENGINE.interfaces(&laptop) {
+        let known = ["lo", "outer", "inner", "ipsec0"];
+        assert!(known.contains(&&*interface), "{interface}");
     }
-    let network = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
-    let interfaces: Vec<_> = network
-        .lines()
-        .skip(2)
-        .map(|line| line.split(':').next().unwrap().trim())
-        .collect();
-    for interface in &interfaces {
-        assert!(
-            ["lo", "outer", "inner", "ipsec0"].contains(interface),
-            "{interfaces:?}"
-        );
-    }
-    let root = format!("/proc/{pid}/root");
-    for entry in fs::read_dir(&root).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+    for name in ENGINE.root(&laptop) {
         let known = ["bin", "dev", "etc", "lib", "lib64", "usr", "var"];
-        assert!(known.contains(&name.as_str()), "{name}");
+        assert!(known.contains(&&*name), "{name}");
     }
-    let device = scene.lab.dir().join("device/wg.key");
-    assert!(device.exists());
-    let seen = format!("{root}{}", device.display());
-    assert!(
-        !std::path::Path::new(&seen).exists(),
-        "the gate's key is in the engine's root"
-    );
 
     let recordings = scene.holds(&laptop, Expects::Beyond);
     let wire = must(recordings.get("eth0.from"));
@@ -145,37 +94,8 @@ fn a_charon_that_dies_closes_the_gate_and_comes_back() {
     let Some(scene) = Scene::with_ipsec(at::GUEST) else {
         return;
     };
-    let laptop = laptop(&scene);
-    let download = Download::start(&laptop, 3_000_000, 100_000);
-    let mut told = Vec::new();
-    for kill in 0..10 {
-        let mark = laptop.events().mark();
-        let start = Instant::now();
-        if kill % 2 == 0 {
-            must(laptop.kill_charon());
-        } else {
-            must(laptop.kill(Part::Ike));
-        }
-        must(laptop.wait_closed(mark, Duration::from_secs(1)));
-        let closed = start.elapsed();
-        must(
-            laptop.wait_event(mark, "a tunnel by IPsec", BACK_WITHIN, |event| {
-                by(event, "honcho-ikev2")
-            }),
-        );
-        told.push((closed, start.elapsed()));
-        must(laptop.wait_page(Duration::from_secs(5)));
-    }
-    let median = |mut times: Vec<Duration>| {
-        times.sort_unstable();
-        (times[times.len() / 2], times[times.len() - 1])
-    };
-    eprintln!(
-        "10 kills: closed after {:?}, back after {:?} (median, longest)",
-        median(told.iter().map(|times| times.0).collect()),
-        median(told.iter().map(|times| times.1).collect())
-    );
-    download.lives_on();
+    let laptop = ENGINE.laptop(&scene, &setup());
+    ENGINE.lives_through_kills(&laptop);
     scene.holds(&laptop, Expects::Beyond);
 }
 
@@ -271,7 +191,7 @@ fn a_network_that_falls_silent_ends_the_tunnel() {
     let Some(scene) = Scene::with_ipsec(at::GUEST) else {
         return;
     };
-    let laptop = laptop(&scene);
+    let laptop = ENGINE.laptop(&scene, &setup());
     let rules = |rules: &str| must(must(scene.lab.run("cafe", &["nft", rules])).ok());
     let mark = laptop.events().mark();
     let start = Instant::now();
@@ -282,11 +202,7 @@ fn a_network_that_falls_silent_ends_the_tunnel() {
     let mark = laptop.events().mark();
     let start = Instant::now();
     rules("flush chain ip cafe through; add rule ip cafe through udp dport 51820 drop");
-    must(
-        laptop.wait_event(mark, "a tunnel by IPsec", 2 * BACK_WITHIN, |event| {
-            by(event, "honcho-ikev2")
-        }),
-    );
+    ENGINE.wait_up(&laptop, mark, 2 * BACK_WITHIN);
     eprintln!("back {:?} after the network was", start.elapsed());
     must(laptop.wait_page(Duration::from_secs(5)));
     scene.holds(&laptop, Expects::Beyond);
@@ -297,20 +213,16 @@ fn a_pulled_cable_ends_the_tunnel_at_once() {
     let Some(scene) = Scene::with_ipsec(at::GUEST) else {
         return;
     };
-    let laptop = laptop(&scene);
+    let laptop = ENGINE.laptop(&scene, &setup());
     let mark = laptop.events().mark();
     let start = Instant::now();
     must(scene.lab.unplug(at::ETH0));
     must(laptop.wait_closed(mark, Duration::from_secs(1)));
     eprintln!("closed {:?} after the cable was pulled", start.elapsed());
-    charon_ends(&laptop);
+    ENGINE.program_ends(&laptop);
     let mark = laptop.events().mark();
     must(scene.lab.plug(at::ETH0, sekisho_lab::Wall::Cafe));
-    must(
-        laptop.wait_event(mark, "a tunnel by IPsec", 2 * BACK_WITHIN, |event| {
-            by(event, "honcho-ikev2")
-        }),
-    );
+    ENGINE.wait_up(&laptop, mark, 2 * BACK_WITHIN);
     must(laptop.wait_page(Duration::from_secs(5)));
     scene.holds(&laptop, Expects::Beyond);
 }
@@ -320,7 +232,7 @@ fn garbage_from_the_gateways_address_changes_nothing() {
     let Some(scene) = Scene::with_ipsec(at::GUEST) else {
         return;
     };
-    let laptop = laptop(&scene);
+    let laptop = ENGINE.laptop(&scene, &setup());
     let charon = must(laptop.charon());
     let keeper = must(laptop.pid(Part::Ike));
     let mark = laptop.events().mark();
@@ -350,7 +262,7 @@ fn wireguard_takes_over_from_ipsec_as_soon_as_it_gets_through() {
     let Some(scene) = Scene::with_ipsec(at::GUEST) else {
         return;
     };
-    let laptop = laptop(&scene);
+    let laptop = ENGINE.laptop(&scene, &setup());
     let download = Download::start(&laptop, 2_000_000, 200_000);
     let charon = must(laptop.charon());
     let mark = laptop.events().mark();
@@ -358,11 +270,11 @@ fn wireguard_takes_over_from_ipsec_as_soon_as_it_gets_through() {
     // The policy's longest pause between tries is 5 s.
     must(
         laptop.wait_event(mark, "WireGuard", Duration::from_secs(10), |event| {
-            by(event, "honcho-1")
+            event.is("gate", "situation") && event.text("gateway") == "honcho-1"
         }),
     );
     must(laptop.wait_page(Duration::from_secs(5)));
-    charon_ends(&laptop);
+    ENGINE.program_ends(&laptop);
     assert!(!std::path::Path::new(&format!("/proc/{charon}")).exists());
     download.lives_on();
     scene.holds(&laptop, Expects::Tunnelled);

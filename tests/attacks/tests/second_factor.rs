@@ -258,6 +258,7 @@ fn a_wrong_one_is_refused_a_used_one_is_refused_and_a_fresh_one_is_taken() {
     must(laptop.wait_closed(mark, Duration::from_secs(2)));
     wait_stage(&laptop, mark, "asked", ASKED_AGAIN);
     no_page(&laptop);
+    let mark = laptop.events().mark();
     let said = must(laptop.answer(Who::Person, &code));
     assert!(
         !said.success() && said.stderr.contains("it was not taken"),
@@ -265,7 +266,7 @@ fn a_wrong_one_is_refused_a_used_one_is_refused_and_a_fresh_one_is_taken() {
     );
     no_page(&laptop);
     assert_eq!(judged_wrong(&scene), 2);
-    wait_stage(&laptop, laptop.events().mark(), "asked", ASKED_AGAIN);
+    wait_stage(&laptop, mark, "asked", ASKED_AGAIN);
     let said = must(laptop.answer(Who::Person, &token(&scene, 1)));
     assert!(said.success(), "{said}");
     page(&scene, &laptop);

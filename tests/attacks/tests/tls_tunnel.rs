@@ -1,17 +1,10 @@
 //! The TLS tunnel where nothing else gets through: the real openconnect in its sandbox against
 //! Debian's ocserv. Needs root and the built programs, as the attacks do.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use sekisho_attacks::{Download, Expects, Scene, must};
-use sekisho_lab::{Event, NetLaptop, Part, Setup, UP_LIMIT, address as at, oracle::count_frames};
-
-/// From the end of an engine to the next tunnel: the policy's first pause (1 s), a handshake that is
-/// tried once more (1.5 s), and the way up.
-const BACK_WITHIN: Duration = Duration::from_secs(10);
+use sekisho_attacks::{BACK_WITHIN, Download, Engine, Expects, Scene, must};
+use sekisho_lab::{NetLaptop, Part, Setup, UP_LIMIT, address as at, oracle::count_frames};
 
 /// Of a download as fast as it goes.
 const SIZE: u32 = 16_000_000;
@@ -23,24 +16,12 @@ fn setup() -> Setup {
     }
 }
 
-fn by(event: &Event, gateway: &str) -> bool {
-    event.is("gate", "situation") && event.text("gateway") == gateway
-}
-
-/// A laptop that has its tunnel by TLS, with groupware's own page in the guest.
-fn laptop(scene: &Scene) -> NetLaptop<'_> {
-    let laptop = must(NetLaptop::start(&scene.lab, &setup()));
-    must(laptop.plug_guest());
-    must(laptop.wait_event(0, "a tunnel by TLS", UP_LIMIT, |event| {
-        by(event, "honcho-tls")
-    }));
-    let page = must(laptop.page(Duration::from_secs(10)));
-    assert!(
-        page.contains(&scene.lab.canary().hex()),
-        "another page: {page}"
-    );
-    laptop
-}
+const ENGINE: Engine = Engine {
+    gateway: "honcho-tls",
+    part: Part::Tls,
+    program: |laptop| laptop.openconnect(),
+    kill_program: |laptop| laptop.kill_openconnect(),
+};
 
 /// IPv4 and its protocol, destination and destination port, of an Ethernet frame without options.
 fn goes_to(frame: &[u8], protocol: u8, to: std::net::SocketAddrV4) -> bool {
@@ -56,7 +37,7 @@ fn where_udp_is_blocked_the_page_comes_through_tls() {
     let Some(scene) = Scene::without_udp() else {
         return;
     };
-    let laptop = laptop(&scene);
+    let laptop = ENGINE.laptop(&scene, &setup());
     eprintln!(
         "the tunnel by TLS was up {:?} after power-on",
         laptop.uptime()
@@ -70,49 +51,19 @@ fn where_udp_is_blocked_the_page_comes_through_tls() {
 
     // An engine in its place: no capability, its system calls filtered, no network but `lo`, and no
     // file of ours but its own.
-    let pid = must(laptop.openconnect());
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    for line in [
+    let status = [
         "CapEff:\t0000000000000000",
         "CapBnd:\t0000000000000000",
         "Seccomp:\t2",
         "NoNewPrivs:\t1",
-    ] {
-        assert!(status.contains(line), "{line} is not in\n{status}");
+    ];
+    ENGINE.is_closed_in(&scene, &laptop, &status);
+    assert_eq!(ENGINE.interfaces(&laptop), ["lo"]);
+    for name in ENGINE.root(&laptop) {
+        let own = ["certificate.pem", "key.pem", "sekisho-netdomain"];
+        let known = [&["bin", "dev", "etc", "lib", "lib64", "usr"][..], &own].concat();
+        assert!(known.contains(&&*name), "{name}");
     }
-    let network = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
-    let interfaces: Vec<_> = network
-        .lines()
-        .skip(2)
-        .map(|line| line.split(':').next().unwrap().trim())
-        .collect();
-    assert_eq!(interfaces, ["lo"]);
-    let mut root: Vec<String> = fs::read_dir(format!("/proc/{pid}/root"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    root.sort();
-    for name in &root {
-        let known = [
-            "bin",
-            "certificate.pem",
-            "dev",
-            "etc",
-            "key.pem",
-            "lib",
-            "lib64",
-            "sekisho-netdomain",
-            "usr",
-        ];
-        assert!(known.contains(&name.as_str()), "{root:?}");
-    }
-    let device = scene.lab.dir().join("device/wg.key");
-    assert!(device.exists());
-    let seen = format!("/proc/{pid}/root{}", device.display());
-    assert!(
-        !std::path::Path::new(&seen).exists(),
-        "the gate's key is in the engine's root"
-    );
 
     let recordings = scene.holds(&laptop, Expects::Beyond);
     let wire = must(recordings.get("eth0.from"));
@@ -129,37 +80,8 @@ fn an_engine_that_dies_closes_the_gate_and_comes_back() {
     let Some(scene) = Scene::without_udp() else {
         return;
     };
-    let laptop = laptop(&scene);
-    let download = Download::start(&laptop, 6_000_000, 200_000);
-    let mut told = Vec::new();
-    for kill in 0..10 {
-        let mark = laptop.events().mark();
-        let start = Instant::now();
-        if kill % 2 == 0 {
-            must(laptop.kill_openconnect());
-        } else {
-            must(laptop.kill(Part::Tls));
-        }
-        must(laptop.wait_closed(mark, Duration::from_secs(1)));
-        let closed = start.elapsed();
-        must(
-            laptop.wait_event(mark, "a tunnel by TLS", BACK_WITHIN, |event| {
-                by(event, "honcho-tls")
-            }),
-        );
-        told.push((closed, start.elapsed()));
-        must(laptop.wait_page(Duration::from_secs(5)));
-    }
-    let median = |mut times: Vec<Duration>| {
-        times.sort_unstable();
-        (times[times.len() / 2], times[times.len() - 1])
-    };
-    eprintln!(
-        "10 kills: closed after {:?}, back after {:?} (median, longest)",
-        median(told.iter().map(|times| times.0).collect()),
-        median(told.iter().map(|times| times.1).collect())
-    );
-    download.lives_on();
+    let laptop = ENGINE.laptop(&scene, &setup());
+    ENGINE.lives_through_kills(&laptop);
     scene.holds(&laptop, Expects::Beyond);
 }
 
@@ -204,7 +126,7 @@ fn wireguard_takes_over_as_soon_as_it_gets_through() {
     let Some(scene) = Scene::without_udp() else {
         return;
     };
-    let laptop = laptop(&scene);
+    let laptop = ENGINE.laptop(&scene, &setup());
     let download = Download::start(&laptop, 3_000_000, 300_000);
     let openconnect = must(laptop.openconnect());
     let mark = laptop.events().mark();
@@ -219,7 +141,7 @@ fn wireguard_takes_over_as_soon_as_it_gets_through() {
     // The policy's longest pause between tries is 5 s.
     must(
         laptop.wait_event(mark, "WireGuard", Duration::from_secs(10), |event| {
-            by(event, "honcho-1")
+            event.is("gate", "situation") && event.text("gateway") == "honcho-1"
         }),
     );
     must(laptop.wait_page(Duration::from_secs(5)));
@@ -237,7 +159,7 @@ fn a_network_that_falls_silent_closes_the_gate() {
     let Some(scene) = Scene::without_udp() else {
         return;
     };
-    let laptop = laptop(&scene);
+    let laptop = ENGINE.laptop(&scene, &setup());
     let rules = |rules: &str| must(must(scene.lab.run("cafe", &["nft", rules])).ok());
     let mark = laptop.events().mark();
     let start = Instant::now();
@@ -249,11 +171,7 @@ fn a_network_that_falls_silent_closes_the_gate() {
     let mark = laptop.events().mark();
     let start = Instant::now();
     rules("flush chain ip cafe through; add rule ip cafe through meta l4proto udp drop");
-    must(
-        laptop.wait_event(mark, "a tunnel by TLS", 2 * BACK_WITHIN, |event| {
-            by(event, "honcho-tls")
-        }),
-    );
+    ENGINE.wait_up(&laptop, mark, 2 * BACK_WITHIN);
     eprintln!("back {:?} after the network was", start.elapsed());
     must(laptop.wait_page(Duration::from_secs(5)));
     scene.holds(&laptop, Expects::Beyond);

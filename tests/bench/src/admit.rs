@@ -49,6 +49,7 @@ const DEVICE: Device = Device {
     address: GUEST,
     prefix: 24,
     router: Ipv4Addr::new(172, 16, 7, 1),
+    v6: None,
     mac: smoltcp::wire::EthernetAddress([0x02, 0x53, 0x4b, 0x00, 0x07, 0x17]),
     mtu: 1420,
 };
@@ -277,6 +278,7 @@ impl Bench {
         let now = Moment::from_boot(Duration::from_secs(1000));
         let terms = Terms {
             address: GUEST,
+            v6: None,
             mtu: DEVICE.mtu,
             resolvers: Vec::new(),
         };

@@ -161,14 +161,20 @@ impl Scene<'_> {
                 self.second_cable()?;
             }
             for time in 0..times {
-                eprintln!("switch: {}, {} of {times}", change.label(), time + 1);
-                found.push(match change {
+                let cost = match change {
                     Change::Planned => self.planned(),
                     Change::Carrier => self.carrier(),
                     Change::Silence => self.silence(&["saddr", "daddr"]),
                     Change::Deafness => self.silence(&["saddr"]),
                     Change::Gateway => self.gateway(),
-                }?);
+                }?;
+                eprintln!(
+                    "switch: {}, {} of {times}: {:.0} ms",
+                    change.label(),
+                    time + 1,
+                    cost.outage
+                );
+                found.push(cost);
             }
             all.push((change, found));
         }

@@ -4,12 +4,8 @@
 //! it needs), one line in [`TARGETS`], a folder of seeds `corpus/NAME`, and a file `libfuzzer/fuzz_targets/NAME.rs` with its `[[bin]]`
 //! beside it. It returns when the input was handled, and panics when a promise was broken.
 //!
-//! `cargo test -p sekisho-fuzz` runs all seeds, and inputs at random, on the stable compiler. To
-//! fuzz in earnest, with `cargo-fuzz` installed, from the top of the repository:
-//!
-//! ```sh
-//! RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz/libfuzzer frame_link tests/fuzz/corpus/frame_link
-//! ```
+//! `cargo test -p sekisho-fuzz` runs all seeds, and inputs at random, on the stable compiler.
+//! `cargo xtask fuzz` fuzzes in earnest: libFuzzer, with coverage and address sanitizer.
 //!
 //! Whatever it finds becomes a seed, together with the repair.
 #![forbid(unsafe_code)]
@@ -18,13 +14,16 @@ mod input;
 mod targets;
 
 pub use sekisho_guest_tools::fuzz::channel as guest_channel;
-pub use sekisho_netdomain::fuzzing::{beacon_answer, dhcp_reply, modem_answer};
+pub use sekisho_netdomain::fuzzing::{
+    beacon_answer, dhcp_reply, dot1x_status, handover, modem_answer, netlink, sim_usage, vici,
+    wifi_networks,
+};
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
     control::control,
     frame_link::frame_link,
-    gate::{guest_frame, inner_packet, resolver_segments},
+    gate::{guest_frame, guest_frame_v6, inner_packet, inner_packet_v6, resolver_segments},
     net_hdr::net_hdr,
     policy::policy,
     policy_words::policy_words,
@@ -59,6 +58,10 @@ pub const TARGETS: &[Target] = &[
         run: dhcp_reply,
     },
     Target {
+        name: "dot1x_status",
+        run: dot1x_status,
+    },
+    Target {
         name: "frame_link",
         run: frame_link,
     },
@@ -71,8 +74,20 @@ pub const TARGETS: &[Target] = &[
         run: guest_frame,
     },
     Target {
+        name: "guest_frame_v6",
+        run: guest_frame_v6,
+    },
+    Target {
+        name: "handover",
+        run: handover,
+    },
+    Target {
         name: "inner_packet",
         run: inner_packet,
+    },
+    Target {
+        name: "inner_packet_v6",
+        run: inner_packet_v6,
     },
     Target {
         name: "modem_answer",
@@ -81,6 +96,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "net_hdr",
         run: net_hdr,
+    },
+    Target {
+        name: "netlink",
+        run: netlink,
     },
     Target {
         name: "policy",
@@ -103,11 +122,23 @@ pub const TARGETS: &[Target] = &[
         run: ring,
     },
     Target {
+        name: "sim_usage",
+        run: sim_usage,
+    },
+    Target {
         name: "status_socket",
         run: status_socket,
     },
     Target {
+        name: "vici",
+        run: vici,
+    },
+    Target {
         name: "virtqueue",
         run: virtqueue,
+    },
+    Target {
+        name: "wifi_networks",
+        run: wifi_networks,
     },
 ];

@@ -1,7 +1,7 @@
-//! The lab's addresses, in one place. All are private or documentation ranges (RFC 1918, RFC 5737)
+//! The lab's addresses, in one place. All are private or documentation ranges (RFC 1918, RFC 5737, RFC 3849)
 //! and exist inside the lab's namespaces only.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 /// Router, resolver and DHCP server of the cafe.
 pub const CAFE_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 43, 1);
@@ -47,6 +47,16 @@ pub const GATEWAY_INNER: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 254);
 pub const GUEST_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 1);
 /// The laptop's address inside the tunnel, and so the guest's.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
+/// A printer on the office LAN, which also looks at PCs there.
+pub const OFFICE_PRINTER: Ipv4Addr = Ipv4Addr::new(10, 12, 100, 20);
+/// The address that the office's DHCP server keeps for the guest's MAC.
+pub const GUEST_IN_OFFICE: Ipv4Addr = Ipv4Addr::new(10, 12, 100, 70);
+/// The laptop's address of IPv6 inside the tunnel, where policy names networks of IPv6.
+pub const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x250, 7, 0, 0, 0, 0x23);
+/// A server of the LGWAN side that only IPv6 leads to, and its name.
+pub const GROUPWARE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x12, 0x10, 0, 0, 0, 5);
+/// Its name there.
+pub const GROUPWARE_V6_NAME: &str = "six.mihon-city.example";
 /// The guest's MAC.
 pub const GUEST_MAC: [u8; 6] = [0x02, 0x53, 0x4b, 0x00, 0x07, 0x17];
 /// MTU inside the tunnel.

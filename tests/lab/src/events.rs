@@ -47,6 +47,11 @@ impl Event {
         self.said.get(key).and_then(Value::as_bool)
     }
 
+    /// A field that is a number.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.said.get(key).and_then(Value::as_u64)
+    }
+
     /// Whether it is this report of this process.
     pub fn is(&self, from: &str, report: &str) -> bool {
         self.from == from && self.text("report") == report

@@ -38,7 +38,7 @@ pub use capture::{Direction, Recording};
 pub use draw::{draw, draw_svg};
 pub use error::LabError;
 pub use events::{Event, Events};
-pub use lab::{Lab, Options, Recordings, Seat, missing_programs};
+pub use lab::{Direct, Lab, Options, Recordings, Seat, missing_programs};
 pub use namespace::{Netns, hand_over};
 pub use netlaptop::{NetLaptop, Part, Setup, UP_LIMIT, Who, programs};
 pub use oracle::{Canary, Leak};

@@ -2,6 +2,7 @@
 //! a namespace that plays the work OS, joined to the gate by the tap joint.
 
 use std::{
+    cell::Cell,
     fmt::Write as _,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -49,6 +50,8 @@ pub struct Setup {
     pub modem: Option<PathBuf>,
     /// Whether the engine of an `IPsec` tunnel is there, and the policy has a gateway for it.
     pub ike: bool,
+    /// Whether the laptop has its second key, to ask paths that are not in use.
+    pub standby: bool,
     /// What is done to the laptop's files before it starts: an attacker at rest.
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
@@ -112,6 +115,12 @@ impl<'l> NetLaptop<'l> {
             None => policy,
         };
         let files = lab.papers().issue_policy(&dir, &policy)?;
+        if setup.standby {
+            let mut text = std::fs::read_to_string(&files.device)
+                .map_err(LabError::io("read the device file"))?;
+            text.push_str("probe_key = \"probe.key\"\n");
+            std::fs::write(&files.device, text).map_err(LabError::io("write the device file"))?;
+        }
         if let Some(dot1x) = &setup.dot1x {
             dot1x.issue(&dir)?;
         }
@@ -211,6 +220,23 @@ impl<'l> NetLaptop<'l> {
         })
     }
 
+    /// Waits for a tunnel that the gate speaks of only after `part`, killed as process `killed`, was
+    /// started again: what it says before is of the way that the kill just ended.
+    pub fn wait_tunnel_after_kill(
+        &self,
+        mark: usize,
+        (part, killed): (Part, u32),
+        limit: Duration,
+    ) -> Result<Event, LabError> {
+        let started = Cell::new(false);
+        self.wait_event(mark, "tunnelled after a kill", limit, |event| {
+            if event.is("supervisor", "started") && event.text("process") == part.process() {
+                started.set(event.number("pid") != Some(u64::from(killed)));
+            }
+            started.get() && event.is("gate", "situation") && event.text("situation") == "tunnelled"
+        })
+    }
+
     /// Waits until the gate says that the guest's packets go onto the office LAN itself.
     pub fn wait_direct(&self, mark: usize, limit: Duration) -> Result<Event, LabError> {
         self.wait_event(mark, "direct", limit, |event| {
@@ -248,11 +274,44 @@ impl<'l> NetLaptop<'l> {
         let script = self.dir.join("lease.sh");
         let script = script.to_string_lossy();
         self.guest(&[
-            "busybox", "udhcpc", "-i", NIC, "-f", "-q", "-n", "-t", "20", "-T", "1", "-O", "mtu",
-            "-s", &script,
+            "busybox",
+            "udhcpc",
+            "-i",
+            NIC,
+            "-f",
+            "-q",
+            "-n",
+            "-t",
+            "20",
+            "-T",
+            "1",
+            "-O",
+            "mtu",
+            "-x",
+            "hostname:shimin-017",
+            "-s",
+            &script,
         ])?
         .ok()?;
         Ok(())
+    }
+
+    /// Lets the guest ask until it has this address, as a work OS does each time its cable is plugged
+    /// in.
+    pub fn plug_until(&self, address: std::net::Ipv4Addr) -> Result<(), LabError> {
+        let limit = Instant::now() + UP_LIMIT;
+        let wanted = format!("inet {address}/");
+        loop {
+            self.plug_guest()?;
+            let shown = self.guest(&["ip", "-4", "-o", "addr", "show"])?.ok()?;
+            if shown.stdout.contains(&wanted) {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                return Err(LabError::Lost { what: wanted });
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// The supervisor's status socket.
@@ -513,20 +572,28 @@ pub enum Part {
 }
 
 impl Part {
+    /// What the supervisor calls it.
+    fn process(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::Uplink => "uplink",
+            Self::Tls => "tls",
+            Self::Dot1x => "dot1x",
+            Self::Modem => "modem",
+            Self::Ike => "ike",
+            Self::Vmm => "vmm",
+        }
+    }
+
     fn is(self, pid: u32) -> bool {
         let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
             return false;
         };
-        let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
-        let program = words.first().copied().unwrap_or_default();
+        let mut words = line.split(|&byte| byte == 0);
+        let program = words.next().unwrap_or_default();
         match self {
-            Self::Gate => words.get(1) == Some(&&b"gate"[..]),
-            Self::Uplink => words.get(1) == Some(&&b"uplink"[..]),
-            Self::Dot1x => words.get(1) == Some(&&b"dot1x"[..]),
-            Self::Modem => words.get(1) == Some(&&b"modem"[..]),
-            Self::Tls => words.get(1) == Some(&&b"tls"[..]),
-            Self::Ike => words.get(1) == Some(&&b"ike"[..]),
             Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
+            _ => words.next() == Some(self.process().as_bytes()),
         }
     }
 }
@@ -596,6 +663,8 @@ fn write_guest_files(dir: &Path) -> Result<(), LabError> {
     let text = format!(
         "#!/bin/sh\ncase \"$1\" in bound|renew)\n\
          ip link set \"$interface\" mtu \"${{mtu:-1500}}\"\n\
+         for other in $(ip -4 -o addr show dev \"$interface\" | awk '{{print $4}}'); do\n\
+         [ \"$other\" = \"$ip/$mask\" ] || ip addr del \"$other\" dev \"$interface\"; done\n\
          ip addr replace \"$ip/$mask\" dev \"$interface\"\n\
          ip route replace default via \"${{router%% *}}\" dev \"$interface\"\n\
          for server in $dns; do echo \"nameserver $server\"; done > {}\n;; esac\n",

@@ -160,6 +160,8 @@ pub struct Papers {
     pub gateway: WireGuardKey,
     /// The laptop's key.
     pub laptop: WireGuardKey,
+    /// The laptop's second key, by which it asks paths that are not in use.
+    pub probe: WireGuardKey,
     /// The beacon's identity.
     pub beacon: ServerIdentity,
     /// For the gateway's TLS.
@@ -180,8 +182,8 @@ pub struct LaptopFiles {
     pub signature: PathBuf,
     /// Public keys that may sign policies.
     pub trust: PathBuf,
-    /// `device.toml`; the private key is in `wg.key` beside it, and for TLS and
-    /// IKE `tls.pem`, `tls.key`, `ike-authority.pem`.
+    /// `device.toml`; the private key is in `wg.key` beside it, the second one, which it does not name,
+    /// in `probe.key`, and for TLS and IKE `tls.pem`, `tls.key`, `ike-authority.pem`.
     pub device: PathBuf,
     /// The gate's own folder.
     pub state: PathBuf,
@@ -203,6 +205,7 @@ impl Papers {
             token: hex(&token),
             gateway: WireGuardKey::generate()?,
             laptop: WireGuardKey::generate()?,
+            probe: WireGuardKey::generate()?,
             beacon: ServerIdentity::generate("beacon")?,
             tls: TlsPapers::generate()?,
             ike: IkePapers::generate(at::GATEWAY_NAME)?,
@@ -277,7 +280,26 @@ impl Papers {
             )
     }
 
-    /// The same with one more gateway, of kind `ikev2`, behind the first.
+    /// The policy of a city in whose offices the guest is a member of the LAN, and may be woken there.
+    pub fn policy_with_bridged(&self) -> String {
+        let peer = format!(
+            "segment = \"lgwan\", hosts = [\"{}/32\"]",
+            at::OFFICE_PRINTER
+        );
+        let flows = format!(
+            "[[flow]]\nid = \"printer\"\nto = {{ {peer} }}\ntcp = [9100]\n\n\
+             [[flow]]\nid = \"remote-support\"\nfrom = {{ {peer} }}\ntcp = [5900]\n\n[[uplink]]"
+        );
+        self.policy_with_direct()
+            .replacen("[[uplink]]", &flows, 1)
+            .replacen(
+                "direct = \"routed\"",
+                "direct = \"bridged\"\nwake_on_lan = true",
+                1,
+            )
+    }
+
+    /// The usual policy with one more gateway, of kind `ikev2`, behind the first.
     pub fn policy_with_ike(&self) -> String {
         let gateway = format!(
             "[[vpn.gateway]]\nname = \"honcho-ikev2\"\nkind = \"ikev2\"\naddress = \"{}\"\n\
@@ -287,6 +309,21 @@ impl Papers {
             self.ike.authority_sha256
         );
         self.policy().replacen("[onprem]", &gateway, 1)
+    }
+
+    /// The policy of a city that has IPv6 on the LGWAN side, behind the tunnel alone.
+    pub fn policy_with_ipv6(&self) -> String {
+        self.policy()
+            .replacen(
+                "\"10.250.0.0/16\"]",
+                "\"10.250.0.0/16\", \"2001:db8:12::/48\"]",
+                1,
+            )
+            .replacen(
+                "hosts = [\"10.12.10.0/24\"]",
+                "hosts = [\"10.12.10.0/24\", \"2001:db8:12:10::/64\"]",
+                1,
+            )
     }
 
     /// Signs a policy as the municipality would.
@@ -319,6 +356,7 @@ impl Papers {
             &PrivateKey::from_seed(&self.signer).public_pem(),
         )?;
         write(&dir.join("wg.key"), &self.laptop.private)?;
+        write(&dir.join("probe.key"), &self.probe.private)?;
         write(&dir.join("tls.pem"), &self.tls.certificate)?;
         write(&dir.join("tls.key"), &self.tls.key)?;
         write(&dir.join("ike-authority.pem"), &self.ike.authority)?;
@@ -346,9 +384,10 @@ fn device() -> String {
         .collect();
     format!(
         "device = \"{DEVICE}\"\nprivate_key = \"wg.key\"\naddress = \"{}/24\"\nrouter = \"{}\"\n\
-         mac = \"{}\"\nmtu = {}\n",
+         address6 = \"{}\"\nmac = \"{}\"\nmtu = {}\n",
         at::GUEST,
         at::GUEST_ROUTER,
+        at::GUEST_V6,
         mac.join(":"),
         at::INNER_MTU
     )

@@ -43,7 +43,7 @@ pub(crate) fn open_tap(name: &str, vnet_hdr: bool) -> io::Result<OwnedFd> {
 }
 
 /// Makes a tap with `virtio_net_hdr` speak as the frame link does, and lets the kernel leave to the
-/// other side what the gate grants a guest: checksums and TCP segmentation over IPv4.
+/// other side what the gate grants a guest: checksums and TCP segmentation.
 pub(crate) fn grant_offloads(tap: &OwnedFd) -> io::Result<()> {
     let length = HEADER_LEN;
     // SAFETY: TUNSETVNETHDRSZ reads an int, which lives until the call returns.
@@ -51,7 +51,7 @@ pub(crate) fn grant_offloads(tap: &OwnedFd) -> io::Result<()> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    let offloads = libc::c_ulong::from(libc::TUN_F_CSUM | libc::TUN_F_TSO4);
+    let offloads = libc::c_ulong::from(libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6);
     // SAFETY: TUNSETOFFLOAD takes its flags by value.
     let result = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) };
     if result < 0 {

@@ -476,6 +476,7 @@ fn lgwan() -> Node {
             Service::Dnsmasq(vec![
                 format!("listen-address={}", at::LGWAN_DNS),
                 format!("host-record={},{}", at::GROUPWARE_NAME, at::GROUPWARE),
+                format!("host-record={},{}", at::GROUPWARE_V6_NAME, at::GROUPWARE_V6),
                 format!("host-record=files.mihon-city.example,{}", at::FILES),
                 "local=/mihon-city.example/".to_owned(),
                 "local=/lgwan.example/".to_owned(),
@@ -539,6 +540,11 @@ fn office() -> Node {
             Service::Dnsmasq(vec![
                 "interface=lan".to_owned(),
                 format!("dhcp-range={},{},255.255.255.0,1h", pool.0, pool.1),
+                format!(
+                    "dhcp-host={},{}",
+                    at::GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+                    at::GUEST_IN_OFFICE
+                ),
                 format!("dhcp-option=option:router,{}", at::OFFICE_ROUTER),
                 format!("dhcp-option=option:dns-server,{}", at::LGWAN_DNS),
             ]),

@@ -19,6 +19,7 @@ use crate::exec::{ExecClient, ExecError, Output, Running, Start};
 use crate::initrd::{self, InitrdError};
 use crate::kernel::{Flavour, Kernel};
 use crate::options::{CARDS, Options, Share};
+use crate::plug;
 use crate::qemu::{Process, Qemu};
 use crate::qmp::{Qmp, QmpError};
 use crate::{cr8, qemu};
@@ -186,11 +187,32 @@ impl Laptop {
         set_link(&mut qmp, card, up)
     }
 
+    /// Presses the reset button: the machine starts anew in the middle of whatever it did. It is off
+    /// then unless [`Options::reboots`].
+    pub fn reset_button(&self) -> Result<(), LaptopError> {
+        self.control("system_reset", &json!({}))
+    }
+
+    /// Waits until it takes commands anew, after it started again by itself.
+    pub fn again(&self, limit: Duration) -> Result<(), LaptopError> {
+        self.exec.sync(limit).map_err(|why| self.exec_error(why))?;
+        Ok(())
+    }
+
+    /// One command of QEMU's control protocol, whose answer is of no interest.
+    pub(crate) fn control(
+        &self,
+        command: &str,
+        arguments: &serde_json::Value,
+    ) -> Result<(), LaptopError> {
+        let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
+        qmp.execute(command, arguments)?;
+        Ok(())
+    }
+
     /// Presses the power button. What that does is the laptop's own affair.
     pub fn power_button(&self) -> Result<(), LaptopError> {
-        let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
-        qmp.execute("system_powerdown", &json!({}))?;
-        Ok(())
+        self.control("system_powerdown", &json!({}))
     }
 
     /// Has the laptop end its processes and switch itself off.
@@ -261,6 +283,12 @@ struct Wiring {
 impl Wiring {
     fn new(options: &Options, folder: &Path) -> io::Result<Self> {
         let mut qemu = Qemu::new(options.memory, options.cpus);
+        if !options.reboots {
+            qemu.words(&["-no-reboot"]);
+        }
+        if options.sockets {
+            plug::sockets(&mut qemu);
+        }
         let console = folder.join("console.log");
         qemu.words(&[
             "-chardev",
@@ -401,7 +429,7 @@ fn remove_old_runs(runs: &Path) {
     }
 }
 
-fn create(path: &Path) -> Result<File, LaptopError> {
+pub(crate) fn create(path: &Path) -> Result<File, LaptopError> {
     File::create(path).map_err(|source| LaptopError::File {
         path: path.to_owned(),
         source,

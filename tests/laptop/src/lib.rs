@@ -22,16 +22,20 @@ pub mod exec;
 pub mod kernel;
 
 mod cr8;
+mod firmware;
 mod guest;
 mod initrd;
 mod laptop;
 mod options;
+mod plug;
 mod qemu;
 mod qmp;
 
 pub use config::AtBoot;
 pub use debian::Cache;
 pub use exec::{Output, Running, Status};
+pub use firmware::Firmware;
 pub use guest::{GuestError, GuestImage};
 pub use laptop::{Laptop, LaptopError};
 pub use options::{Options, Share};
+pub use plug::{Plugged, Socket};

@@ -44,6 +44,12 @@ pub struct Options {
     pub shares: Vec<Share>,
     /// What the laptop starts by itself, without a word from outside.
     pub at_boot: Option<AtBoot>,
+    /// Starts again after a reset or a panic, as a machine on a desk does; else it is off then.
+    pub reboots: bool,
+    /// A USB controller and a free PCI slot, for [`Laptop::plug_in`].
+    ///
+    /// [`Laptop::plug_in`]: crate::Laptop::plug_in
+    pub sockets: bool,
     /// Load the module that keeps emulation from aborting under firmware guests (see `cr8/`).
     pub cr8_workaround: bool,
     /// Where folders of runs are made.
@@ -69,6 +75,8 @@ impl Default for Options {
             ports: Vec::new(),
             shares: Vec::new(),
             at_boot: None,
+            reboots: false,
+            sockets: false,
             cr8_workaround: false,
             runs: build::target_dir().join("laptop"),
             // Four seconds on an idle machine; tests run beside builds.

@@ -63,7 +63,7 @@ impl Qemu {
             "-nodefaults",
             "-no-user-config",
         ]);
-        qemu.words(&["-display", "none", "-no-reboot", "-S"]);
+        qemu.words(&["-display", "none", "-S"]);
         qemu.words(&["-m", &memory.to_string(), "-smp", &cpus.to_string()]);
         qemu.words(&["-device", "virtio-serial-pci,id=ports,max_ports=31,addr=4"]);
         qemu.words(&["-device", "virtio-rng-pci,addr=5"]);

@@ -69,14 +69,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Fuzz a parser for a while.
-    Fuzz {
-        /// The target; none lists them.
-        target: Option<String>,
-        /// For how many seconds.
-        #[arg(long, default_value_t = 60)]
-        seconds: u32,
-    },
+    /// Fuzz the parsers for a while, several at a time.
+    Fuzz(fuzz::Args),
     /// Formatting, clippy, licences and advisories: silent when all is well.
     Lint,
 }
@@ -123,7 +117,7 @@ fn perform(task: Task) -> Result<ExitCode, Failure> {
             build(&["--release", "--workspace", "--bins"])?;
             run(Program::built_for_speed("sekisho-bench").arguments(&arguments))
         }
-        Task::Fuzz { target, seconds } => fuzz::target(target.as_deref(), seconds),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Lint => lint::all(),
     }
 }

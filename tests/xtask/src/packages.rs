@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Judges,
     /// Peers to measure against.
     Bench,
+    /// What libFuzzer itself is built with.
+    Fuzz,
 }
 
 impl Need {
@@ -28,6 +30,7 @@ impl Need {
                 "bind9-dnsutils",
                 "curl",
                 "dbus-daemon",
+                "dhcpcd-base",
                 "dnsmasq-base",
                 "faketime",
                 "hostapd",
@@ -69,6 +72,7 @@ impl Need {
             ],
             Self::Judges => &["acpica-tools", "systemd"],
             Self::Bench => &["ethtool", "iperf3"],
+            Self::Fuzz => &["g++"],
         }
     }
 }

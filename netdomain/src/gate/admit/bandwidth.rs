@@ -8,6 +8,7 @@ use std::time::Duration;
 use sekisho_policy::{Bandwidth, ClassId, Rate, Rates};
 
 use crate::gate::bucket::Bucket;
+use crate::gate::family::Family;
 use crate::gate::packet::{Offload, Packet};
 use crate::moment::Moment;
 
@@ -78,9 +79,9 @@ impl Limits {
     }
 
     /// Takes `packet` out of its buckets: out of both, or out of none.
-    pub(super) fn take(
+    pub(super) fn take<A: Family>(
         &mut self,
-        packet: &Packet<'_>,
+        packet: &Packet<'_, A>,
         class: Option<ClassId>,
         way: Way,
         now: Moment,
@@ -121,7 +122,7 @@ impl Limits {
 
 /// Bytes of a packet inside the tunnel: for a super-packet those of all segments that it becomes,
 /// each with its headers.
-fn length(packet: &Packet<'_>) -> usize {
+fn length<A: Family>(packet: &Packet<'_, A>) -> usize {
     let bytes = packet.bytes().len();
     let Offload::Tcp { mss } = packet.offload() else {
         return bytes;

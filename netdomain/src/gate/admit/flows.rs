@@ -8,11 +8,12 @@
 //! Upfal, "Balanced Allocations", 1994).
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use sekisho_policy::{ClassId, Direction, Place, Protocol, UplinkKind};
 
+use crate::gate::family::Family;
 use crate::gate::packet::TcpFlags;
 use crate::moment::Moment;
 
@@ -22,8 +23,11 @@ const WAYS: usize = 8;
 /// wants a million at once is refused the rest by name, and keeps what was established.
 const SETS: usize = 8192;
 /// Bytes of the table, whatever the guest does: 2 MiB.
-pub const TABLE_MEMORY: usize = SETS * WAYS * size_of::<Option<Entry>>();
+pub const TABLE_MEMORY: usize = SETS * WAYS * size_of::<Option<Entry<Ipv4Addr>>>();
 const _: () = assert!(TABLE_MEMORY <= 2 << 20);
+/// Bytes of the one for IPv6, which is there only where policy names networks of IPv6: 3 MiB.
+pub const TABLE_MEMORY_V6: usize = SETS * WAYS * size_of::<Option<Entry<Ipv6Addr>>>();
+const _: () = assert!(TABLE_MEMORY_V6 <= 3 << 20);
 
 /// A TCP connection of which only one side has spoken (Linux gives up a SYN after some two minutes,
 /// but repeats it, which refreshes the entry). One that is older than this gate, too: the guest
@@ -42,11 +46,11 @@ const ICMP: Duration = Duration::from_mins(1);
 
 /// A conversation as the laptop sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct Key<A = Ipv4Addr> {
     /// Transport protocol.
     pub(super) protocol: Protocol,
     /// The other end.
-    pub(super) peer: Ipv4Addr,
+    pub(super) peer: A,
     /// Port of the other end; the identifier for ICMP echo.
     pub(super) peer_port: u16,
     /// Port of the laptop; the identifier for ICMP echo.
@@ -87,8 +91,8 @@ enum State {
 
 /// One connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
-    key: Key,
+pub(super) struct Entry<A> {
+    key: Key<A>,
     /// The circumstances of the decision.
     scope: Scope,
     /// The class of bandwidth of the rule that allowed it.
@@ -99,7 +103,7 @@ pub(super) struct Entry {
     expires: Moment,
 }
 
-impl Entry {
+impl<A> Entry<A> {
     /// Takes note of a packet of this connection.
     pub(super) fn seen(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Moment) {
         if let Some(flags) = flags {
@@ -155,15 +159,15 @@ fn lifetime(protocol: Protocol, state: State) -> Duration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// The table.
-pub(super) struct FlowTable {
-    entries: Vec<Option<Entry>>,
+/// The table of one family.
+pub(super) struct FlowTable<A = Ipv4Addr> {
+    entries: Vec<Option<Entry<A>>>,
     hash: RandomState,
     /// Where the last one that was asked for was found: packets of a connection come in rows.
     last: usize,
 }
 
-impl Default for FlowTable {
+impl<A: Family> Default for FlowTable<A> {
     fn default() -> Self {
         Self {
             entries: vec![None; SETS * WAYS],
@@ -173,10 +177,10 @@ impl Default for FlowTable {
     }
 }
 
-impl FlowTable {
+impl<A: Family> FlowTable<A> {
     /// The live connection of this key.
-    pub(super) fn find(&mut self, key: &Key, now: Moment) -> Option<&mut Entry> {
-        let is_it = |slot: &Option<Entry>| {
+    pub(super) fn find(&mut self, key: &Key<A>, now: Moment) -> Option<&mut Entry<A>> {
+        let is_it = |slot: &Option<Entry<A>>| {
             slot.as_ref()
                 .is_some_and(|held| held.key == *key && held.expires > now)
         };
@@ -190,7 +194,7 @@ impl FlowTable {
     /// the packet by which it came to our notice.
     pub(super) fn insert(
         &mut self,
-        key: Key,
+        key: Key<A>,
         terms: Allowed,
         spoke: Direction,
         now: Moment,
@@ -217,14 +221,18 @@ impl FlowTable {
     }
 
     /// Where the two sets of this key begin.
-    fn sets(&self, key: &Key) -> [usize; 2] {
+    fn sets(&self, key: &Key<A>) -> [usize; 2] {
         let hash = self.hash.hash_one(key);
         // Both halves of the hash; the modulus is below 2^13, so the cast loses nothing.
         [hash, hash >> 32].map(|half| usize::try_from(half % SETS as u64).unwrap_or(0) * WAYS)
     }
 
     /// The first entry in these sets that is as wanted.
-    fn position(&self, sets: [usize; 2], wanted: impl Fn(&Option<Entry>) -> bool) -> Option<usize> {
+    fn position(
+        &self,
+        sets: [usize; 2],
+        wanted: impl Fn(&Option<Entry<A>>) -> bool,
+    ) -> Option<usize> {
         let mut places = sets.into_iter().flat_map(|first| first..first + WAYS);
         places.find(|place| wanted(&self.entries[*place]))
     }

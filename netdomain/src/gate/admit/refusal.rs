@@ -1,7 +1,7 @@
 //! A refusal is a value: the rule that decided and the packet it decided about.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use sekisho_policy::{ClassId, MAX_CLASSES, Protocol, RuleId};
 
@@ -16,13 +16,13 @@ pub enum Rule {
     AntiSpoof,
     /// The work OS played a router, a DHCP server or an ARP answerer.
     Impostor,
-    /// IPv6 is not carried.
+    /// IPv6 is not carried: policy names no network of it, or the way is one of IPv4.
     Ipv6,
     /// An Ethernet type that is not carried.
     EtherType,
     /// Not a frame or packet at all.
     Malformed,
-    /// A fragment, or IPv4 options.
+    /// A fragment, IPv4 options, or IPv6 extension headers.
     Unusual,
     /// Longer than the MTU.
     TooLong,
@@ -130,7 +130,7 @@ impl Rule {
 impl From<Malformed> for Rule {
     fn from(malformed: Malformed) -> Self {
         match malformed {
-            Malformed::Fragment | Malformed::Options => Self::Unusual,
+            Malformed::Fragment | Malformed::Options | Malformed::Extensions => Self::Unusual,
             Malformed::Protocol(_) => Self::NotServed,
             Malformed::Truncated
             | Malformed::Header
@@ -148,7 +148,7 @@ pub enum Subject {
         /// Transport protocol.
         protocol: Protocol,
         /// The other end.
-        peer: Ipv4Addr,
+        peer: IpAddr,
         /// The port that was asked for.
         port: u16,
     },
@@ -161,19 +161,19 @@ pub enum Subject {
 
 impl Subject {
     /// The subject of a packet that the work OS sent.
-    pub const fn outbound(flow: &Flow) -> Self {
+    pub fn outbound<A: Into<IpAddr> + Copy>(flow: &Flow<A>) -> Self {
         Self::Peer {
             protocol: flow.protocol,
-            peer: flow.destination,
+            peer: flow.destination.into(),
             port: flow.destination_port,
         }
     }
 
     /// The subject of a packet that came out of the tunnel.
-    pub const fn inbound(flow: &Flow) -> Self {
+    pub fn inbound<A: Into<IpAddr> + Copy>(flow: &Flow<A>) -> Self {
         Self::Peer {
             protocol: flow.protocol,
-            peer: flow.source,
+            peer: flow.source.into(),
             port: flow.destination_port,
         }
     }
@@ -191,7 +191,7 @@ impl fmt::Display for Subject {
                 protocol,
                 peer,
                 port,
-            } => write!(f, "{protocol} {peer}:{port}"),
+            } => write!(f, "{protocol} {}", SocketAddr::new(peer, port)),
             Self::Frame { ether_type } => write!(f, "frame {ether_type:#06x}"),
         }
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::gate::fixture::{
     GUEST, RESOLVER, SERVER, at, gatekeeper, gatekeeper_under, tcp, tunnelled,
 };
+use crate::gate::packet::Offload;
 use crate::gate::situation::{GatewayId, Reason};
 
 const SYN: u8 = 0x02;

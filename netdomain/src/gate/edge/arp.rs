@@ -27,7 +27,7 @@ impl Edge {
             return Outcome::Refused(Rule::Malformed);
         };
         let sender_is_guest = source_hardware_addr == self.device.mac
-            && (source_protocol_addr == self.device.address
+            && (source_protocol_addr == self.place.address
                 || source_protocol_addr.is_unspecified());
         if !sender_is_guest {
             return Outcome::Refused(Rule::AntiSpoof);
@@ -39,7 +39,7 @@ impl Edge {
         }
         // The guest's own address: an announcement, or a probe for a duplicate (RFC 5227). Silence
         // says that it is free.
-        if target_protocol_addr == self.device.address {
+        if target_protocol_addr == self.place.address {
             return Outcome::Done;
         }
         let answer = ArpRepr::EthernetIpv4 {

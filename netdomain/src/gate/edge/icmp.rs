@@ -38,7 +38,7 @@ impl ErrorBudget {
         }
     }
 
-    fn spend(&mut self, now: Moment) -> bool {
+    pub(super) fn spend(&mut self, now: Moment) -> bool {
         let earned = now.since(self.filled).as_millis() / PER_ERROR.as_millis();
         if earned > 0 {
             let earned = u32::try_from(earned).unwrap_or(BURST);
@@ -78,11 +78,10 @@ impl Edge {
     }
 
     /// Tells the guest that `packet`, which must not be cut, is too long for the path and how much
-    /// fits (RFC 1191, section 4). One that may be cut is not: the gate cuts nothing, and a guest
+    /// fits (RFC 1191, section 4): `mtu` bytes. One that may be cut is not: the gate cuts nothing, and a guest
     /// that keeps to its MTU sends none.
-    pub fn too_long(&mut self, packet: &Packet<'_>, reply: &mut Reply, now: Moment) {
+    pub fn too_long(&mut self, packet: &Packet<'_>, mtu: u16, reply: &mut Reply, now: Moment) {
         if packet.must_not_be_cut() {
-            let mtu = self.device.mtu;
             self.unreachable(packet, FRAGMENTATION_NEEDED, mtu, reply, now);
         }
     }
@@ -108,7 +107,7 @@ impl Edge {
             return;
         }
         let quote = &packet.bytes()[..packet.bytes().len().min(QUOTE)];
-        let addresses = (self.device.router, self.device.address);
+        let addresses = (self.device.router, self.place.address);
         let len = HEADER + quote.len();
         reply.ipv4(&self.ethernet, addresses, IpProtocol::Icmp, len, |out| {
             out[0] = UNREACHABLE;

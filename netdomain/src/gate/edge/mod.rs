@@ -6,12 +6,15 @@ mod dhcp;
 mod dns;
 mod icmp;
 mod ipv6;
+#[cfg(test)]
+mod member_tests;
 mod ncsi;
 mod reply;
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use sekisho_control::{LanMember, LanPlace};
 use sekisho_framelink::{GsoType, NetHdr};
 use sekisho_policy::Protocol;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
@@ -24,7 +27,8 @@ pub use reply::{ETHERNET_HEADER, Reply};
 
 use super::admit::{Refusal, Rule, Subject};
 use super::device::Device;
-use super::packet::{IPV4_HEADER, IcmpKind, Offload, Packet, Transport};
+use super::family::Family;
+use super::packet::{IcmpKind, Offload, Packet, Packet6, Transport};
 use super::path::Ethernet;
 use crate::moment::Moment;
 
@@ -40,6 +44,8 @@ const UDP_CHECKSUM: u16 = 6;
 pub enum Taken<'a> {
     /// A packet that wants out, for admission to decide.
     Transit(Packet<'a>),
+    /// The same of IPv6.
+    Transit6(Packet6<'a>),
     /// A question for the resolver.
     Question(Packet<'a>),
     /// A segment of a connection to the resolver.
@@ -62,20 +68,33 @@ enum Outcome {
 #[derive(Debug)]
 pub struct Edge {
     device: Device,
+    /// Where the work OS is: at home, with the device file's address, or on an office LAN.
+    place: LanPlace,
+    /// What it told of itself.
+    member: LanMember,
     ethernet: Ethernet,
     netmask: Ipv4Addr,
     broadcast: Ipv4Addr,
     errors: ErrorBudget,
     web: WebServer,
     probes: bool,
+    /// When the guest is to hear of its router of IPv6.
+    advertised: Moment,
 }
 
 impl Edge {
     /// The edge of this device. `probes`: whether the work OS may be told that it has a network.
     pub fn new(device: Device, probes: bool, now: Moment) -> Self {
-        let net = Ipv4Net::new(device.address, device.prefix).unwrap_or_default();
+        let place = home(&device);
+        let net = Ipv4Net::new(place.address, place.prefix).unwrap_or_default();
         Self {
             device,
+            place,
+            member: LanMember {
+                mac: device.mac.0,
+                host: None,
+                class: None,
+            },
             ethernet: Ethernet {
                 guest: device.mac,
                 gate: GATE_MAC,
@@ -85,12 +104,41 @@ impl Edge {
             errors: ErrorBudget::new(now),
             web: WebServer::default(),
             probes,
+            advertised: now,
         }
     }
 
     /// The gate's own address in the guest's eyes.
     pub const fn router(&self) -> Ipv4Addr {
         self.device.router
+    }
+
+    /// The device.
+    pub const fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Where the work OS is by its own address.
+    pub const fn place(&self) -> LanPlace {
+        self.place
+    }
+
+    /// Where it is unless it is a member of a LAN.
+    pub const fn home(&self) -> LanPlace {
+        home(&self.device)
+    }
+
+    /// From now on the work OS has this address; it gets it when it asks again.
+    pub fn move_to(&mut self, place: LanPlace) {
+        let net = Ipv4Net::new(place.address, place.prefix).unwrap_or_default();
+        self.place = place;
+        self.netmask = net.netmask();
+        self.broadcast = net.broadcast();
+    }
+
+    /// Who the work OS is on a LAN, as far as it told.
+    pub const fn member(&self) -> &LanMember {
+        &self.member
     }
 
     /// Who talks to whom on the guest's Ethernet.
@@ -119,7 +167,7 @@ impl Edge {
         let outcome = match ethernet.ethertype() {
             EthernetProtocol::Ipv4 => return self.ipv4(header, body, to_gate, reply, now),
             EthernetProtocol::Arp => self.arp(body, reply),
-            EthernetProtocol::Ipv6 => self.ipv6(body, to_gate, reply),
+            EthernetProtocol::Ipv6 => return self.ipv6(header, body, to_gate, reply),
             EthernetProtocol::Unknown(_) => Outcome::Refused(Rule::EtherType),
         };
         match outcome {
@@ -137,7 +185,7 @@ impl Edge {
         now: Moment,
     ) -> Taken<'a> {
         const IPV4: u16 = 0x0800;
-        let packet = match offload(header).and_then(|offload| {
+        let packet = match offload(header, Ipv4Addr::GSO).and_then(|offload| {
             let packet = Packet::parse(body, offload).map_err(Rule::from)?;
             checksum_in_place(header, &packet)
                 .then_some(packet)
@@ -155,7 +203,7 @@ impl Edge {
         };
         let dhcp = flow.protocol == Protocol::Udp && flow.destination_port == dhcp::SERVER;
         let unbound = flow.source.is_unspecified() && dhcp;
-        if flow.source != self.device.address && !unbound {
+        if flow.source != self.place.address && !unbound {
             return refused(Rule::AntiSpoof);
         }
         let to_router = flow.destination == self.device.router;
@@ -173,11 +221,22 @@ impl Edge {
         if to_router {
             return self.for_router(packet, reply, now);
         }
-        if !to_gate {
+        if !to_gate || self.is_for_many(flow.destination) {
             // Sent to a MAC address that nobody has, or to all: multicast and broadcast end here.
             return refused(Rule::NotServed);
         }
         Taken::Transit(packet)
+    }
+
+    /// Whether an address of a LAN that the work OS is a member of means all of its hosts. The guest's
+    /// own network at home has no hosts, and policy decides on what looks like its broadcast.
+    fn is_for_many(&self, address: Ipv4Addr) -> bool {
+        let place = self.place;
+        let net = || Ipv4Net::new(place.address, place.prefix).unwrap_or_default();
+        // A prefix of 31 has two hosts and nothing else (RFC 3021).
+        place != self.home()
+            && place.prefix < 31
+            && (address == self.broadcast || address == net().network())
     }
 
     /// A packet to the gate itself.
@@ -218,6 +277,14 @@ impl Edge {
     }
 }
 
+const fn home(device: &Device) -> LanPlace {
+    LanPlace {
+        address: device.address,
+        prefix: device.prefix,
+        router: device.router,
+    }
+}
+
 fn refuse<'a>(rule: Rule, ether_type: u16) -> Taken<'a> {
     Taken::Refused(Refusal {
         rule,
@@ -225,12 +292,13 @@ fn refuse<'a>(rule: Rule, ether_type: u16) -> Taken<'a> {
     })
 }
 
-/// What the guest left to be done, by the header that the link has checked.
-fn offload(header: &NetHdr) -> Result<Offload, Rule> {
+/// What the guest left to be done, by the header that the link has checked. `family`: the only kind of
+/// super-frame that the packet can be.
+fn offload(header: &NetHdr, family: GsoType) -> Result<Offload, Rule> {
     match header.gso() {
         Some(GsoType::None) if header.needs_csum() => Ok(Offload::Checksum),
         Some(GsoType::None) => Ok(Offload::None),
-        Some(GsoType::TcpV4) => Ok(Offload::Tcp {
+        Some(gso) if gso == family => Ok(Offload::Tcp {
             mss: header.gso_size,
         }),
         _ => Err(Rule::Malformed),
@@ -238,7 +306,7 @@ fn offload(header: &NetHdr) -> Result<Offload, Rule> {
 }
 
 /// Whether a missing checksum is the transport's own, where we will write it.
-fn checksum_in_place(header: &NetHdr, packet: &Packet<'_>) -> bool {
+fn checksum_in_place<A: Family>(header: &NetHdr, packet: &Packet<'_, A>) -> bool {
     if packet.offload() == Offload::None {
         return true;
     }
@@ -247,5 +315,5 @@ fn checksum_in_place(header: &NetHdr, packet: &Packet<'_>) -> bool {
         Transport::Udp => UDP_CHECKSUM,
         Transport::Icmp { .. } => return false,
     };
-    usize::from(header.csum_start) == ETHERNET_HEADER + IPV4_HEADER && header.csum_offset == offset
+    usize::from(header.csum_start) == ETHERNET_HEADER + A::HEADER && header.csum_offset == offset
 }

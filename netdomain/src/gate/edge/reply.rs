@@ -76,8 +76,13 @@ impl Reply {
 
     /// Sends the frame to everybody instead of the guest's own address.
     pub fn broadcast(&mut self) {
+        self.address_to([0xff; 6]);
+    }
+
+    /// Sends the frame to this MAC address instead of the guest's own.
+    pub(super) fn address_to(&mut self, mac: [u8; 6]) {
         if let Some(destination) = self.frame.get_mut(..6) {
-            destination.fill(0xff);
+            destination.copy_from_slice(&mac);
         }
     }
 }

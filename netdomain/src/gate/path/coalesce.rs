@@ -4,27 +4,31 @@
 //! same options, plain data flags; every segment but the last of equal length. A segment joins only
 //! if its checksum holds, because the super-frame vouches for it.
 
-use sekisho_framelink::{GsoType, HEADER_LEN, NetHdr};
+use std::net::Ipv4Addr;
+
+use sekisho_framelink::{HEADER_LEN, NetHdr};
 use sekisho_policy::Protocol;
-use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Packet, TcpPacket, TcpSeqNumber, checksum};
+use smoltcp::wire::{EthernetAddress, TcpPacket, TcpSeqNumber, checksum};
 
 use super::mss::clamp_mss;
 use crate::gate::admit::Admitted;
-use crate::gate::packet::{Flow, IPV4_HEADER, Packet, Transport};
+use crate::gate::family::{Family, MOST_HEADERS, short};
+use crate::gate::packet::{Flow, Packet, Transport};
 
 const ETHERNET_HEADER: usize = 14;
-/// Link header, Ethernet header, IPv4 header, TCP header with all options.
-const MAX_PREFIX: usize = HEADER_LEN + ETHERNET_HEADER + IPV4_HEADER + 60;
+/// Link header, Ethernet header, IP header, TCP header with all options.
+const MAX_PREFIX: usize = HEADER_LEN + ETHERNET_HEADER + MOST_HEADERS;
 /// Segments of one super-frame; 46 full ones make 64 KiB.
 const MAX_PARTS: usize = 64;
-/// The longest IPv4 packet.
+/// The longest packet: one of IPv4, whose length counts its header.
 const MAX_PACKET: usize = 65_535;
 /// A frame link refuses super-frames of shorter segments.
 const MIN_SEGMENT: usize = 536;
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
-const TCP_FLAGS: usize = IPV4_HEADER + 13;
+/// Where in a TCP header its flags and its checksum are.
+const TCP_FLAGS: usize = 13;
 const TCP_CHECKSUM: usize = 16;
 
 /// Takes frames for the guest: first the link header, the Ethernet header and the packet's headers,
@@ -44,7 +48,7 @@ pub struct Ethernet {
 }
 
 impl Ethernet {
-    /// The header of an IPv4 frame from the gate to the guest.
+    /// The header of a frame of this type from the gate to the guest.
     pub fn to_guest(&self, ether_type: u16) -> [u8; ETHERNET_HEADER] {
         let mut header = [0; ETHERNET_HEADER];
         header[..6].copy_from_slice(self.guest.as_bytes());
@@ -54,28 +58,26 @@ impl Ethernet {
     }
 }
 
-const IPV4: u16 = 0x0800;
-
 /// A stream of which at least one segment waits for the next.
-struct Stream<'a> {
-    first: Packet<'a>,
-    flow: Flow,
+struct Stream<'a, A> {
+    first: Packet<'a, A>,
+    flow: Flow<A>,
     next: TcpSeqNumber,
     segment: usize,
     total: usize,
     push: bool,
 }
 
-/// Collects the packets of one batch. Borrowed from the batch's buffers, so it cannot outlive it.
-pub struct Coalescer<'a> {
+/// Collects the packets of one family in one batch. Borrowed from the batch's buffers, so it cannot outlive it.
+pub struct Coalescer<'a, A = Ipv4Addr> {
     ethernet: Ethernet,
     mtu: u16,
-    stream: Option<Stream<'a>>,
+    stream: Option<Stream<'a, A>>,
     parts: [&'a [u8]; MAX_PARTS],
     count: usize,
 }
 
-impl<'a> Coalescer<'a> {
+impl<'a, A: Family> Coalescer<'a, A> {
     /// An empty one.
     pub const fn new(ethernet: Ethernet, mtu: u16) -> Self {
         Self {
@@ -88,7 +90,7 @@ impl<'a> Coalescer<'a> {
     }
 
     /// Takes an admitted packet; frames that are complete by that are delivered, in order.
-    pub fn offer(&mut self, admitted: &Admitted<Packet<'a>>, sink: &mut impl Deliver) {
+    pub fn offer(&mut self, admitted: &Admitted<Packet<'a, A>>, sink: &mut impl Deliver) {
         let packet = *admitted.packet();
         let Some(data) = Data::of(&packet) else {
             self.flush(sink);
@@ -124,7 +126,7 @@ impl<'a> Coalescer<'a> {
         self.count = 0;
     }
 
-    fn joins(&self, packet: &Packet<'a>, data: &Data<'a>) -> bool {
+    fn joins(&self, packet: &Packet<'a, A>, data: &Data<'a>) -> bool {
         let Some(stream) = &self.stream else {
             return false;
         };
@@ -134,10 +136,15 @@ impl<'a> Coalescer<'a> {
             && stream.segment >= MIN_SEGMENT
             && data.payload.len() <= stream.segment
             && stream.total + data.payload.len() <= MAX_PACKET
-            && same_headers(stream.first.bytes(), packet.bytes(), packet.header_len())
+            && A::alike(stream.first.bytes(), packet.bytes())
+            && same_headers(
+                stream.first.body(),
+                packet.body(),
+                packet.header_len() - A::HEADER,
+            )
     }
 
-    fn append(&mut self, packet: Packet<'a>, data: &Data<'a>) {
+    fn append(&mut self, packet: Packet<'a, A>, data: &Data<'a>) {
         let next = data.sequence + data.payload.len();
         if let Some(stream) = &mut self.stream {
             stream.next = next;
@@ -157,46 +164,42 @@ impl<'a> Coalescer<'a> {
         self.count += 1;
     }
 
-    fn deliver_alone(&self, packet: &Packet<'_>, sink: &mut impl Deliver) {
+    fn deliver_alone(&self, packet: &Packet<'_, A>, sink: &mut impl Deliver) {
         let mut prefix = [0; MAX_PREFIX];
         let headers = packet.header_len();
         let start = HEADER_LEN + ETHERNET_HEADER;
         prefix[..HEADER_LEN].copy_from_slice(&NetHdr::default().emit());
-        prefix[HEADER_LEN..start].copy_from_slice(&self.ethernet.to_guest(IPV4));
+        prefix[HEADER_LEN..start].copy_from_slice(&self.ethernet.to_guest(A::ETHER_TYPE));
         prefix[start..start + headers].copy_from_slice(&packet.bytes()[..headers]);
         if let Transport::Tcp { flags, .. } = packet.transport()
             && flags.syn
         {
-            clamp_mss(&mut prefix[start..start + headers], self.mtu);
+            clamp_mss(&mut prefix[start..start + headers], A::HEADER, self.mtu);
         }
         sink.deliver(&prefix[..start + headers], &[&packet.bytes()[headers..]]);
     }
 
-    fn super_prefix(&self, stream: &Stream<'_>) -> [u8; MAX_PREFIX] {
+    fn super_prefix(&self, stream: &Stream<'_, A>) -> [u8; MAX_PREFIX] {
         let mut prefix = [0; MAX_PREFIX];
         let headers = stream.first.header_len();
         let start = HEADER_LEN + ETHERNET_HEADER;
         // All of these are below 64 KiB: `total` is bounded by MAX_PACKET in `joins`.
-        let short = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
-        let header =
-            NetHdr::partial_csum(short(ETHERNET_HEADER + IPV4_HEADER), short(TCP_CHECKSUM))
-                .with_gso(
-                    GsoType::TcpV4,
-                    short(stream.segment),
-                    short(ETHERNET_HEADER + headers),
-                );
+        let header = NetHdr::partial_csum(short(ETHERNET_HEADER + A::HEADER), short(TCP_CHECKSUM))
+            .with_gso(
+                A::GSO,
+                short(stream.segment),
+                short(ETHERNET_HEADER + headers),
+            );
         prefix[..HEADER_LEN].copy_from_slice(&header.emit());
-        prefix[HEADER_LEN..start].copy_from_slice(&self.ethernet.to_guest(IPV4));
+        prefix[HEADER_LEN..start].copy_from_slice(&self.ethernet.to_guest(A::ETHER_TYPE));
         let packet = &mut prefix[start..start + headers];
         packet.copy_from_slice(&stream.first.bytes()[..headers]);
         if stream.push {
-            packet[TCP_FLAGS] |= PSH;
+            packet[A::HEADER + TCP_FLAGS] |= PSH;
         }
-        let mut ip = Ipv4Packet::new_unchecked(packet);
-        ip.set_total_len(short(stream.total));
-        ip.fill_checksum();
-        let pseudo = pseudo_header(&stream.flow, stream.total - IPV4_HEADER);
-        let at = start + IPV4_HEADER + TCP_CHECKSUM;
+        A::set_length(packet, stream.total, 0);
+        let pseudo = A::pseudo_header(&stream.flow, stream.total - A::HEADER);
+        let at = start + A::HEADER + TCP_CHECKSUM;
         prefix[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
         prefix
     }
@@ -210,19 +213,19 @@ struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    fn of(packet: &Packet<'a>) -> Option<Self> {
+    fn of<A: Family>(packet: &Packet<'a, A>) -> Option<Self> {
         let flow = packet.flow();
         if flow.protocol != Protocol::Tcp {
             return None;
         }
         let bytes = packet.bytes();
         let payload = &bytes[packet.header_len()..];
-        let flags = bytes[TCP_FLAGS];
+        let flags = bytes[A::HEADER + TCP_FLAGS];
         if payload.is_empty() || flags & !PSH != ACK {
             return None;
         }
         let sum = checksum::combine(&[
-            pseudo_header(&flow, bytes.len() - IPV4_HEADER),
+            A::pseudo_header(&flow, bytes.len() - A::HEADER),
             checksum::data(packet.body()),
         ]);
         (sum == u16::MAX).then(|| Self {
@@ -233,28 +236,13 @@ impl<'a> Data<'a> {
     }
 }
 
-fn pseudo_header(flow: &Flow, len: usize) -> u16 {
-    checksum::pseudo_header_v4(
-        &flow.source,
-        &flow.destination,
-        IpProtocol::Tcp,
-        u32::try_from(len).unwrap_or(0),
-    )
-}
-
-/// Whether two segments of one flow agree in everything that a super-frame has only once: type of
-/// service, flags and lifetime of IP; acknowledgement, window and options of TCP.
+/// Whether two TCP headers of one flow, `len` bytes long, agree in what a super-frame has only once:
+/// acknowledgement, window and options.
 fn same_headers(one: &[u8], other: &[u8], len: usize) -> bool {
-    const TOS: usize = 1;
-    const TTL: usize = 8;
-    const FRAGMENT: std::ops::Range<usize> = 6..8;
-    const ACKNOWLEDGEMENT: std::ops::Range<usize> = IPV4_HEADER + 8..IPV4_HEADER + 13;
-    const WINDOW: std::ops::Range<usize> = IPV4_HEADER + 14..IPV4_HEADER + 16;
-    const URGENT: usize = IPV4_HEADER + 18;
-    one[TOS] == other[TOS]
-        && one[TTL] == other[TTL]
-        && one[FRAGMENT] == other[FRAGMENT]
-        && one[ACKNOWLEDGEMENT] == other[ACKNOWLEDGEMENT]
+    const ACKNOWLEDGEMENT: std::ops::Range<usize> = 8..13;
+    const WINDOW: std::ops::Range<usize> = 14..16;
+    const URGENT: usize = 18;
+    one[ACKNOWLEDGEMENT] == other[ACKNOWLEDGEMENT]
         && one[WINDOW] == other[WINDOW]
         && one[URGENT..len] == other[URGENT..len]
 }

@@ -10,6 +10,8 @@ mod mss;
 mod segment;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_v6;
 mod whole;
 
 use std::os::fd::BorrowedFd;
@@ -22,6 +24,7 @@ pub use segment::{Segment, Segments};
 pub use whole::{MAX_WHOLE, deliver_whole, send_whole, whole};
 
 use super::admit::{Admitted, Scope};
+use super::family::Family;
 use super::packet::Packet;
 use super::situation::{GatewayId, Situation};
 use crate::moment::Moment;
@@ -97,6 +100,8 @@ pub struct Path {
     used: usize,
     /// The device below cannot segment: batches go out datagram by datagram.
     single: bool,
+    /// The kernel refused a datagram as longer than the way takes.
+    too_long: bool,
     /// Datagrams that were dropped for want of room or by the kernel.
     pub dropped: u64,
 }
@@ -114,9 +119,9 @@ impl Path {
     }
 
     /// Seals an admitted packet into the waiting batches.
-    pub fn send<T: Tunnel>(
+    pub fn send<T: Tunnel, A: Family>(
         &mut self,
-        admitted: &Admitted<Packet<'_>>,
+        admitted: &Admitted<Packet<'_, A>>,
         tunnel: &mut T,
         mtu: u16,
         now: Moment,
@@ -139,7 +144,12 @@ impl Path {
         while self.used > 0 {
             let batch = &mut self.batches[self.first];
             let sent = if batch.form() == outlet.form() {
-                send_all(socket, outlet, batch, &mut self.single)
+                send_all(
+                    socket,
+                    outlet,
+                    batch,
+                    (&mut self.single, &mut self.too_long),
+                )
             } else {
                 Ok(batch.count() as u64)
             };
@@ -155,6 +165,16 @@ impl Path {
         // The next batch takes the memory that the processor's cache knows.
         self.first = 0;
         Ok(Flushed::All)
+    }
+
+    /// Whether a datagram was refused as too long since this was last asked.
+    pub const fn was_too_long(&mut self) -> bool {
+        std::mem::replace(&mut self.too_long, false)
+    }
+
+    /// Packets have another length from now on: batches may leave whole again.
+    pub const fn refit(&mut self) {
+        self.single = false;
     }
 
     /// Whether something waits.
@@ -205,7 +225,7 @@ fn send_all(
     socket: BorrowedFd<'_>,
     outlet: Outlet,
     batch: &mut SegBatch,
-    single: &mut bool,
+    (single, too_long): (&mut bool, &mut bool),
 ) -> Result<u64, Errno> {
     if batch.is_empty() {
         return Ok(0);
@@ -220,7 +240,10 @@ fn send_all(
             // A device without checksum offload (EIO before Linux 6.11), or a path MTU below the
             // segment (EINVAL).
             Err(Errno::IO | Errno::INVAL) => *single = true,
-            Err(error) => return lost_or_failed(error),
+            Err(error) => {
+                *too_long |= error == Errno::MSGSIZE;
+                return lost_or_failed(error);
+            }
             Ok(()) => return Ok(0),
         }
     }
@@ -231,7 +254,10 @@ fn send_all(
             // Nothing of the batch is gone yet: it may wait.
             Err(Errno::AGAIN | Errno::NOBUFS) if index == 0 => return Err(Errno::AGAIN),
             Err(Errno::AGAIN | Errno::NOBUFS) => lost += 1,
-            Err(error) => lost += lost_or_failed(error)?,
+            Err(error) => {
+                *too_long |= error == Errno::MSGSIZE;
+                lost += lost_or_failed(error)?;
+            }
         }
     }
     Ok(lost)

@@ -64,7 +64,7 @@ impl Head {
         if let Transport::Tcp { flags, .. } = packet.transport()
             && flags.syn
         {
-            clamp_mss(headers, mtu);
+            clamp_mss(headers, IPV4_HEADER, mtu);
         }
         Ipv4Packet::new_unchecked(&mut *headers).fill_checksum();
         if let Some(at) = checksum {

@@ -3,18 +3,25 @@
 //! One at a time, and the last resort: it is begun only while the gate is closed and no path is left
 //! that a handshake of ours could prove. While it serves, handshakes go on being tried, and the first
 //! that is answered takes over.
+//!
+//! Where the engine can take its tunnel to another path, it does so when the path is lost, or when the
+//! gateway's LAN side is there, over a port that has just been proven. It does not for a path that is
+//! only preferred: whether that one leads anywhere would show after the tunnel has left the other.
 
 use sekisho_control::PathId;
 
 use super::liveness::Liveness;
 use super::paths::Proof;
-use super::{Action, Machine, Phase};
+use super::way::Phase;
+use super::{Action, GatewayId, Machine};
 use crate::moment::Moment;
 
 /// A tunnel of an engine's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Engaged {
     pub(super) path: PathId,
+    /// The gateway at its end.
+    pub(super) gateway: GatewayId,
     /// When it must be up; none once it is.
     pub(super) until: Option<Moment>,
 }
@@ -59,6 +66,47 @@ impl Machine {
         }
     }
 
+    /// Takes the engine's tunnel to where it can live: to another path if its own is gone or the LAN
+    /// is better, else to its end.
+    pub(super) fn follow_path(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let Some(engaged) = self.engaged else {
+            return;
+        };
+        let usable = self.usable(engaged.path, now);
+        let next = self
+            .best_to(engaged.gateway, now)
+            .filter(|&next| next != engaged.path)
+            .filter(|&next| !usable || self.paths.is_lan(next))
+            .filter(|_| engaged.until.is_none() && self.roaming.contains(&engaged.gateway));
+        match next {
+            Some(to) => {
+                let from = engaged.path;
+                self.engaged = Some(Engaged {
+                    path: to,
+                    ..engaged
+                });
+                if let Phase::Open(way) = &mut self.phase
+                    && way.path == from
+                {
+                    way.path = to;
+                }
+                actions.push(Action::Move { from, to });
+            }
+            None if !usable => self.disengage(actions),
+            None => {}
+        }
+    }
+
+    /// The best path that an engine has to this gateway.
+    fn best_to(&self, gateway: GatewayId, now: Moment) -> Option<PathId> {
+        self.paths.best_of(
+            Proof::Engine,
+            now,
+            |port| self.proofs.hold(port, now),
+            |of| of == gateway,
+        )
+    }
+
     /// Ends what the engine is at, if it is at this path.
     pub(super) fn disengage_from(&mut self, path: PathId, actions: &mut Vec<Action>) {
         if self.engaged.is_some_and(|engaged| engaged.path == path) {
@@ -76,11 +124,11 @@ impl Machine {
 
     /// The path to begin with: one of a gateway for which the person need not be left alone.
     fn best_engine(&self, now: Moment) -> Option<PathId> {
-        self.paths.best_but(
+        self.paths.best_of(
             Proof::Engine,
             now,
             |port| self.proofs.hold(port, now),
-            |gateway| self.demands.holds(gateway),
+            |gateway| !self.demands.holds(gateway),
         )
     }
 
@@ -101,7 +149,7 @@ impl Machine {
                 Some(path) => path != engaged.path,
                 None => engaged.until.is_none(),
             };
-            if late || idle || !self.usable(engaged.path, now) {
+            if late || idle {
                 self.disengage(actions);
             }
         }
@@ -110,9 +158,11 @@ impl Machine {
         if needed
             && self.best(Proof::Handshake, now).is_none()
             && let Some(path) = self.best_engine(now)
+            && let Some(gateway) = self.paths.info(path).map(|info| info.gateway)
         {
             self.engaged = Some(Engaged {
                 path,
+                gateway,
                 until: Some(now + self.timings.up_within),
             });
             actions.push(Action::Engage(path));

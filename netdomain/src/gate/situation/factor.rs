@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use sekisho_control::{DemandId, DemandStage, Factor, PathId};
 
-use super::{Action, GatewayId, Machine, Phase, Reason};
+use super::way::Phase;
+use super::{Action, GatewayId, Machine, Reason};
 use crate::moment::Moment;
 
 /// After a wrong answer; twice as long after the next one. A typing error costs no more.
@@ -385,8 +386,7 @@ impl Machine {
     fn engaged_gateway(&self, path: PathId) -> Option<GatewayId> {
         let engaged = self.engaged.filter(|engaged| engaged.path == path)?;
         // One that is up is asked for nothing.
-        engaged.until?;
-        self.paths.info(path).map(|info| info.gateway)
+        engaged.until.map(|_| engaged.gateway)
     }
 
     /// Says that the gate is closed for want of the person, if it is that, and whether it said so.

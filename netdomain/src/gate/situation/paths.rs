@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sekisho_control::{PathId, Side, UplinkKind};
 
+use super::standby::Health;
 use super::{GatewayId, Timings};
 use crate::moment::Moment;
 
@@ -48,6 +49,12 @@ struct Entry {
     /// It failed: not before this time again.
     not_before: Option<Moment>,
     failures: u32,
+    /// When it last failed.
+    failed: Option<Moment>,
+    /// It failed, and its gateway has answered over no path since.
+    dead: bool,
+    /// What the second key found.
+    health: Health,
 }
 
 /// The table of paths.
@@ -69,12 +76,20 @@ impl Paths {
             since: now,
             not_before: None,
             failures: 0,
+            failed: None,
+            dead: false,
+            health: Health::default(),
         });
         true
     }
 
     pub(super) fn info(&self, id: PathId) -> Option<&PathInfo> {
         self.entry(id).map(|entry| &entry.info)
+    }
+
+    /// Whether the path enters its gateway from the office LAN.
+    pub(super) fn is_lan(&self, id: PathId) -> bool {
+        self.info(id).is_some_and(|info| info.side == Side::Lan)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -115,6 +130,9 @@ impl Paths {
                 .min(timings.retry_max);
             entry.failures = entry.failures.saturating_add(1);
             entry.not_before = Some(now + pause);
+            entry.failed = Some(now);
+            entry.dead = true;
+            entry.health.fail(now);
         }
     }
 
@@ -126,12 +144,74 @@ impl Paths {
         }
     }
 
+    /// The path is known to live, without being in use.
+    pub(super) fn lives(&mut self, id: PathId) {
+        self.pardon_one(id);
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.info.id == id) {
+            entry.dead = false;
+        }
+    }
+
     /// Forgives all paths.
     pub(super) fn pardon(&mut self) {
         for entry in &mut self.entries {
             entry.not_before = None;
             entry.failures = 0;
+            entry.dead = false;
+            entry.health = Health::default();
         }
+    }
+
+    /// The gateway answered a handshake: its other paths may be gone to again.
+    pub(super) fn answered(&mut self, gateway: GatewayId) {
+        let of = |entry: &&mut Entry| entry.info.gateway == gateway;
+        for entry in self.entries.iter_mut().filter(of) {
+            entry.dead = false;
+        }
+    }
+
+    /// The path is in use: what was known of it while it waited is not known any more.
+    pub(super) fn used(&mut self, id: PathId) {
+        if let Some((_, health)) = self.health(id) {
+            *health = Health::default();
+        }
+    }
+
+    /// Kind and health of a path.
+    pub(super) fn health(&mut self, id: PathId) -> Option<(UplinkKind, &mut Health)> {
+        let entry = self.entries.iter_mut().find(|entry| entry.info.id == id)?;
+        Some((entry.info.kind, &mut entry.health))
+    }
+
+    /// The paths with this proof that may be used at all, put aside for now or not.
+    pub(super) fn of(
+        &self,
+        proof: Proof,
+        proven: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = (&PathInfo, &Health)> {
+        self.entries
+            .iter()
+            .filter(move |entry| entry.info.proof == proof && admissible(&entry.info, &proven))
+            .map(|entry| (&entry.info, &entry.health))
+    }
+
+    /// Where to go from a way that has fallen silent, or from nowhere: a path that is known to live or at
+    /// least not known to be silent, then as ever. `with`: on with this gateway's session, which asks
+    /// nobody first, so not to a path that has failed since the gateway last answered.
+    pub(super) fn refuge(
+        &self,
+        from: Option<PathId>,
+        with: Option<GatewayId>,
+        now: Moment,
+        proven: impl Fn(&str) -> bool,
+    ) -> Option<PathId> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.info.proof == Proof::Handshake && Some(entry.info.id) != from)
+            .filter(|entry| with.is_none_or(|gateway| gateway == entry.info.gateway && !entry.dead))
+            .filter(|entry| usable(entry, now, &proven))
+            .min_by_key(|entry| (entry.health.is_silent(), preference(&entry.info)))
+            .map(|entry| entry.info.id)
     }
 
     pub(super) fn usable(&self, id: PathId, now: Moment, proven: impl Fn(&str) -> bool) -> bool {
@@ -147,43 +227,68 @@ impl Paths {
         now: Moment,
         proven: impl Fn(&str) -> bool,
     ) -> Option<PathId> {
-        self.best_but(proof, now, proven, |_| false)
+        self.best_of(proof, now, proven, |_| true)
     }
 
-    /// The same, but for gateways that are left alone.
-    pub(super) fn best_but(
+    /// The same, of these gateways.
+    pub(super) fn best_of(
         &self,
         proof: Proof,
         now: Moment,
         proven: impl Fn(&str) -> bool,
-        left: impl Fn(GatewayId) -> bool,
+        of: impl Fn(GatewayId) -> bool,
     ) -> Option<PathId> {
         self.entries
             .iter()
             .filter(|entry| entry.info.proof == proof && usable(entry, now, &proven))
-            .filter(|entry| !left(entry.info.gateway))
+            .filter(|entry| of(entry.info.gateway))
             .min_by_key(|entry| preference(&entry.info))
             .map(|entry| entry.info.id)
     }
 
-    /// Whether `used` should be left for `best` while it works. The LAN is proven, so it is taken
-    /// at once; others must have been there for a while.
-    pub(super) fn preferred(&self, best: PathId, used: PathId, now: Moment) -> bool {
-        let (Some(best), Some(used)) = (self.entry(best), self.entry(used)) else {
-            return true;
+    /// The paths for which `used` is to be left while it works, and from when. The LAN is proven, so it is
+    /// taken at once; others must have been there for a while; and an earlier gateway must have been
+    /// well for longer, so that one that comes and goes does not take everybody along each time.
+    pub(super) fn better(
+        &self,
+        used: PathId,
+        (now, standby): (Moment, bool),
+        timings: &Timings,
+        proven: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = (&PathInfo, Moment)> {
+        let used = self.info(used);
+        let prefer_first_after = timings.prefer_first_after;
+        let from = move |entry: &Entry, used: &PathInfo| {
+            let info = &entry.info;
+            if info.side == Side::Lan || used.proof == Proof::Engine {
+                return Some(entry.since);
+            }
+            if info.gateway == used.gateway {
+                return Some(entry.since + STABLE);
+            }
+            let well = if standby {
+                entry.health.since()?
+            } else {
+                entry.failed.map_or(entry.since, |at| at.max(entry.since))
+            };
+            Some(well + prefer_first_after)
         };
-        let order = |info: &PathInfo| (info.proof, info.side != Side::Lan, info.rank, info.gateway);
-        let better = order(&best.info) < order(&used.info);
-        better && (best.info.side == Side::Lan || now.since(best.since) >= STABLE)
-    }
-
-    /// When a path becomes usable or stable.
-    pub(super) fn next_deadline(&self, now: Moment) -> Option<Moment> {
         self.entries
             .iter()
-            .flat_map(|entry| [entry.not_before, Some(entry.since + STABLE)])
-            .flatten()
-            .filter(|&due| due > now)
+            .filter(|entry| entry.info.proof == Proof::Handshake)
+            .filter(move |entry| usable(entry, now, &proven))
+            .filter_map(move |entry| {
+                let used = used.filter(|used| order(&entry.info) < order(used))?;
+                Some((&entry.info, from(entry, used)?))
+            })
+    }
+
+    /// When a path becomes usable, after `done`.
+    pub(super) fn next_deadline(&self, done: Moment) -> Option<Moment> {
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.not_before)
+            .filter(|&due| due > done)
             .min()
     }
 
@@ -193,10 +298,20 @@ impl Paths {
 }
 
 fn usable(entry: &Entry, now: Moment, proven: &impl Fn(&str) -> bool) -> bool {
-    entry.not_before.is_none_or(|due| now >= due)
-        && (entry.info.side == Side::Outside || proven(&entry.info.port))
+    entry.not_before.is_none_or(|due| now >= due) && admissible(&entry.info, proven)
 }
 
-fn preference(info: &PathInfo) -> (bool, u32, GatewayId, PathId) {
-    (info.side != Side::Lan, info.rank, info.gateway, info.id)
+/// An office's side is, while the office is proven.
+fn admissible(info: &PathInfo, proven: &impl Fn(&str) -> bool) -> bool {
+    info.side == Side::Outside || proven(&info.port)
+}
+
+/// The lower, the better.
+fn order(info: &PathInfo) -> (Proof, bool, u32, GatewayId) {
+    (info.proof, info.side != Side::Lan, info.rank, info.gateway)
+}
+
+/// The same, without ties.
+pub(super) fn preference(info: &PathInfo) -> ((Proof, bool, u32, GatewayId), PathId) {
+    (order(info), info.id)
 }

@@ -2,6 +2,8 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use sekisho_control::LanMember;
+
 use super::packet::{Reply, ReplyKind, Request, RequestKind, read, write};
 
 /// Shortest lease that is kept to. One below this is treated as this long: whoever hands out
@@ -70,6 +72,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Client {
     mac: [u8; 6],
+    member: Option<LanMember>,
     random: Random,
     state: State,
     /// The current transaction; a new one for each exchange.
@@ -98,6 +101,7 @@ impl Client {
         let xid = random();
         Self {
             mac,
+            member: None,
             random,
             state: State::Selecting,
             xid,
@@ -108,6 +112,11 @@ impl Client {
             reports_left: REPORTS_PER_SENDING,
             reported: Vec::new(),
         }
+    }
+
+    /// The same, which says of itself what a member of the LAN does.
+    pub(crate) fn for_member(self, member: Option<LanMember>) -> Self {
+        Self { member, ..self }
     }
 
     /// When [`Client::on_time`] wants to be called next.
@@ -317,7 +326,7 @@ impl Client {
         self.due = now + self.pause(self.sent);
         self.sent = self.sent.saturating_add(1);
         self.reports_left = REPORTS_PER_SENDING;
-        Step::Send(write(&request, self.mac))
+        Step::Send(write(&request, self.mac, self.member.as_ref()))
     }
 
     /// `FIRST_PAUSE` doubled `doublings` times, at most `MAX_PAUSE`, up to a quarter longer so that

@@ -2,12 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use sekisho_control::LanMember;
 use smoltcp::{
     phy::{Checksum, ChecksumCapabilities},
     wire::{
-        DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOpCode, DhcpPacket, DhcpRepr,
-        EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress, IpProtocol,
-        Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+        DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOpCode, DhcpOption, DhcpPacket,
+        DhcpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress,
+        IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
     },
 };
 
@@ -16,6 +17,8 @@ use smoltcp::{
 const WANTED: [u8; 3] = [OPTION_MASK, OPTION_ROUTER, OPTION_PORTAL];
 const OPTION_MASK: u8 = 1;
 const OPTION_ROUTER: u8 = 3;
+const OPTION_HOST: u8 = 12;
+const OPTION_CLASS: u8 = 60;
 const OPTION_LEASE_TIME: u8 = 51;
 const OPTION_MESSAGE_TYPE: u8 = 53;
 const OPTION_SERVER: u8 = 54;
@@ -175,8 +178,18 @@ fn first_address(data: &[u8]) -> Option<Ipv4Addr> {
     data.first_chunk::<4>().copied().map(Ipv4Addr::from)
 }
 
-/// Writes the frame of a request.
-pub(super) fn write(request: &Request, mac: [u8; 6]) -> Vec<u8> {
+/// Writes the frame of a request. A member of the LAN says its name and what it is, so that DHCP
+/// servers keep what belongs to it and enter it into the DNS.
+pub(super) fn write(request: &Request, mac: [u8; 6], member: Option<&LanMember>) -> Vec<u8> {
+    let host = member.and_then(|member| member.host.as_ref());
+    let class = member.and_then(|member| member.class.as_ref());
+    let host = host.map(|host| (OPTION_HOST, host.as_bytes()));
+    let class = class.map(|class| (OPTION_CLASS, class.as_bytes()));
+    let said: Vec<DhcpOption<'_>> = [host, class]
+        .into_iter()
+        .flatten()
+        .map(|(kind, data)| DhcpOption { kind, data })
+        .collect();
     let mac = EthernetAddress(mac);
     let any = Ipv4Addr::UNSPECIFIED;
     let mut dhcp = DhcpRepr {
@@ -200,7 +213,7 @@ pub(super) fn write(request: &Request, mac: [u8; 6]) -> Vec<u8> {
         lease_duration: None,
         renew_duration: None,
         rebind_duration: None,
-        additional_options: &[],
+        additional_options: &said,
     };
     let (mut to, mut source, mut destination) =
         (EthernetAddress::BROADCAST, any, Ipv4Addr::BROADCAST);
@@ -224,14 +237,15 @@ pub(super) fn write(request: &Request, mac: [u8; 6]) -> Vec<u8> {
         }
     }
 
+    let message = dhcp.buffer_len().max(MESSAGE);
     let ip = Ipv4Repr {
         src_addr: source,
         dst_addr: destination,
         next_header: IpProtocol::Udp,
-        payload_len: UDP + MESSAGE,
+        payload_len: UDP + message,
         hop_limit: HOP_LIMIT,
     };
-    let mut bytes = vec![0; ETHERNET + IPV4 + UDP + MESSAGE];
+    let mut bytes = vec![0; ETHERNET + IPV4 + UDP + message];
     let mut frame = EthernetFrame::new_unchecked(&mut bytes[..]);
     EthernetRepr {
         src_addr: mac,
@@ -249,11 +263,11 @@ pub(super) fn write(request: &Request, mac: [u8; 6]) -> Vec<u8> {
         &mut UdpPacket::new_unchecked(packet.payload_mut()),
         &IpAddress::Ipv4(source),
         &IpAddress::Ipv4(destination),
-        MESSAGE,
+        message,
         |payload| {
             let mut message = DhcpPacket::new_unchecked(payload);
             dhcp.emit(&mut message)
-                .expect("the options we send fit into 60 bytes");
+                .expect("there is as much room as it asked for");
         },
         &checksums(),
     );
@@ -263,7 +277,6 @@ pub(super) fn write(request: &Request, mac: [u8; 6]) -> Vec<u8> {
 /// A server's side of the messages, for tests.
 #[cfg(test)]
 pub(super) mod server {
-    use smoltcp::wire::DhcpOption;
 
     use super::*;
 
@@ -340,7 +353,7 @@ pub(super) mod server {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use smoltcp::wire::DhcpOption;
+    use sekisho_control::{HostName, VendorClass};
 
     use super::*;
 
@@ -405,7 +418,7 @@ mod tests {
             xid: 1,
             secs: 0,
         };
-        assert_eq!(read(&write(&discover, MAC), MAC), None);
+        assert_eq!(read(&write(&discover, MAC, None), MAC), None);
     }
 
     #[test]
@@ -421,6 +434,7 @@ mod tests {
                 secs: 0,
             },
             MAC,
+            None,
         );
         let ethernet = EthernetFrame::new_checked(&frame[..]).unwrap();
         assert_eq!(ethernet.dst_addr().0, reply().mac);
@@ -430,6 +444,42 @@ mod tests {
             (reply().address, reply().server)
         );
         assert!(ip.verify_checksum());
+    }
+
+    #[test]
+    fn a_member_says_its_name_and_what_it_is_and_always_the_same_identifier() {
+        let member = |host: &[u8]| LanMember {
+            mac: MAC,
+            host: HostName::new(host),
+            class: VendorClass::new(&[b'c'; 48]),
+        };
+        let request = Request {
+            kind: RequestKind::Discover,
+            xid: 1,
+            secs: 0,
+        };
+        let said = |frame: &[u8]| -> Vec<(u8, Vec<u8>)> {
+            let message = DhcpPacket::new_checked(&frame[ETHERNET + IPV4 + UDP..]).unwrap();
+            let options = message.options();
+            options.map(|o| (o.kind, o.data.to_vec())).collect()
+        };
+        let plain = write(&request, MAC, None);
+        assert_eq!(plain.len(), ETHERNET + IPV4 + UDP + MESSAGE);
+        assert!(
+            said(&plain)
+                .iter()
+                .all(|(kind, _)| ![12, 60].contains(kind))
+        );
+        let long = [b'h'; 63];
+        let frame = write(&request, MAC, Some(&member(&long)));
+        let options = said(&frame);
+        assert!(options.contains(&(12, long.to_vec())));
+        assert!(options.contains(&(60, vec![b'c'; 48])));
+        let identifier = [&[1][..], &MAC].concat();
+        assert!(options.contains(&(61, identifier.clone())));
+        assert!(said(&plain).contains(&(61, identifier)));
+        let ip = Ipv4Packet::new_checked(&frame[ETHERNET..]).unwrap();
+        assert_eq!(usize::from(ip.total_len()), frame.len() - ETHERNET);
     }
 
     proptest! {

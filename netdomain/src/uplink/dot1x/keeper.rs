@@ -41,7 +41,7 @@ const FOLDER_OPTIONS: &std::ffi::CStr = c"size=64k,nr_inodes=128,mode=0700";
 const READ: [&str; 4] = ["/etc/ssl", "/etc/ld.so.cache", "/proc", "/dev"];
 /// Programs and libraries.
 const EXECUTE: &str = "/usr";
-/// Pause before another start; doubled up to the longest for one that ends at once.
+/// Pause before another start, none for one that had the port authenticated; doubled up to the longest for one that ends at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// One that ran this long was healthy.
@@ -248,6 +248,9 @@ impl Port {
                 Turn::Saw(look) => {
                     let was = self.verdict.standing();
                     self.verdict.see(look, now);
+                    if self.verdict.standing() == Standing::Authenticated {
+                        self.pause = Duration::ZERO;
+                    }
                     let lost = was == Standing::Authenticated
                         && self.verdict.standing() != Standing::Authenticated;
                     if lost {
@@ -300,7 +303,7 @@ impl Port {
 
     fn later(&mut self, now: Duration) {
         self.start = now + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
     }
 
     fn due(&self, now: Duration) -> Duration {

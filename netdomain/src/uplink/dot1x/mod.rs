@@ -51,6 +51,22 @@ use super::wifi::sealed;
 pub use keeper::{Dot1xArgs, Dot1xKeeperError, run as keep};
 pub(crate) use status::Standing;
 
+/// Reads `data` as what a supplicant answers, or as what uplink and keeper say to each other: see
+/// [`crate::fuzzing`].
+///
+/// # Panics
+/// When less than was agreed authenticates a port, or a message does not survive being said again.
+pub(crate) fn fuzz(data: &[u8]) {
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
+    match kind % 3 {
+        0 => status::fuzz(rest),
+        1 => crate::fuzzing::said_again::<ToKeeper>(rest),
+        _ => crate::fuzzing::said_again::<FromKeeper>(rest),
+    }
+}
+
 /// Why there is no 802.1X. A laptop without it is remote wherever it is.
 #[derive(Debug, thiserror::Error)]
 pub enum Dot1xError {

@@ -166,6 +166,38 @@ impl Verdict {
     }
 }
 
+/// Reads `data` as answers of a supplicant, a zero byte behind each, a byte of seconds before it: see
+/// [`crate::fuzzing`].
+///
+/// # Panics
+/// When a port becomes authenticated by less than the four lines that say so.
+pub(crate) fn fuzz(data: &[u8]) {
+    const NEEDED: [&str; 4] = [
+        "Supplicant PAE state=AUTHENTICATED",
+        "suppPortStatus=Authorized",
+        "EAP state=SUCCESS",
+        "selectedMethod=13 (EAP-TLS)",
+    ];
+    let (mut verdict, mut now) = (Verdict::new(), Duration::ZERO);
+    for answer in data.split(|byte| *byte == 0) {
+        let Some((pause, text)) = answer.split_first() else {
+            verdict.gone();
+            continue;
+        };
+        now += Duration::from_secs(u64::from(*pause));
+        // As it is read off the socket.
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        let before = verdict.standing();
+        verdict.see(Look::read(text), now);
+        if verdict.standing() == Standing::Authenticated && before != Standing::Authenticated {
+            for line in NEEDED {
+                let said = text.lines().filter(|said| *said == line).count();
+                assert_eq!(said, 1, "{line} in {text:?}");
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

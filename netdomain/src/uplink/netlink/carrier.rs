@@ -97,7 +97,7 @@ impl Carrier {
     }
 }
 
-fn holds(link: &[u8], index: u32, losses: u32) -> bool {
+pub(super) fn holds(link: &[u8], index: u32, losses: u32) -> bool {
     let up = IFF_UP | IFF_LOWER_UP;
     let flags = read_u32(link, 8).unwrap_or(0);
     let count = link.get(LINK_HEADER..).and_then(|rest| {

@@ -3,6 +3,7 @@
 
 mod carrier;
 mod counter;
+mod ethtool;
 mod neighbour;
 mod route;
 mod sets;
@@ -12,10 +13,11 @@ mod wireless;
 
 pub(crate) use carrier::{Carrier, open as open_carrier};
 pub(crate) use counter::Counter;
+pub(crate) use ethtool::Ethtool;
 pub(crate) use neighbour::{Neighbour, NeighbourWatch};
 pub(crate) use route::{HostRoute, Link, LinkEvent, LinkEvents, Routing};
 pub(crate) use sets::{AddressSet, PortSet, RuleWatch, Sets};
-pub(crate) use steer::Steer;
+pub(crate) use steer::{MARK, Steer};
 pub(crate) use wireless::Wireless;
 
 use std::{os::fd::OwnedFd, time::Duration};
@@ -38,6 +40,29 @@ use self::wire::{DONE, ERROR, Message, Writer, messages};
 pub struct NetlinkError {
     what: String,
     errno: Errno,
+}
+
+/// Reads `data` as a datagram of the kernel's: see [`crate::fuzzing`].
+///
+/// # Panics
+/// When what was read breaks what its types promise.
+pub(crate) fn fuzz(data: &[u8]) {
+    for message in messages(data) {
+        let _ = message.errno();
+        if let Some(LinkEvent::Changed(link)) = route::event(&message) {
+            assert!(!link.name.is_empty() && link.name.len() <= data.len());
+            assert!(
+                link.up || !link.carrier,
+                "no carrier on a link that is down"
+            );
+            // The gate asks about the same link in other words.
+            let holds = carrier::holds(message.body, link.index, link.losses);
+            assert!(link.carrier || !holds);
+        }
+        neighbour::neighbour(&message);
+        let count = wire::attributes(message.body).count();
+        assert!(count <= message.body.len() / 4, "an attribute has a header");
+    }
 }
 
 impl NetlinkError {

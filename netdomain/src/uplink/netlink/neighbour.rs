@@ -83,7 +83,7 @@ impl AsFd for NeighbourWatch {
 }
 
 /// Layout: `struct ndmsg` of `linux/neighbour.h`.
-fn neighbour(message: &Message<'_>) -> Option<Neighbour> {
+pub(super) fn neighbour(message: &Message<'_>) -> Option<Neighbour> {
     let body = message.body;
     if message.kind != NEW_NEIGHBOUR || body.first() != Some(&AF_INET) {
         return None;

@@ -33,6 +33,7 @@ pub(super) const NEW_ROUTE: u16 = 24;
 /// `IFLA_*`.
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
+const LINK_ALIAS: u16 = 20;
 const LINK_OPERATIONAL: u16 = 16;
 const LINK_STATISTICS: u16 = 23;
 pub(super) const LINK_CARRIER_DOWN_COUNT: u16 = 48;
@@ -83,6 +84,8 @@ pub(crate) struct Link {
     pub(crate) name: String,
     /// Its MAC; zero without a frame.
     pub(crate) mac: [u8; 6],
+    /// The card's own MAC, where `mac` is the work OS's: a process of ours left word on the link.
+    pub(crate) own: Option<[u8; 6]>,
     /// Its packets come in Ethernet frames.
     pub(crate) ethernet: bool,
     /// Administratively up.
@@ -209,19 +212,56 @@ impl Routing {
         }
     }
 
+    /// Sets the MAC of a link that is down, and leaves word on the link (its alias, which lives as
+    /// long as it does) of the card's own, where the new one is not that.
+    pub(crate) fn set_mac(
+        &mut self,
+        index: u32,
+        mac: [u8; 6],
+        own: Option<[u8; 6]>,
+    ) -> Result<(), NetlinkError> {
+        let alias = own.map_or_else(Vec::new, write_own);
+        self.ask(NEW_LINK, 0, |m| {
+            m.raw(&[0; 4]);
+            m.raw(&index.to_ne_bytes());
+            m.raw(&[0; 8]);
+            m.attribute(LINK_ADDRESS, &mac);
+            m.attribute(LINK_ALIAS, &alias);
+        })
+        .map_err(failed("set the MAC of a link"))
+    }
+
     /// Removes every IPv4 address of a link, and with the last of them the kernel removes every
     /// route over it.
     pub(crate) fn flush(&mut self, index: u32) -> Result<(), NetlinkError> {
         for (address, prefix) in self.addresses(index)? {
-            let answer = self.ask(DELETE_ADDRESS, 0, |m| {
-                write_address(m, index, address, prefix);
-            });
-            match answer {
-                Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::NODEV) => {}
-                Err(errno) => return Err(failed("remove an address")(errno)),
-            }
+            self.delete_address(index, address, prefix)?;
         }
         Ok(())
+    }
+
+    /// Removes the host address `address`/32 from a link, if it is there.
+    pub(crate) fn remove_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        self.delete_address(index, address, 32)
+    }
+
+    fn delete_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<(), NetlinkError> {
+        let answer = self.ask(DELETE_ADDRESS, 0, |m| {
+            write_address(m, index, address, prefix);
+        });
+        match answer {
+            Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::NODEV) => Ok(()),
+            Err(errno) => Err(failed("remove an address")(errno)),
+        }
     }
 
     fn addresses(&mut self, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, NetlinkError> {
@@ -316,6 +356,27 @@ pub(crate) struct HostRoute {
     pub(crate) via: Option<Ipv4Addr>,
 }
 
+/// What stands before the card's own MAC in a link's alias.
+const OWN: &[u8] = b"sekisho: own MAC ";
+
+/// The word that is left on a link.
+fn write_own(mac: [u8; 6]) -> Vec<u8> {
+    let hex = mac.map(|byte| format!("{byte:02x}")).concat();
+    [OWN, hex.as_bytes()].concat()
+}
+
+/// Reads it. Nobody on a network writes an alias; whoever does on the laptop may set MACs as well.
+fn read_own(alias: &[u8]) -> Option<[u8; 6]> {
+    let alias = alias.strip_suffix(&[0]).unwrap_or(alias);
+    let hex: &[u8; 12] = alias.strip_prefix(OWN)?.try_into().ok()?;
+    let mut mac = [0; 6];
+    for (byte, digits) in mac.iter_mut().zip(hex.chunks_exact(2)) {
+        let digits = std::str::from_utf8(digits).ok()?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(mac)
+}
+
 /// `rx_bytes` and `tx_bytes` of `struct rtnl_link_stats64`, after the two counts of packets.
 fn moved(statistics: &[u8]) -> Option<u64> {
     let number = |at: usize| {
@@ -332,7 +393,7 @@ fn write_address(message: &mut Writer, index: u32, address: Ipv4Addr, prefix: u8
     message.attribute(ADDRESS_ADDRESS, &address.octets());
 }
 
-fn event(message: &Message<'_>) -> Option<LinkEvent> {
+pub(super) fn event(message: &Message<'_>) -> Option<LinkEvent> {
     let body = message.body;
     let index = read_u32(body, 4)?;
     match message.kind {
@@ -344,6 +405,7 @@ fn event(message: &Message<'_>) -> Option<LinkEvent> {
                 index,
                 name: String::new(),
                 mac: [0; 6],
+                own: None,
                 ethernet,
                 up: flags & IFF_UP != 0,
                 carrier: flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
@@ -359,6 +421,7 @@ fn event(message: &Message<'_>) -> Option<LinkEvent> {
                         let name = std::str::from_utf8(value).ok()?;
                         name.trim_end_matches('\0').clone_into(&mut link.name);
                     }
+                    LINK_ALIAS => link.own = read_own(value),
                     LINK_OPERATIONAL => link.operational = value == [OPERATIONAL_UP],
                     LINK_STATISTICS => link.bytes = moved(value)?,
                     LINK_CARRIER_DOWN_COUNT => link.losses = read_u32(value, 0)?,
@@ -368,5 +431,42 @@ fn event(message: &Message<'_>) -> Option<LinkEvent> {
             (!link.name.is_empty()).then_some(LinkEvent::Changed(link))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_word_of_ours_on_a_link_is_none() {
+        for alias in [
+            &b""[..],
+            b"uplink to the hall",
+            OWN,
+            b"sekisho: own MAC 0200000000",
+        ] {
+            assert_eq!(read_own(alias), None);
+        }
+        assert_eq!(read_own(b"sekisho: own MAC 02000000000g"), None);
+        assert_eq!(read_own(b"sekisho: own MAC 0200000000011"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_word_on_a_link_is_read_as_it_was_written(mac: [u8; 6]) {
+            let mut alias = write_own(mac);
+            prop_assert_eq!(read_own(&alias), Some(mac));
+            // As the kernel gives it back.
+            alias.push(0);
+            prop_assert_eq!(read_own(&alias), Some(mac));
+        }
+
+        #[test]
+        fn any_alias_is_read_without_panic(alias: Vec<u8>) {
+            let _ = read_own(&alias);
+        }
     }
 }

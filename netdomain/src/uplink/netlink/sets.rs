@@ -57,6 +57,9 @@ pub(crate) enum AddressSet {
     Own,
     /// The address is the port's next hop: ARP is spoken with it and with nobody else.
     NextHop,
+    /// The address is the work OS's as a member of the port's LAN: ARP is spoken for it with everybody
+    /// there.
+    Member,
     /// The address is the work OS's, and goes over the port without a tunnel.
     Direct,
 }
@@ -66,6 +69,7 @@ impl AddressSet {
         match self {
             Self::Own => "own",
             Self::NextHop => "nexthop",
+            Self::Member => "member",
             Self::Direct => "direct",
         }
     }
@@ -73,7 +77,7 @@ impl AddressSet {
     const fn family(self) -> u8 {
         match self {
             Self::Own | Self::Direct => FAMILY_INET,
-            Self::NextHop => FAMILY_ARP,
+            Self::NextHop | Self::Member => FAMILY_ARP,
         }
     }
 }

@@ -20,19 +20,23 @@ const DELETE_ROUTE: u16 = 25;
 const NEW_NEIGHBOUR: u16 = 28;
 const DELETE_NEIGHBOUR: u16 = 29;
 const NEW_RULE: u16 = 32;
+const DELETE_RULE: u16 = 33;
 const NEW_NEXT_HOP: u16 = 104;
 const DELETE_NEXT_HOP: u16 = 105;
 /// `NLM_F_EXCL`.
 const EXCLUSIVE: u16 = 0x200;
 
-/// `IFLA_MTU`, `IFLA_AF_SPEC`, `IFLA_INET_CONF`, `IPV4_DEVCONF_FORWARDING`.
+/// `IFLA_MTU`, `IFLA_AF_SPEC`, `IFLA_INET_CONF`, `IPV4_DEVCONF_FORWARDING`,
+/// `IPV4_DEVCONF_SRC_VMARK`.
 const LINK_MTU: u16 = 4;
 const LINK_FAMILIES: u16 = 26;
 const LINK_INET_CONF: u16 = 1;
 const CONF_FORWARDING: u16 = 1;
-/// `FRA_IIFNAME`, `FRA_PRIORITY`, and `FR_ACT_TO_TBL`.
+const CONF_SOURCE_MARK: u16 = 24;
+/// `FRA_IIFNAME`, `FRA_PRIORITY`, `FRA_FWMARK`, and `FR_ACT_TO_TBL`.
 const RULE_FROM_DEVICE: u16 = 3;
 const RULE_PRIORITY: u16 = 6;
+const RULE_MARK: u16 = 10;
 const RULE_TO_TABLE: u8 = 1;
 /// `NHA_ID`, `NHA_OIF`, `NHA_GATEWAY`, and `RTA_NH_ID`.
 const HOP_ID: u16 = 1;
@@ -49,6 +53,17 @@ const HOP: u32 = 51;
 /// Before the main table (32766), after the machine's own addresses (0).
 const PRIORITY: u32 = 100;
 
+/// The mark of what comes for the work OS, or from it, where its address is the port's own; the table
+/// that only such packets look into, and the nexthop object of the LAN itself.
+pub(crate) const MARK: u32 = 52;
+const MEMBER_TABLE: u8 = 52;
+const LAN_HOP: u32 = 52;
+/// Marked packets look into their table before the machine's own addresses, which therefore move
+/// down from 0.
+const MARK_PRIORITY: u32 = 10;
+const LOCAL_PRIORITY: u32 = 20;
+const TABLE_LOCAL: u8 = 255;
+
 /// A device that is joined to a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Steer {
@@ -60,6 +75,8 @@ pub(crate) struct Steer {
     pub(crate) router: Ipv4Addr,
     /// The address behind the device, for which the port answers ARP.
     pub(crate) address: Ipv4Addr,
+    /// Where the address is the port's own as well: the LAN's prefix.
+    pub(crate) lan: Option<u8>,
 }
 
 impl Routing {
@@ -75,11 +92,38 @@ impl Routing {
     /// Lets what comes from this device look into the table of the wire. For the life of the
     /// namespace: the table is empty while there is no wire.
     pub(crate) fn steer_device(&mut self, device: &str) -> Result<(), NetlinkError> {
+        let name = [device.as_bytes(), &[0]].concat();
+        self.rule(TABLE, PRIORITY, |m| m.attribute(RULE_FROM_DEVICE, &name))
+    }
+
+    /// Lets what is marked as the work OS's look into its table, whose addresses the port has, too.
+    /// For the life of the namespace, as above.
+    pub(crate) fn steer_marked(&mut self) -> Result<(), NetlinkError> {
+        self.rule(MEMBER_TABLE, MARK_PRIORITY, |m| {
+            m.attribute(RULE_MARK, &MARK.to_ne_bytes());
+        })?;
+        self.rule(TABLE_LOCAL, LOCAL_PRIORITY, |_| {})?;
+        let answer = self.ask(DELETE_RULE, 0, |m| {
+            write_rule(m, TABLE_LOCAL);
+            m.attribute(RULE_PRIORITY, &0u32.to_ne_bytes());
+        });
+        match answer {
+            // An earlier process of ours.
+            Err(Errno::NOENT) => Ok(()),
+            other => other.map_err(failed("move the rule for the machine's own addresses")),
+        }
+    }
+
+    fn rule(
+        &mut self,
+        table: u8,
+        priority: u32,
+        which: impl FnOnce(&mut Writer),
+    ) -> Result<(), NetlinkError> {
         let answer = self.ask(NEW_RULE, CREATE | EXCLUSIVE, |m| {
-            m.raw(&[AF_INET, 0, 0, 0, TABLE, 0, 0, RULE_TO_TABLE]);
-            m.raw(&0u32.to_ne_bytes());
-            m.attribute(RULE_FROM_DEVICE, &[device.as_bytes(), &[0]].concat());
-            m.attribute(RULE_PRIORITY, &PRIORITY.to_ne_bytes());
+            write_rule(m, table);
+            m.attribute(RULE_PRIORITY, &priority.to_ne_bytes());
+            which(m);
         });
         match answer {
             // An earlier process of ours.
@@ -95,7 +139,7 @@ impl Routing {
     /// kernel removes it with every route over it (`nexthop_flush_dev`), before anybody is told.
     pub(crate) fn steer(&mut self, steer: &Steer) -> Result<(), NetlinkError> {
         for index in [steer.device, steer.port] {
-            self.forward(index, true)?;
+            self.configure(index, CONF_FORWARDING, true)?;
         }
         self.ask(NEW_NEXT_HOP, CREATE | REPLACE, |m| {
             m.raw(&[AF_INET, 0, PROTOCOL_STATIC, 0]);
@@ -110,12 +154,46 @@ impl Routing {
             m.attribute(ROUTE_HOP, &HOP.to_ne_bytes());
         })
         .map_err(failed("set the route of the wire"))?;
+        if let Some(prefix) = steer.lan {
+            return self.join_lan(steer, prefix);
+        }
         self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
             write_inward(m, steer);
         })
         .map_err(failed("set the route to the wire"))?;
         self.ask(NEW_NEIGHBOUR, CREATE | REPLACE, |m| write_proxy(m, steer))
             .map_err(failed("answer ARP for the wire"))
+    }
+
+    /// The rest of it where the work OS is a member of the LAN: neighbours are reached by ARP for
+    /// themselves, and marked packets for the address go to the device. What the device brings is
+    /// marked as well, and the kernel asks for its source with that mark: it finds it there, and not
+    /// among the machine's own addresses, from which nothing may come in.
+    fn join_lan(&mut self, steer: &Steer, prefix: u8) -> Result<(), NetlinkError> {
+        if prefix < 32 {
+            self.ask(NEW_NEXT_HOP, CREATE | REPLACE, |m| {
+                m.raw(&[AF_INET, 0, PROTOCOL_STATIC, 0]);
+                m.raw(&0u32.to_ne_bytes());
+                m.attribute(HOP_ID, &LAN_HOP.to_ne_bytes());
+                m.attribute(HOP_DEVICE, &steer.port.to_ne_bytes());
+            })
+            .map_err(failed("set the way to the LAN's hosts"))?;
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            let net = Ipv4Addr::from(u32::from(steer.address) & mask);
+            // Also among the machine's own: the kernel answers ARP to those only whom it could answer
+            // in any other way. What it may say to them is the packet filter's.
+            for table in [TABLE, TABLE_MAIN] {
+                self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
+                    write_route(m, prefix, table, SCOPE_LINK);
+                    m.attribute(ROUTE_DESTINATION, &net.octets());
+                    m.attribute(ROUTE_HOP, &LAN_HOP.to_ne_bytes());
+                })
+                .map_err(failed("set the route to the LAN's hosts"))?;
+            }
+        }
+        self.configure(steer.device, CONF_SOURCE_MARK, true)?;
+        self.ask(NEW_ROUTE, CREATE | REPLACE, |m| write_member(m, steer))
+            .map_err(failed("set the route to the member of the LAN"))
     }
 
     /// Undoes [`Routing::steer`], whatever of it is there.
@@ -127,6 +205,11 @@ impl Routing {
             }),
             self.ask(DELETE_ROUTE, 0, |m| write_inward(m, steer)),
             self.ask(DELETE_NEIGHBOUR, 0, |m| write_proxy(m, steer)),
+            self.ask(DELETE_NEXT_HOP, 0, |m| {
+                m.raw(&[0; 8]);
+                m.attribute(HOP_ID, &LAN_HOP.to_ne_bytes());
+            }),
+            self.ask(DELETE_ROUTE, 0, |m| write_member(m, steer)),
         ];
         for answer in answers {
             match answer {
@@ -135,8 +218,12 @@ impl Routing {
                 Err(errno) => return Err(failed("part the wire from its port")(errno)),
             }
         }
-        for index in [steer.device, steer.port] {
-            match self.forward(index, false) {
+        for (index, what) in [
+            (steer.device, CONF_FORWARDING),
+            (steer.device, CONF_SOURCE_MARK),
+            (steer.port, CONF_FORWARDING),
+        ] {
+            match self.configure(index, what, false) {
                 Err(error) if error.errno() == Errno::NODEV => {}
                 other => other?,
             }
@@ -144,14 +231,15 @@ impl Routing {
         Ok(())
     }
 
-    /// Whether packets that a link receives may be forwarded at all; the packet filter says which.
-    fn forward(&mut self, index: u32, may: bool) -> Result<(), NetlinkError> {
+    /// Whether packets that a link receives may be forwarded at all (the packet filter says which), or
+    /// whether their mark counts when their source is looked for.
+    fn configure(&mut self, index: u32, what: u16, may: bool) -> Result<(), NetlinkError> {
         self.ask(NEW_LINK, 0, |m| {
             write_link(m, index);
             m.nested(LINK_FAMILIES, |families| {
                 families.nested(AF_INET.into(), |inet| {
                     inet.nested(LINK_INET_CONF, |conf| {
-                        conf.attribute(CONF_FORWARDING, &u32::from(may).to_ne_bytes());
+                        conf.attribute(what, &u32::from(may).to_ne_bytes());
                     });
                 });
             });
@@ -178,6 +266,17 @@ fn write_route(message: &mut Writer, prefix: u8, table: u8, scope: u8) {
         TYPE_UNICAST,
     ]);
     message.raw(&0u32.to_ne_bytes());
+}
+
+fn write_rule(message: &mut Writer, table: u8) {
+    message.raw(&[AF_INET, 0, 0, 0, table, 0, 0, RULE_TO_TABLE]);
+    message.raw(&0u32.to_ne_bytes());
+}
+
+fn write_member(message: &mut Writer, steer: &Steer) {
+    write_route(message, 32, MEMBER_TABLE, SCOPE_LINK);
+    message.attribute(ROUTE_DESTINATION, &steer.address.octets());
+    message.attribute(ROUTE_DEVICE, &steer.device.to_ne_bytes());
 }
 
 fn write_inward(message: &mut Writer, steer: &Steer) {

@@ -45,7 +45,7 @@ impl Wireless {
             m.attribute(INTERFACE_INDEX, &index.to_ne_bytes());
         });
         match answer {
-            Ok(_) => Ok(true),
+            Ok(()) => Ok(true),
             Err(Errno::NODEV | Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),
             Err(errno) => Err(failed("ask whether a link is a radio's")(errno)),
         }
@@ -53,41 +53,53 @@ impl Wireless {
 
     fn family(&mut self) -> Result<Option<u16>, NetlinkError> {
         if self.family.is_none() {
-            match self.ask(CONTROLLER, GET_FAMILY, |m| {
-                m.attribute(FAMILY_NAME, b"nl80211\0");
-            }) {
-                Ok(id) => self.family = id,
-                // No driver of a radio is loaded.
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(failed("find nl80211")(errno)),
-            }
+            // None while no driver of a radio is loaded.
+            self.family = find_family(&mut self.requests, b"nl80211\0")?;
         }
         Ok(self.family)
     }
 
-    /// The family's number, where the answer has one.
     fn ask(
         &mut self,
         family: u16,
         command: u8,
         body: impl FnOnce(&mut Writer),
-    ) -> Result<Option<u16>, Errno> {
+    ) -> Result<(), Errno> {
         let sequence = self.requests.next_sequence();
         let mut request = Writer::default();
         request.message(family, REQUEST | ACK, sequence, |m| {
             m.raw(&[command, 1, 0, 0]);
             body(m);
         });
-        let mut id = None;
-        self.requests.collect(&request, sequence, |message| {
-            if message.kind == CONTROLLER
-                && let Some(rest) = message.body.get(HEADER..)
-            {
-                id = attributes(rest)
-                    .find(|(kind, _)| *kind == FAMILY_ID)
-                    .and_then(|(_, value)| read_u16(value, 0));
-            }
-        })?;
-        Ok(id)
+        self.requests.collect(&request, sequence, |_| {})
+    }
+}
+
+/// The number of a family of generic netlink, by its name with the zero at its end. `None` where the
+/// kernel has none of that name.
+pub(super) fn find_family(
+    requests: &mut Requests,
+    name: &[u8],
+) -> Result<Option<u16>, NetlinkError> {
+    let sequence = requests.next_sequence();
+    let mut request = Writer::default();
+    request.message(CONTROLLER, REQUEST | ACK, sequence, |m| {
+        m.raw(&[GET_FAMILY, 1, 0, 0]);
+        m.attribute(FAMILY_NAME, name);
+    });
+    let mut id = None;
+    let answer = requests.collect(&request, sequence, |message| {
+        if message.kind == CONTROLLER
+            && let Some(rest) = message.body.get(HEADER..)
+        {
+            id = attributes(rest)
+                .find(|(kind, _)| *kind == FAMILY_ID)
+                .and_then(|(_, value)| read_u16(value, 0));
+        }
+    });
+    match answer {
+        Ok(()) => Ok(id),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(failed("find a family of generic netlink")(errno)),
     }
 }

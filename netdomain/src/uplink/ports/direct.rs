@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use sekisho_control::{UplinkKind, UplinkToGate, WireId};
+use sekisho_control::{LanMember, LanPlace, UplinkKind, UplinkToGate, WireId};
+use sekisho_policy::Direct;
 
 use super::{Action, At, Ports, State};
 
@@ -26,6 +27,8 @@ pub(crate) struct OpenWire {
     pub(crate) mtu: u16,
     /// How often the port's carrier had been lost when the proof was made.
     pub(crate) losses: u32,
+    /// The work OS's place on the LAN, where it is a member of it: its address is the port's.
+    pub(crate) lan: Option<LanPlace>,
 }
 
 impl Ports {
@@ -33,8 +36,8 @@ impl Ports {
     pub(super) fn ask_wire(
         &mut self,
         index: u32,
-        address: Ipv4Addr,
-        mtu: u16,
+        (address, mtu): (Ipv4Addr, u16),
+        member: LanMember,
         actions: &mut Vec<Action>,
     ) {
         let Some(port) = self.by_index.get(&index) else {
@@ -48,39 +51,89 @@ impl Ports {
         else {
             return;
         };
+        let Some(direct) = self.endpoints.direct else {
+            return;
+        };
         let may = self.gate
-            && self.endpoints.direct
             && self
                 .wire
                 .as_ref()
                 .is_none_or(|wire| wire.port.index == index)
             && port.kind == UplinkKind::Wired
             && self.endpoints.beacon_for(port.kind).is_some();
-        // The work OS speaks in its own name: in none of the network's, and in none of ours.
-        let fit = is_host(address)
-            && address != lease.address
-            && address != lease.router
-            && !self.endpoints.names(address)
-            && (MIN_MTU..=MAX_MTU).contains(&mtu);
-        if !may || !fit {
+        if !may || !(MIN_MTU..=MAX_MTU).contains(&mtu) {
             return;
         }
+        let (address, router) = match direct {
+            Direct::Routed => (address, lease.router),
+            Direct::Bridged => (lease.address, lease.router),
+        };
+        let lan = match direct {
+            Direct::Routed => {
+                // The work OS speaks in its own name: in none of the network's, and in none of ours.
+                let fit = is_host(address)
+                    && address != lease.address
+                    && address != lease.router
+                    && !self.endpoints.names(address);
+                if !fit {
+                    return;
+                }
+                None
+            }
+            Direct::Bridged => {
+                let place = LanPlace {
+                    address,
+                    prefix: lease.prefix,
+                    router,
+                };
+                if !self.joins(index, member, actions) {
+                    return;
+                }
+                Some(place)
+            }
+        };
+        let Some(port) = self.by_index.get(&index) else {
+            return;
+        };
+        self.fruitless = 0;
         let wire = OpenWire {
             id: WireId(self.next_wire),
             port: At {
                 index,
                 name: port.name.clone(),
             },
-            router: lease.router,
+            router,
             address,
             mtu,
             losses: port.losses,
+            lan,
         };
         self.next_wire = self.next_wire.wrapping_add(1);
         // A gate that has one and asks has lost it: it is opened afresh.
         let before = self.wire.replace(wire.clone());
         actions.extend(before.map(Action::ShutWire));
         actions.push(Action::OpenWire(wire));
+    }
+
+    /// Whether the port has its lease as the work OS, with its MAC and name. Where it has not, what is
+    /// needed for that is begun, and the proof ends; the gate asks again with the next.
+    fn joins(&mut self, index: u32, member: LanMember, actions: &mut Vec<Action>) -> bool {
+        let mac = member.mac;
+        let Some(first) = self.take_member(member) else {
+            return false;
+        };
+        let has = self.by_index.get(&index).map(|port| port.mac);
+        if has != Some(mac) {
+            self.don(index, actions);
+            return false;
+        }
+        if first {
+            // The card's own MAC is the work OS's: the DHCP server does not know its name yet.
+            self.on_lease_lost(index, actions);
+            actions.push(Action::StopDhcp(index));
+            actions.push(Action::StartDhcp(index, mac));
+        }
+        !first
     }
 
     /// Shuts the wire if it is this port's. It comes first of all that is done about the port, and
@@ -93,6 +146,7 @@ impl Ports {
                 actions.push(Action::Tell(UplinkToGate::WireLost { id }));
             }
         }
+        self.disarm(index, actions);
     }
 
     /// The kernel did not open it. Another may be asked for.

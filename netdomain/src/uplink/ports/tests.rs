@@ -1,8 +1,11 @@
 //! The machine against a model of the kernel and the gate: what is open, and on what grounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
+use sekisho_control::{PathId, Side};
+use sekisho_policy::Direct;
 
 use super::{
     super::{
@@ -18,6 +21,7 @@ pub(super) fn link(index: u32, carrier: bool, losses: u32) -> Link {
         name: format!("eth{index}"),
         ethernet: true,
         mac: [2, 0, 0, 0, 0, 1],
+        own: None,
         up: true,
         carrier,
         operational: carrier,
@@ -307,11 +311,20 @@ fn standing() -> impl Strategy<Value = Standing> {
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
 
+pub(super) fn member() -> LanMember {
+    LanMember {
+        mac: [2, 0x53, 0x4b, 0, 7, 0x17],
+        host: None,
+        class: None,
+    }
+}
+
 fn ask_wire(port: &str, address: Ipv4Addr) -> Event {
     Event::Gate(GateToUplink::AskWire {
         port: port.to_owned(),
         address,
         mtu: 1420,
+        member: member(),
     })
 }
 
@@ -325,7 +338,7 @@ fn premises(proven: bool) -> Event {
 /// A port with a lease, a gate and a proof, under a policy that knows wires.
 fn proven() -> Ports {
     let mut ports = ready().0;
-    ports.endpoints.direct = true;
+    ports.endpoints.direct = Some(Direct::Routed);
     ports.on(premises(true));
     ports
 }
@@ -383,10 +396,10 @@ fn there_is_one_wire_and_who_asks_again_gets_a_fresh_one() {
 #[test]
 fn no_wire_without_policy_proof_or_cable_nor_under_a_false_address() {
     let mut ports = ready().0;
-    ports.endpoints.direct = true;
+    ports.endpoints.direct = Some(Direct::Routed);
     assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "nothing proven");
     let mut ports = proven();
-    ports.endpoints.direct = false;
+    ports.endpoints.direct = None;
     assert_eq!(ports.on(ask_wire("eth0", GUEST)), [], "policy");
     let mut ports = proven();
     assert_eq!(ports.on(ask_wire("eth1", GUEST)), [], "another port");
@@ -465,7 +478,7 @@ proptest! {
             ..sample_sim()
         });
         endpoints.gateways[0].kinds.push(UplinkKind::Sim);
-        endpoints.direct = true;
+        endpoints.direct = Some(Direct::Routed);
         let mut ports = Ports::new(endpoints, Vec::new());
         let mut world = World::default();
         for event in events {

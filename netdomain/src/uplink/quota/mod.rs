@@ -15,7 +15,7 @@ use jiff::{Timestamp, civil::Date};
 use sekisho_control::QuotaState;
 use sekisho_policy::{OverQuota, Quota};
 
-pub(crate) use record::{Kept, RecordError, UsageFile};
+pub(crate) use record::{Kept, RecordError, UsageFile, fuzz};
 
 /// Interfaces that are remembered. Each time that a modem is plugged in it is another one; beyond
 /// this all are forgotten, and count from their first byte again.

@@ -131,6 +131,63 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Reads `data` as the person's file, and writes the supplicant's: see [`crate::fuzzing`].
+///
+/// # Panics
+/// When a network writes a line of its own.
+pub(crate) fn fuzz(data: &[u8]) {
+    use super::networks::Networks;
+
+    /// Values of ours, or hexadecimal.
+    const KEYS: [&str; 14] = [
+        "ssid",
+        "proto",
+        "pairwise",
+        "group",
+        "key_mgmt",
+        "ieee80211w",
+        "priority",
+        "sae_password",
+        "eap",
+        "identity",
+        "domain_match",
+        "ca_cert",
+        "client_cert",
+        "private_key",
+    ];
+    // Without WPA2 and a passphrase, whose key takes thousands of rounds.
+    const WAYS: [WifiSecurity; 2] = [WifiSecurity::Wpa3Sae, WifiSecurity::Wpa3Enterprise];
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(Networks { networks }) = toml::from_str(text) else {
+        return;
+    };
+    let text = configuration(&networks, &WAYS, &[]);
+    let own = text.strip_prefix(HEAD).expect("it begins with the head");
+    let mut blocks = 0;
+    for line in own.lines() {
+        match line {
+            "network={" => blocks += 1,
+            "}" => {}
+            _ => {
+                let (key, value) = line.trim_start().split_once('=').expect("a key");
+                assert!(KEYS.contains(&key), "{line}");
+                let ours = ["proto", "pairwise", "group", "key_mgmt", "eap"].contains(&key);
+                assert!(
+                    ours || value.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                    "{line}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        blocks,
+        networks.len(),
+        "each network has one secret of one kind"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -31,6 +31,7 @@ use rustix::{
 use self::networks::{MAX_FILE, Networks};
 use super::Endpoints;
 
+pub(crate) use config::fuzz;
 pub(super) use config::hex;
 pub use keeper::{KeeperArgs, KeeperError, run as keep};
 pub(super) use networks::Word;

@@ -39,6 +39,12 @@ fn found(found: GatewayFound) -> Report {
     }
 }
 
+fn stranger() -> Report {
+    Report::Stranger {
+        port: "eth0".into(),
+    }
+}
+
 fn closed() -> Report {
     Report::Situation(SituationReport::Closed {
         reason: "no uplink leads to a gateway".into(),
@@ -48,6 +54,7 @@ fn closed() -> Report {
 fn direct() -> Report {
     Report::Situation(SituationReport::Direct {
         port: "eth1".into(),
+        address: [10, 250, 7, 23].into(),
     })
 }
 
@@ -144,6 +151,41 @@ fn each_step_is_named_when_it_is_the_one() {
     ];
     for (reports, now, step, outcome) in cases {
         assert_eq!(culprit(reports, now), Some((step, outcome)), "{reports:?}");
+    }
+}
+
+#[test]
+fn a_page_that_is_in_the_way_is_named_and_a_silent_gateway_is_none() {
+    let (portal, silent) = (uplink("captive-portal"), found(GatewayFound::Silent));
+    let unproven = found(GatewayFound::Unproven);
+    let cases: [(&[Report], Step, Cause); 5] = [
+        (&[portal, silent.clone()], Step::Gateway, Cause::Portal),
+        (
+            &[stranger(), silent.clone()],
+            Step::Gateway,
+            Cause::PortalLikely,
+        ),
+        (
+            &[stranger(), unproven],
+            Step::Handshake,
+            Cause::PortalLikely,
+        ),
+        (from_ref(&silent), Step::Gateway, Cause::GatewaySilent),
+        // Another lease, another network.
+        (
+            &[
+                stranger(),
+                uplink("lease-lost"),
+                uplink("leased"),
+                silent.clone(),
+            ],
+            Step::Gateway,
+            Cause::GatewaySilent,
+        ),
+    ];
+    for (reports, step, cause) in cases {
+        let all = [&[uplink("leased"), uplink("router")], reports].concat();
+        assert_eq!(culprit(&all, 30), Some((step, failed(cause))), "{all:?}");
     }
 }
 

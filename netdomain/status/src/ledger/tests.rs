@@ -106,6 +106,21 @@ fn a_portal_is_told_while_its_lease_lasts_and_the_quota_as_it_was_last() {
     ledger.reported("uplink", &uplink("lease-lost"), at(2));
     ledger.reported("uplink", &uplink("leased"), at(3));
     assert!(!ledger.status(at(3)).uplinks[0].portal);
+    // Most say nothing; they answer in place of the office.
+    let port = ledger.status(at(3)).uplinks[0].port.clone();
+    assert!(!ledger.wants_page());
+    ledger.reported("gate", &Report::Stranger { port }, at(3));
+    ledger.reported(
+        "gate",
+        &Report::Stranger {
+            port: "eth9".into(),
+        },
+        at(3),
+    );
+    assert!(ledger.status(at(3)).uplinks[0].stranger && ledger.wants_page());
+    assert_eq!(ledger.status(at(3)).uplinks.len(), 1);
+    ledger.reported("uplink", &uplink("no-carrier"), at(3));
+    assert!(!ledger.status(at(3)).uplinks[0].stranger);
 
     assert_eq!(ledger.status(at(3)).quota, None);
     for (used, state) in [(10, QuotaState::Within), (99, QuotaState::Warned)] {

@@ -58,6 +58,13 @@ impl World {
                     let pair = self.fresh.remove(&wire).expect("a pair was just made");
                     self.holds.insert((role, wire), pair);
                 }
+                Action::Join(wire) => {
+                    self.pairs += 1;
+                    for role in [wire.ends().0, wire.ends().1] {
+                        assert_eq!(self.running.get(&role), Some(&true));
+                        self.holds.insert((role, wire), self.pairs);
+                    }
+                }
                 Action::Discard(wire) => assert!(self.kept.remove(&wire).is_some()),
                 Action::Kill(role) | Action::Terminate(role) => self.killed.push(role),
                 Action::Tell(role, command) => {
@@ -163,6 +170,14 @@ fn pauses_grow_and_are_forgotten_after_a_healthy_time() {
         let _ = plan.on(now, Event::Time);
     }
     assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    // A way out shows that it is healthy, however long it takes.
+    let _ = plan.on(now, Event::Open);
+    let _ = plan.on(now, Event::Died(Role::Gate, Death::Crash));
+    assert!(plan.runs(Role::Gate));
+    let _ = plan.on(now, Event::Died(Role::Gate, Death::Crash));
+    assert!(!plan.runs(Role::Gate), "once, until the next way out");
+    now += Pace::default().longest_pause;
+    let _ = plan.on(now, Event::Time);
     now += Pace::default().healthy_after;
     let _ = plan.on(now, Event::Died(Role::Gate, Death::Crash));
     assert!(plan.runs(Role::Gate));
@@ -234,6 +249,28 @@ fn work_without_a_control_channel_is_started_anew_for_a_new_gate() {
 }
 
 #[test]
+fn a_pulled_cable_is_plugged_in_again_after_a_moment_and_once() {
+    let (mut plan, mut world) = started(&ALL);
+    let before = world.pairs;
+    world.does(plan.on(SECOND, Event::Replug));
+    let later = SECOND + UNPLUGGED / 2;
+    world.does(plan.on(later, Event::Replug));
+    assert_eq!(
+        (world.pairs, plan.due()),
+        (before, Some(SECOND + UNPLUGGED))
+    );
+    world.does(plan.on(SECOND + UNPLUGGED, Event::Time));
+    assert_eq!((world.pairs, plan.due()), (before + 1, None));
+    assert!(world.joined());
+    // A gate that died meanwhile has a fresh one from its start.
+    world.does(plan.on(SECOND * 2, Event::Replug));
+    world.dies(Role::Gate);
+    world.does(plan.on(SECOND * 2, Event::Died(Role::Gate, Death::Crash)));
+    world.does(plan.on(SECOND * 3, Event::Time));
+    assert!(world.joined());
+}
+
+#[test]
 fn t31_gate_and_uplink_are_told_of_sleep_and_of_waking() {
     let (mut plan, mut world) = started(&ALL);
     world.does(plan.on(SECOND, Event::Sleep));
@@ -273,6 +310,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::WorkReset),
         1 => Just(Event::Sleep),
         1 => Just(Event::Wake),
+        2 => Just(Event::Replug),
     ]
 }
 

@@ -82,7 +82,7 @@ impl Failure {
                 policy(error, lang)
             }
             (Self::Probe(error), Lang::En) => error.to_string(),
-            (Self::Probe(_), Lang::Ja) => "接続の書き方が正しくありません。\"tcp 10.12.10.5:443\"、\"udp 10.12.0.53:53\"、\"icmp 10.12.0.1\"、端末への接続は \"from tcp 10.12.0.70:135\" のように書いてください".into(),
+            (Self::Probe(_), Lang::Ja) => "接続の書き方が正しくありません。\"tcp 10.12.10.5:443\"、\"udp 10.12.0.53:53\"、\"icmp 10.12.0.1\"、IPv6 は \"tcp [2001:db8:12::5]:443\"、端末への接続は \"from tcp 10.12.0.70:135\" のように書いてください".into(),
             (Self::Trust(error), Lang::En) => error.to_string(),
             (Self::Trust(error), Lang::Ja) => format!("鍵または署名のファイルを使えません: {error}"),
             (Self::Verify(error), Lang::En) => format!("a laptop refuses it: {error}"),

@@ -74,7 +74,10 @@ fn direct_the_guest_reaches_the_office_with_its_own_address_and_nothing_else() {
     );
     let english = must(must(laptop.sekisho(&["--lang", "en", "status"])).ok()).stdout;
     assert!(english.contains("on the office LAN itself"), "{english}");
-    assert!(english.contains("over eth1, without a tunnel"), "{english}");
+    assert!(
+        english.contains("over eth1 as 10.250.7.23, without a tunnel"),
+        "{english}"
+    );
 
     let recordings = scene.holds_on(at::ETH1, &laptop, Expects::Direct);
     let seen = must(count_frames(must(recordings.get("eth1.from")), |frame| {

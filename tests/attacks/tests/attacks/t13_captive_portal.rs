@@ -17,6 +17,16 @@ const PORTAL: &str = "table ip portal {
     };
 }";
 
+const DEAD: &str = "table ip dead {
+    chain in {
+        type filter hook input priority filter;
+        meta l4proto udp drop
+    };
+}";
+
+/// What the status says of a network that does not say that it has a portal.
+const SEEMS: &str = "seems to be a network with a sign-in page";
+
 #[test]
 fn t13_a_captive_portal_gets_no_page_into_the_guest() {
     let extra = vec![format!("address=/#/{}", at::CAFE_ROUTER)];
@@ -57,6 +67,11 @@ fn t13_a_captive_portal_gets_no_page_into_the_guest() {
         assert!(!seen.success() && seen.stdout.is_empty(), "{seen}");
     }
     must(laptop.wait_refused(mark, "closed", ""));
+    // The portal says nothing of itself; the person is told all the same what to do.
+    let seen = must(laptop.sekisho(&["status", "--lang", "en"])).stdout;
+    assert!(seen.contains(SEEMS), "{seen}");
+    let advice = must(laptop.sekisho(&["doctor", "--lang", "en"])).stdout;
+    assert!(advice.contains("seems to want a sign-in page"), "{advice}");
     let up = laptop
         .events()
         .wait_after(0, Duration::from_secs(3), |event| {
@@ -98,5 +113,30 @@ fn t13_a_captive_portal_is_named_and_not_filled_in() {
         event.is("uplink", "uplink") && event.text("event") == "captive-portal"
     }));
     assert!(laptop.page(Duration::from_secs(5)).is_err());
+    scene.holds(&laptop, Expects::Closed);
+}
+
+/// The control: a gateway that is off, in a network like any other, is not called a portal. That it may be
+/// one is said as a possibility among others.
+#[test]
+fn t13_a_dead_gateway_is_not_called_a_portal() {
+    let Some(scene) = Scene::cafe() else { return };
+    scene.run("gateway", &["nft", DEAD]);
+    let laptop = must(NetLaptop::start(&scene.lab, &Setup::default()));
+    must(laptop.plug_guest());
+    let silent = || {
+        let advice = must(laptop.sekisho(&["doctor", "--lang", "en"])).stdout;
+        advice.contains("this network blocks the way or has a sign-in page, or the gateway is off")
+    };
+    let start = std::time::Instant::now();
+    while !silent() {
+        assert!(start.elapsed() < UP_LIMIT, "{}", laptop.events().tail());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // Also after the beacon was asked.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(silent());
+    let seen = must(laptop.sekisho(&["status", "--lang", "en"])).stdout;
+    assert!(!seen.contains("sign-in page"), "{seen}");
     scene.holds(&laptop, Expects::Closed);
 }

@@ -5,7 +5,7 @@
 use std::{process::Command, time::Duration};
 
 use sekisho_lab::{
-    Lab, NetLaptop, Netns, Options as LabOptions, Setup, UP_LIMIT, Wall, address as at,
+    Direct, Lab, NetLaptop, Netns, Options as LabOptions, Setup, UP_LIMIT, Wall, address as at,
 };
 
 use super::load::{Carried, SECONDS, Way, judged};
@@ -23,11 +23,26 @@ const PORT: &str = "5201";
 const PC: &str = "10.12.100.77";
 const LIMIT: Duration = Duration::from_secs(30);
 
+const fn name(mode: Direct) -> &'static str {
+    match mode {
+        Direct::Routed => "routed",
+        Direct::Bridged => "bridged",
+    }
+}
+
 /// Measures.
 pub fn run(options: Options) -> Result<Report, BenchError> {
+    let mut report = Report::of("direct");
+    for mode in [Direct::Routed, Direct::Bridged] {
+        measure(mode, options, &mut report)?;
+    }
+    Ok(report)
+}
+
+fn measure(mode: Direct, options: Options, report: &mut Report) -> Result<(), BenchError> {
     let lab = Lab::start(LabOptions {
         captures: false,
-        direct: true,
+        direct: Some(mode),
         ..LabOptions::default()
     })?;
     let guest = format!("{}/32", at::GUEST);
@@ -36,10 +51,12 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
         lab.run(node, &words)?.ok()?;
         Ok(())
     };
-    ip("office", &format!("route replace {guest} dev lan"))?;
+    if mode == Direct::Routed {
+        ip("office", &format!("route replace {guest} dev lan"))?;
+    }
     ip("office", &format!("addr add {SINK}/32 dev lo"))?;
     // The sink is on the router itself, which is to ask by ARP in its own name, as for any server behind
-    // it: the laptop answers nobody else.
+    // it: a routed laptop answers nobody else.
     let announce = "echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce";
     lab.run("office", &["sh", "-c", announce])?.ok()?;
     let pc = Netns::create().map_err(BenchError::system("make a network namespace"))?;
@@ -65,10 +82,11 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
         "[[flow]]\nid = \"load\"\nto = {{ segment = \"lgwan\", hosts = [\"{SINK}/32\"] }}\n\
          tcp = [{PORT}]\n\n[[uplink]]"
     );
-    let policy = lab
-        .papers()
-        .policy_with_direct()
-        .replacen("[[uplink]]", &flow, 1);
+    let policy = match mode {
+        Direct::Routed => lab.papers().policy_with_direct(),
+        Direct::Bridged => lab.papers().policy_with_bridged(),
+    };
+    let policy = policy.replacen("[[uplink]]", &flow, 1);
     let setup = Setup {
         policy: Some(policy),
         ..Setup::default()
@@ -76,13 +94,16 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
     let laptop = NetLaptop::start(&lab, &setup)?;
     laptop.plug_guest()?;
     laptop.wait_direct(0, UP_LIMIT)?;
+    if mode == Direct::Bridged {
+        laptop.plug_until(at::GUEST_IN_OFFICE)?;
+    }
 
-    let mut report = Report::of("direct");
     for way in [Way::Up, Way::Down] {
         let (mut pairs, mut again) = (Pairs::default(), Vec::new());
         for run in 0..options.runs {
             eprintln!(
-                "path direct: {}, run {} of {}",
+                "path direct {}: {}, run {} of {}",
+                name(mode),
                 way.label(),
                 run + 1,
                 options.runs
@@ -98,22 +119,29 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
             pairs.push(ours.goodput, plain.goodput);
             again.push(ours.retransmits);
         }
-        report.tables.push(table(way, options.runs, &pairs, again));
+        report
+            .tables
+            .push(table(mode, way, options.runs, &pairs, again));
         report.bars.push(Bar::new(
-            format!("path direct {}: goodput, ratio to a plain PC", way.label()),
+            format!(
+                "path direct {} {}: goodput, ratio to a plain PC",
+                name(mode),
+                way.label()
+            ),
             pairs.ratio(),
             Op::AtLeast,
             BAR,
         ));
     }
-    Ok(report)
+    Ok(())
 }
 
-fn table(way: Way, runs: usize, pairs: &Pairs, again: Vec<f64>) -> Table {
+fn table(mode: Direct, way: Way, runs: usize, pairs: &Pairs, again: Vec<f64>) -> Table {
     let mut table = Table::new(
         format!(
-            "path direct {}: TCP goodput by iperf3 for {SECONDS} s at one switch, medians of {runs} \
+            "path direct {} {}: TCP goodput by iperf3 for {SECONDS} s at one switch, medians of {runs} \
              paired runs",
+            name(mode),
             way.label()
         ),
         &["way", "Mbit/s", "guest / it (range)", "sent again"],

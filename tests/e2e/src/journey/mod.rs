@@ -1,6 +1,7 @@
 //! A laptop that is switched on, taken to the office and back, and switched off.
 
 mod arrival;
+mod attacked;
 mod crashes;
 mod events;
 mod isolation;
@@ -11,6 +12,7 @@ mod refusals;
 mod steps;
 mod verdict;
 
+pub use attacked::Judged;
 pub use events::{Event, Events};
 pub use steps::steps;
 
@@ -125,6 +127,7 @@ pub struct Journey {
     guest: Option<ExecClient>,
     supervisor: Option<Events>,
     download: Option<(u64, Running)>,
+    sturdy: bool,
     laptop: Option<Laptop>,
     canary: Canary,
     lab: Lab,
@@ -154,6 +157,7 @@ impl Journey {
             guest: None,
             supervisor: None,
             download: None,
+            sturdy: false,
             laptop: None,
             canary: Canary::random()?,
             lab,

@@ -40,8 +40,11 @@ impl Journey {
         fs::create_dir_all(&folder)
             .map_err(|error| StepError::File("the laptop's folder", error))?;
         let config = folder.join("supervisor.toml");
-        fs::write(&config, self.supervisor_config(&folder, &image)?)
-            .map_err(|error| StepError::File("the supervisor's configuration", error))?;
+        // Switched on again, it has what it had: another policy of the same version would be refused.
+        if !config.exists() {
+            fs::write(&config, self.supervisor_config(&folder, &image)?)
+                .map_err(|error| StepError::File("the supervisor's configuration", error))?;
+        }
         let log = folder.join("supervisor.log");
         let program = build::target_dir().join("debug/sekisho-supervisor");
         let at_boot = AtBoot {
@@ -64,6 +67,8 @@ impl Journey {
                 writable: true,
             }],
             at_boot: Some(at_boot),
+            reboots: self.sturdy,
+            sockets: self.sturdy,
             ..Options::default()
         })?;
         let boot = laptop.boot_time();

@@ -60,12 +60,21 @@ pub struct Options {
     pub tls: bool,
     /// Whether it then demands a one-time password of the person.
     pub otp: bool,
-    /// Whether the office LAN carries the laptop's packets without a tunnel, for the oracle and for
+    /// Whether, and how, the office LAN carries the laptop's packets without a tunnel, for the oracle and for
     /// the office's router.
-    pub direct: bool,
+    pub direct: Option<Direct>,
     /// Whether the gateway also takes `IKEv2` (Debian's `strongSwan`), and which inner address it then
     /// gives to the laptop.
     pub ike: Option<Ipv4Addr>,
+}
+
+/// How the guest is on an office LAN without a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direct {
+    /// With its fixed address, which the city's routers find there.
+    Routed,
+    /// As a member, with its MAC and an address of the LAN's DHCP.
+    Bridged,
 }
 
 impl Default for Options {
@@ -78,7 +87,7 @@ impl Default for Options {
             captures: true,
             tls: false,
             otp: false,
-            direct: false,
+            direct: None,
             ike: None,
         }
     }
@@ -92,7 +101,7 @@ pub struct Lab {
     seat: Seat,
     tls: bool,
     otp: bool,
-    direct: bool,
+    direct: Option<Direct>,
     ike: Option<Ipv4Addr>,
     topology: Topology,
     cafe: Cafe,

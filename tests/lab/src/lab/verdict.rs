@@ -2,7 +2,7 @@
 
 use std::sync::{MutexGuard, PoisonError, atomic::Ordering};
 
-use super::{Lab, WALLS};
+use super::{Direct, Lab, WALLS};
 use crate::{
     Direction, LabError, Recording,
     capture::{BLOCK_TIME, Capture},
@@ -79,9 +79,11 @@ impl Lab {
         if self.tls {
             (cafe, office) = (cafe.with_tls(), office.with_tls());
         }
-        if self.direct {
-            office = office.with_direct();
-        }
+        office = match self.direct {
+            None => office,
+            Some(Direct::Routed) => office.with_direct(),
+            Some(Direct::Bridged) => office.with_member(),
+        };
         if self.ike.is_some() {
             (cafe, office) = (cafe.with_ike(), office.with_ike());
         }
@@ -93,7 +95,7 @@ impl Lab {
             .filter(|recording| recording.point == Point::P1)
             // Behind the office's router a clear packet, and what the router says of it, are the
             // city's own.
-            .filter(|recording| !(self.direct && recording.name == "gateway-office"))
+            .filter(|recording| !(self.direct.is_some() && recording.name == "gateway-office"))
         {
             let cable = self
                 .topology

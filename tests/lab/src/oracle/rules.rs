@@ -35,6 +35,8 @@ pub struct Rules {
     pub lan: Ipv4Net,
     /// What the guest may send here without a tunnel.
     pub direct: Option<&'static [Admitted]>,
+    /// The guest's address there, with its own MAC, where it is a member of the LAN.
+    pub member: Option<Ipv4Addr>,
 }
 
 impl Rules {
@@ -48,6 +50,7 @@ impl Rules {
             next_hops: vec![cafe.router.addr()],
             lan: cafe.router.trunc(),
             direct: None,
+            member: None,
         }
     }
 
@@ -61,6 +64,7 @@ impl Rules {
             next_hops: vec![at::OFFICE_ROUTER],
             lan: crate::topology::net(at::OFFICE_ROUTER, 24).trunc(),
             direct: None,
+            member: None,
         }
     }
 }
@@ -100,7 +104,8 @@ pub fn classify(frame: &[u8], rules: &Rules) -> Kind {
         return Kind::Leak("a frame too short to be one");
     };
     let guest = EthernetAddress(at::GUEST_MAC);
-    if ethernet.src_addr() == guest || ethernet.dst_addr() == guest {
+    let member = rules.member.is_some();
+    if !member && (ethernet.src_addr() == guest || ethernet.dst_addr() == guest) {
         return Kind::Leak("the guest's MAC");
     }
     let found = match ethernet.ethertype() {
@@ -112,7 +117,7 @@ pub fn classify(frame: &[u8], rules: &Rules) -> Kind {
     };
     // What is sealed in the tunnel may hold any bytes by chance; everything else is short and plain.
     if found == Kind::Allowed {
-        if memmem::find(frame, &at::GUEST_MAC).is_some() {
+        if !member && memmem::find(frame, &at::GUEST_MAC).is_some() {
             return Kind::Leak("the guest's MAC in a payload");
         }
         if memmem::find(frame, &at::GUEST.octets()).is_some() {
@@ -143,8 +148,12 @@ fn arp(bytes: &[u8], rules: &Rules) -> Kind {
             let probe = sender.is_unspecified() && own(target);
             let announcement = sender == target && own(sender);
             let next_hop = own(sender) && rules.next_hops.contains(&target);
+            // A member asks for its neighbours.
+            let neighbour = rules.member == Some(sender) && rules.lan.contains(&target);
             if probe || announcement || next_hop {
                 Kind::Allowed
+            } else if neighbour {
+                Kind::Direct
             } else {
                 Kind::Leak("ARP for something else than the next hop")
             }
@@ -177,13 +186,17 @@ fn ipv4(bytes: &[u8], rules: &Rules) -> Kind {
     }
     let (from, to) = (ip.src_addr(), ip.dst_addr());
     if let Some(admitted) = rules.direct
-        && from == at::GUEST
+        && from == rules.guest()
+        && !rules.is_own(&ip)
     {
         return if admitted.iter().any(|flow| flow.carries(&ip)) {
             Kind::Direct
         } else {
             Kind::Leak("a packet of the guest's that policy does not allow")
         };
+    }
+    if rules.member.is_some() && from == at::GUEST {
+        return Kind::Leak("the guest's inner address");
     }
     let own = rules.lan.contains(&from);
     match ip.next_header() {
@@ -231,10 +244,25 @@ fn dhcp(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8], rules: &Rules) -> Kind {
     let at_home = from.is_unspecified() || rules.lan.contains(&from);
     let server = to.is_broadcast() || rules.next_hops.contains(&to);
     match DhcpPacket::new_checked(payload) {
+        Ok(packet) if boots_from_network(&packet) => {
+            Kind::Leak("DHCP of a firmware that boots from the network")
+        }
         Ok(_) if at_home && server => Kind::Allowed,
         Ok(_) => Kind::Leak("DHCP to a stranger"),
         Err(_) => Kind::Leak("something on the DHCP ports that is not DHCP"),
     }
+}
+
+/// Whether a firmware asks, for something to boot: by its class (PXE 2.1, section 2.2) or by the
+/// architecture that it names (RFC 4578, section 2.1).
+fn boots_from_network(packet: &DhcpPacket<&[u8]>) -> bool {
+    const VENDOR_CLASS: u8 = 60;
+    const CLIENT_ARCHITECTURE: u8 = 93;
+    packet.options().any(|option| match option.kind {
+        VENDOR_CLASS => option.data.starts_with(b"PXEClient"),
+        CLIENT_ARCHITECTURE => true,
+        _ => false,
+    })
 }
 
 /// Whether a datagram begins as a `WireGuard` message does: type 1 to 4, three zero bytes, and the

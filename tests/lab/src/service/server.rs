@@ -128,10 +128,12 @@ pub(crate) fn wireguard(
     };
     let file = dir.join("gateway-wg.conf");
     let text = format!(
-        "[Interface]\nPrivateKey = {}\nListenPort = {port}\n\n[Peer]\nPublicKey = {}\nAllowedIPs = {}/32\n",
+        "[Interface]\nPrivateKey = {}\nListenPort = {port}\n\n[Peer]\nPublicKey = {}\nAllowedIPs = {}/32\n\n\
+         [Peer]\nPublicKey = {}\n",
         papers.gateway.private,
         papers.laptop.public,
-        crate::address::GUEST
+        crate::address::GUEST,
+        papers.probe.public
     );
     std::fs::write(&file, text)
         .map_err(LabError::io("write the gateway's WireGuard configuration"))?;

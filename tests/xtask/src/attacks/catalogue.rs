@@ -102,9 +102,21 @@ pub(super) const CATALOGUE: &[Attack] = &[
         "a hub at the desk: hears all, injects frames from another MAC",
         "the injected frames are counted on the laptop's cable; the oracle's leak",
     ),
-    attack("T26", "captures from the power button on", "none"),
-    attack("T27", "shutdown, reboot, panic, power cut", "none"),
-    attack("T28", "kills gate and uplink at random points", ORACLE),
+    attack(
+        "T26",
+        "captures from the power button on",
+        "a firmware that boots from the network turns the same oracle red",
+    ),
+    attack(
+        "T27",
+        "shutdown, reset, panic of the work OS and of the laptop, power cut",
+        "a canary written onto the same wire by root turns the oracle red",
+    ),
+    attack(
+        "T28",
+        "kills gate, uplink and the wired supplicant at random points",
+        ORACLE,
+    ),
     attack(
         "T29",
         "kills the gate, and what joins the guest to it",
@@ -125,7 +137,11 @@ pub(super) const CATALOGUE: &[Attack] = &[
         "an empty clock battery, a clock far ahead, a clock that jumps, a policy that expires",
         "with the right clock it is open; the oracle's leak",
     ),
-    attack("T33", "aborted upgrade, downgrade", "none"),
+    attack(
+        "T33",
+        "new programs in place, an upgrade that breaks off or is killed, an older policy",
+        "whole programs and the newer policy open again; the oracle's leak",
+    ),
     attack(
         "T34",
         "the policy is missing, empty, cut, unreadable, or a stranger's",
@@ -171,7 +187,11 @@ pub(super) const CATALOGUE: &[Attack] = &[
         "data in names for the city's resolver",
         "names below the bound pass and are found inside the tunnel; the oracle's leak",
     ),
-    attack("T46", "USB tether, second NIC, nested machines", "none"),
+    attack(
+        "T46",
+        "USB tether, second NIC, radio, plugged in while it runs; machines inside the work OS",
+        "the same cards, used by hand, are seen in the same captures; a translated nested network passes",
+    ),
     attack(
         "T49",
         "a policy with flipped bits, by an unknown key, without a signature",

@@ -5,7 +5,7 @@
 //! segments or into what is forbidden is refused (rebinding); one that answers something else than
 //! was asked, too.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::wire::{CLASS_IN, HEADER, MAX_LABEL, kind, short};
 use crate::gate::admit::Rule;
@@ -53,12 +53,15 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// Whether it names no address, or one that it may name. What carries addresses of IPv6 or
-    /// hints of both kinds names what nobody asked for: the gate answers such questions itself.
-    fn is_inside(&self, may_name: impl Fn(Ipv4Addr) -> bool) -> bool {
+    /// Whether it names no address, or one that it may name. What carries hints of both kinds names
+    /// what nobody asked for: the gate answers such questions itself.
+    fn is_inside(&self, may_name: impl Fn(IpAddr) -> bool) -> bool {
         match (self.kind, self.data) {
-            (kind::A, &[a, b, c, d]) => may_name(Ipv4Addr::new(a, b, c, d)),
-            (kind::A | kind::AAAA | kind::SVCB | kind::HTTPS, _) => false,
+            (kind::A, &[a, b, c, d]) => may_name(Ipv4Addr::new(a, b, c, d).into()),
+            (kind::AAAA, data) => {
+                <[u8; 16]>::try_from(data).is_ok_and(|octets| may_name(IpAddr::from(octets)))
+            }
+            (kind::A | kind::SVCB | kind::HTTPS, _) => false,
             _ => true,
         }
     }
@@ -69,7 +72,7 @@ pub(super) fn examine(
     message: &[u8],
     at: usize,
     asked: u16,
-    may_name: impl Fn(Ipv4Addr) -> bool,
+    may_name: impl Fn(IpAddr) -> bool,
 ) -> Result<Sound, Rule> {
     let mut at = at;
     for (section, count) in [
@@ -140,8 +143,13 @@ mod tests {
     const INSIDE: [u8; 4] = [10, 12, 10, 5];
     const OUTSIDE: [u8; 4] = [192, 168, 1, 1];
 
-    fn may_name(address: Ipv4Addr) -> bool {
-        address.octets()[..2] == [10, 12]
+    const INSIDE_V6: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+
+    fn may_name(address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address.octets()[..2] == [10, 12],
+            IpAddr::V6(address) => address.segments()[..3] == [0x2001, 0xdb8, 0x12],
+        }
     }
 
     fn record(number: u16, data: &[u8]) -> Vec<u8> {
@@ -195,6 +203,21 @@ mod tests {
         for glue in [bad, six] {
             let long = message([&good, none, &glue]);
             assert_eq!(looked_at(&long), Ok(Sound::Until(whole.len())));
+        }
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_looked_at_as_one_of_ipv4_is() {
+        let asked = |data: &[u8]| {
+            let answer = message([&[record(kind::AAAA, data)], &[], &[]]);
+            examine(&answer, HEADER + QUESTION.len(), kind::AAAA, may_name)
+        };
+        assert_eq!(asked(&INSIDE_V6), Ok(Sound::Whole));
+        let mut outside = INSIDE_V6;
+        outside[5] = 0x13;
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 12, 10, 5];
+        for bad in [&outside[..], &mapped, &INSIDE_V6[..15], &INSIDE] {
+            assert_eq!(asked(bad), Err(Rule::DnsRebinding), "{bad:?}");
         }
     }
 
@@ -253,7 +276,7 @@ mod tests {
             while at < passed {
                 let record = Record::read(&bytes, at).unwrap();
                 if let (kind::A, &[a, b, c, d]) = (record.kind, record.data) {
-                    prop_assert!(may_name(Ipv4Addr::new(a, b, c, d)));
+                    prop_assert!(may_name(Ipv4Addr::new(a, b, c, d).into()));
                 }
                 at = record.end;
             }

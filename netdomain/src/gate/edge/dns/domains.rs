@@ -1,8 +1,8 @@
 //! Which server answers for which names, and which addresses an answer may name.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use sekisho_policy::Policy;
 
 /// A domain of policy.
@@ -19,8 +19,8 @@ pub struct Domains {
     /// The longest first.
     entries: Vec<Domain>,
     /// Prefixes of the segments.
-    inside: Vec<Ipv4Net>,
-    forbidden: Vec<Ipv4Net>,
+    inside: Vec<IpNet>,
+    forbidden: Vec<IpNet>,
     /// Whether names of the test for a network are answered.
     pub(super) probes: bool,
 }
@@ -95,8 +95,8 @@ impl Domains {
     }
 
     /// Whether an answer may name this address: one of a segment, and none that is forbidden.
-    pub(super) fn may_name(&self, address: Ipv4Addr) -> bool {
-        let within = |prefixes: &[Ipv4Net]| prefixes.iter().any(|net| net.contains(&address));
+    pub(super) fn may_name(&self, address: IpAddr) -> bool {
+        let within = |prefixes: &[IpNet]| prefixes.iter().any(|net| net.contains(&address));
         within(&self.inside) && !within(&self.forbidden)
     }
 }

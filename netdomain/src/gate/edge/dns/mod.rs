@@ -125,6 +125,8 @@ pub struct Resolver {
     budget: Budget,
     address: Ipv4Addr,
     router: Ipv4Addr,
+    /// Whether the guest has IPv6.
+    ipv6: bool,
     pending: Vec<Option<Pending>>,
     random: Box<dyn FnMut() -> u32 + Send>,
     packet: Vec<u8>,
@@ -153,6 +155,7 @@ impl Resolver {
             domains,
             address,
             router,
+            ipv6: device.v6.is_some(),
             pending: (0..PENDING).map(|_| None).collect(),
             packet: Vec::with_capacity(IPV4_HEADER + UDP_HEADER + MAX_OWN),
             streams: Streams::new(router, mtu, seed(), now),
@@ -224,7 +227,7 @@ impl Resolver {
     fn take(&mut self, question: &Question<'_>, guest: Asker, now: Moment) -> Result<Asked, Rule> {
         let name = question.name();
         let place = self.domains.place(name).ok_or(Rule::DnsOutside)?;
-        let kind = question.kind();
+        let kind = question.kind(self.ipv6);
         match kind {
             Kind::Absent => return Ok(Asked::Answered),
             Kind::Transfer => return Err(Rule::DnsRefused),

@@ -28,8 +28,8 @@ const MOST_ANSWER: u16 = 1232;
 pub(super) enum Kind {
     /// What the programs of a work OS ask for.
     Plain,
-    /// Addresses of IPv6, and hints that carry addresses of both kinds (RFC 9460): the gate carries
-    /// no IPv6, so there is nothing to answer.
+    /// Hints that carry addresses of both kinds (RFC 9460), and addresses of IPv6 where that is not
+    /// carried: there is nothing to answer.
     Absent,
     /// TXT, NULL, ANY and all others: rarely asked, and roomy enough to be a tunnel's favourites.
     Bulky,
@@ -38,8 +38,9 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const fn of(number: u16) -> Self {
+    const fn of(number: u16, ipv6: bool) -> Self {
         match number {
+            kind::AAAA if ipv6 => Self::Plain,
             kind::A | kind::NS | kind::CNAME | kind::SOA | kind::PTR | kind::MX | kind::SRV => {
                 Self::Plain
             }
@@ -109,9 +110,9 @@ impl<'a> Question<'a> {
         &self.name[..self.name_len]
     }
 
-    /// What becomes of it.
-    pub(super) const fn kind(&self) -> Kind {
-        Kind::of(self.number)
+    /// What becomes of it. `ipv6`: whether that is carried.
+    pub(super) const fn kind(&self, ipv6: bool) -> Kind {
+        Kind::of(self.number, ipv6)
     }
 
     /// Writes the gate's own query over `out` and gives its length.
@@ -285,7 +286,9 @@ mod tests {
             (251, Kind::Transfer),
             (252, Kind::Transfer),
         ] {
-            assert_eq!(Kind::of(number), wanted, "type {number}");
+            assert_eq!(Kind::of(number, false), wanted, "type {number}");
         }
+        assert_eq!(Kind::of(kind::AAAA, true), Kind::Plain);
+        assert_eq!(Kind::of(kind::HTTPS, true), Kind::Absent);
     }
 }

@@ -13,6 +13,7 @@ fn timings() -> Timings {
         retry_first: Duration::from_secs(1),
         retry_max: Duration::from_mins(1),
         recheck: Duration::from_secs(30),
+        prefer_first_after: Duration::from_mins(5),
     }
 }
 
@@ -63,7 +64,7 @@ impl Bench {
         let end = self.now + millis;
         let mut seen = Vec::new();
         for _ in 0..100_000 {
-            let due = self.machine.next_deadline(at(self.now));
+            let due = self.machine.next_deadline();
             let due = due.map(|due| millis(due.since_boot()));
             self.now = due.unwrap_or(end).max(self.now + 1).min(end);
             seen.extend(self.event(Event::Tick));

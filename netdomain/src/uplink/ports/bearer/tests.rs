@@ -30,6 +30,7 @@ fn link(name: &str, ethernet: bool, carrier: bool) -> Event {
         index: if name == "wwan9" { 9 } else { 1 },
         name: name.into(),
         mac: [2, 0, 0, 0, 0, 9],
+        own: None,
         ethernet,
         up: true,
         carrier,

@@ -57,8 +57,10 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
             Some(UplinkKind::Sim) => words::sim_uplink(uplink.state, lang),
             _ => words::uplink(uplink.state, lang),
         };
-        let state = if uplink.portal {
-            format!("{state}, {}", words::portal(lang))
+        // Once the tunnel is up nobody was in its way.
+        let wants = uplink.portal || (uplink.stranger && !status.situation.situation.is_open());
+        let state = if wants {
+            format!("{state}, {}", words::portal(uplink.portal, lang))
         } else {
             state.to_owned()
         };
@@ -202,10 +204,10 @@ fn situation(page: &mut Page, status: &Status) {
         };
         page.row("経路", "way", &text);
     }
-    if let Situation::Direct { port } = &status.situation.situation {
+    if let Situation::Direct { port, address } = &status.situation.situation {
         let text = match lang {
-            Lang::Ja => format!("{port} から、トンネルなし"),
-            Lang::En => format!("over {port}, without a tunnel"),
+            Lang::Ja => format!("{port} から {address} として、トンネルなし"),
+            Lang::En => format!("over {port} as {address}, without a tunnel"),
         };
         page.row("経路", "way", &text);
     }

@@ -1,0 +1,93 @@
+//! Tunnels that an engine of its own is at.
+
+use super::*;
+
+#[test]
+fn an_engine_is_the_last_resort_and_opens_only_when_it_is_up() {
+    let mut bench = engaged();
+    assert_eq!(bench.reason(), Some(Reason::Connecting));
+    // Bytes that come by an engine's path prove nothing.
+    bench.heard(2, 1600);
+    assert_eq!(bench.way(), None);
+    bench.event(Event::EngineUp(PathId(2)), 1700);
+    assert_eq!(bench.way(), Some((2, Place::Remote)));
+    // Handshakes go on being tried; silence is the engine's business, not ours.
+    bench.event(Event::Sent, 1800);
+    let seen = bench.run(1800, 400_000);
+    assert!(
+        seen.iter()
+            .any(|(_, act)| *act == Action::Initiate(PathId(1)))
+    );
+    assert!(
+        !seen
+            .iter()
+            .any(|(_, act)| matches!(act, Action::Kick(_) | Action::Initiate(PathId(2))))
+    );
+    assert_eq!(bench.way(), Some((2, Place::Remote)));
+    // The first that is answered takes over, and the engine ends.
+    let mut now = 400_000;
+    let asked = |seen: &[(u64, Action)]| {
+        let is = |(_, action): &(u64, Action)| *action == Action::Initiate(PathId(1));
+        seen.iter().any(is)
+    };
+    while !asked(&bench.run(now, now + 100)) {
+        now += 100;
+    }
+    let actions = bench.heard(1, now + 100);
+    assert_eq!(bench.way(), Some((1, Place::Remote)));
+    assert!(
+        actions.contains(&Action::Disengage(PathId(2))),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn an_engine_that_is_down_closes_the_gate_and_is_begun_again() {
+    let mut bench = engaged();
+    bench.event(Event::EngineUp(PathId(2)), 1700);
+    let actions = bench.event(Event::EngineDown(PathId(2)), 5000);
+    assert_eq!(bench.way(), None);
+    assert!(actions.contains(&Action::Disengage(PathId(2))));
+    // Its last words come late.
+    bench.event(Event::EngineUp(PathId(2)), 5001);
+    assert_eq!(bench.way(), None, "nobody asked for it");
+    let again = bench
+        .run(5001, 9000)
+        .into_iter()
+        .find(|(_, act)| *act == Action::Engage(PathId(2)));
+    assert!(
+        again.as_ref().is_some_and(|(when, _)| *when >= 6000),
+        "after a pause: {again:?}"
+    );
+}
+
+#[test]
+fn an_engine_that_takes_too_long_is_told_to_end() {
+    let mut bench = engaged();
+    let seen = bench.run(1600, 21_600);
+    assert!(
+        seen.contains(&(21_500, Action::Disengage(PathId(2)))),
+        "{seen:?}"
+    );
+    bench.event(Event::EngineUp(PathId(2)), 21_600);
+    assert_eq!(bench.way(), None);
+}
+
+#[test]
+fn an_engine_ends_with_its_cable_with_sleep_and_with_doubt() {
+    for event in [
+        Event::CarrierLost("eth0".into()),
+        Event::PathLost(PathId(2)),
+        Event::SendFailed(PathId(2)),
+        Event::SessionGone,
+        Event::Suspend,
+        Event::UplinkGone,
+        Event::Doubt,
+    ] {
+        let mut bench = engaged();
+        bench.event(Event::EngineUp(PathId(2)), 1700);
+        let actions = bench.event(event.clone(), 3000);
+        assert!(actions.contains(&Action::Disengage(PathId(2))), "{event:?}");
+        assert_eq!(bench.way(), None, "{event:?}");
+    }
+}
