@@ -43,6 +43,7 @@ impl Need {
                 "netcat-openbsd",
                 "nftables",
                 "nginx-light",
+                "oathtool",
                 "ocserv",
                 "openconnect",
                 "python3-dbusmock",
