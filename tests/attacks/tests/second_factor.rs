@@ -1,5 +1,6 @@
 //! A gateway that demands a one-time password: the real openconnect in its sandbox against Debian's
 //! ocserv with liboath, a token of OATH's own tool, and a person who types, or does not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     fs,

@@ -17,7 +17,7 @@ fn timings() -> Timings {
     }
 }
 
-fn millis(span: Duration) -> u64 {
+fn in_millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap()
 }
 
@@ -65,7 +65,7 @@ impl Bench {
         let mut seen = Vec::new();
         for _ in 0..100_000 {
             let due = self.machine.next_deadline();
-            let due = due.map(|due| millis(due.since_boot()));
+            let due = due.map(|due| in_millis(due.since_boot()));
             self.now = due.unwrap_or(end).max(self.now + 1).min(end);
             seen.extend(self.event(Event::Tick));
             if self.now == end {
@@ -179,7 +179,7 @@ fn an_engine_that_asks_where_policy_names_nothing_has_failed() {
 #[test]
 fn where_nobody_answers_nobody_is_asked_again_until_somebody_is_there() {
     let mut bench = Bench::asked(Factor::Otp);
-    let actions = bench.wait(millis(ANSWER_WITHIN) + 1);
+    let actions = bench.wait(in_millis(ANSWER_WITHIN) + 1);
     assert!(actions.contains(&Action::Disengage(PathId(1))));
     assert_eq!(bench.stage(), Some(DemandStage::Lapsed));
     assert_eq!(bench.reason(), Some(Reason::SecondFactorMissing));
@@ -338,7 +338,7 @@ proptest! {
             if given.len() > most {
                 prop_assert!(!pin, "a token was asked once too often");
                 let last = given.len() - 1;
-                let pause = millis(STOP);
+                let pause = in_millis(STOP);
                 prop_assert!(given[last] - given[last - 1] >= pause);
             }
         }
