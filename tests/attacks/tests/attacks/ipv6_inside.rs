@@ -44,9 +44,10 @@ fn six() -> Option<(Scene, Process)> {
                  && ip addr add 2001:db8:12:ff::1/64 dev lgwan nodad \
                  && ip -6 route add 2001:db8:12::/48 via 2001:db8:12:ff::2 \
                  && ip -6 route add {guest}/128 dev wg0 \
-                 && wg set wg0 peer $(wg show wg0 peers) allowed-ips {}/32,{guest}/128",
+                 && wg set wg0 peer $(wg show wg0 allowed-ips | grep -F {v4}/32 | cut -f1) \
+                 allowed-ips {v4}/32,{guest}/128",
                 on(&["lgwan", "wg0"]),
-                at::GUEST,
+                v4 = at::GUEST,
                 guest = at::GUEST_V6,
             ),
         ],
