@@ -235,6 +235,9 @@ pub(super) fn close_in(namespace: OwnedFd, esp: Esp, user: Option<u32>) -> Resul
             .keep(Capabilities::TUNNELS)
             .for_programs()
             .scratch(RUN);
+        let sandbox = shown.iter().fold(sandbox, |sandbox, (what, place)| {
+            sandbox.show(what, place.strip_prefix("/").unwrap_or(place))
+        });
         match esp {
             Esp::Kernel => sandbox,
             Esp::User => sandbox.show_device("/dev/net/tun"),

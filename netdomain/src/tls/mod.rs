@@ -22,6 +22,7 @@ mod relay;
 mod tunnel;
 
 use std::io;
+use std::path::PathBuf;
 
 use sekisho_policy::GatewayProtocol;
 use thiserror::Error;
@@ -38,6 +39,9 @@ pub use handover::{Args as HandoverArgs, HandoverError, run as hand_over};
 pub struct Args {
     #[command(flatten)]
     engine: engine::Args,
+    /// The private key of this laptop, in PEM.
+    #[arg(long)]
+    key: PathBuf,
 }
 
 /// Why the engine ended.
@@ -56,8 +60,7 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`]; the tunnel is down then, and the gate knows by the end of its channel.
 pub fn run(args: &Args) -> Result<(), TlsError> {
-    let args = &args.engine;
-    let policy = args.policy()?;
+    let policy = args.engine.policy()?;
     let silence = policy.vpn.dead_after;
     let gateways: Vec<Gateway> = policy
         .vpn
@@ -77,7 +80,7 @@ pub fn run(args: &Args) -> Result<(), TlsError> {
         let (kind, table) = ("tls", "tls");
         return Err(EngineError::NoGateway { kind, table }.into());
     }
-    let channels = args.channels()?;
+    let channels = args.engine.channels()?;
     let addresses = gateways.iter().map(|gateway| gateway.address).collect();
     let (network, listeners) = place::network(addresses)?;
     place::close_in(network, args)?;
