@@ -35,11 +35,27 @@ impl Program {
         command: &mut Command,
         passed: Option<BorrowedFd<'_>>,
     ) -> io::Result<Self> {
+        Self::start_with(name, command, passed, Stdio::null(), None)
+    }
+
+    /// The same, with something to read, and with what it gives, apart from what it says, into
+    /// `result`.
+    pub(crate) fn start_with(
+        name: &'static str,
+        command: &mut Command,
+        passed: Option<BorrowedFd<'_>>,
+        input: Stdio,
+        result: Option<Stdio>,
+    ) -> io::Result<Self> {
         let (words, output) = io::pipe()?;
+        let result = match result {
+            Some(result) => result,
+            None => output.try_clone()?.into(),
+        };
         command
             .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
+            .stdin(input)
+            .stdout(result)
             .stderr(output);
         let parent = rustix::process::getpid();
         let passed = passed.map(|fd| fd.as_raw_fd());
@@ -60,8 +76,11 @@ impl Program {
             });
         }
         let mut child = command.spawn()?;
-        // The command holds our copies of its output's end, without which it never ends.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        // The command holds our copies of its ends of pipes, without which those never end.
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let opened = Pid::from_raw(child.id().cast_signed())
             .ok_or(rustix::io::Errno::SRCH)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
@@ -116,6 +135,11 @@ impl Program {
             // Closed: it will end, which its pidfd tells.
             _ => self.said = MAX_WORDS,
         }
+    }
+
+    /// Whether it has begun a line and not ended it, as programs do that wait for somebody to type.
+    pub(crate) fn prompts(&self) -> bool {
+        !self.line.is_empty()
     }
 
     /// Asks it to end.
@@ -199,7 +223,8 @@ pub(crate) const PROGRAMS: &[Rule] = &[
     Rule::allow(libc::SYS_dup2),
     Rule::allow(libc::SYS_dup3),
     Rule::allow(libc::SYS_pipe2),
-    // A terminal? (No.) Non-blocking, please.
+    // A terminal? (No.) Then do not show what is typed, please. Non-blocking, please.
     ioctl(0x5401),
+    ioctl(0x5402),
     ioctl(0x5421),
 ];

@@ -109,7 +109,7 @@ fn super_frame(sequence: u32) -> (NetHdr, Vec<u8>) {
         (GROUPWARE, 443),
         sequence,
         TcpControl::Psh,
-        &[7; MSS * SEGMENTS],
+        &vec![7; MSS * SEGMENTS],
     );
     let header = NetHdr::partial_csum(34, 16).with_gso(GsoType::TcpV4, MSS as u16, 54);
     (header, frame(&packet))

@@ -12,7 +12,9 @@ const fn after(reason: Reason) -> Option<Reason> {
         Reason::GatewaySilent => Some(Reason::UplinkGone),
         Reason::UplinkGone => Some(Reason::Suspended),
         Reason::Suspended => Some(Reason::Doubt),
-        Reason::Doubt => None,
+        Reason::Doubt => Some(Reason::SecondFactor),
+        Reason::SecondFactor => Some(Reason::SecondFactorMissing),
+        Reason::SecondFactorMissing => None,
     }
 }
 

@@ -71,18 +71,21 @@ pub trait Peer: Copy + sealed::Sealed {
 }
 
 impl Peer for Ipv4Addr {
+    #[inline]
     fn decide(self, admission: &Admission, class: usize, port: u16) -> Decision {
         admission.decide_v4(self, class, port)
     }
 }
 
 impl Peer for Ipv6Addr {
+    #[inline]
     fn decide(self, admission: &Admission, class: usize, port: u16) -> Decision {
         admission.decide_v6(self, class, port)
     }
 }
 
 impl Peer for IpAddr {
+    #[inline]
     fn decide(self, admission: &Admission, class: usize, port: u16) -> Decision {
         match self {
             Self::V4(address) => address.decide(admission, class, port),

@@ -109,10 +109,12 @@ impl Admission {
         query.peer.decide(self, class, port)
     }
 
+    #[inline]
     pub(crate) fn decide_v4(&self, peer: Ipv4Addr, class: usize, port: u16) -> Decision {
         self.v4.decide(class, peer.to_bits(), port)
     }
 
+    #[inline]
     pub(crate) fn decide_v6(&self, peer: Ipv6Addr, class: usize, port: u16) -> Decision {
         self.v6.decide(class, peer.to_bits(), port)
     }

@@ -285,6 +285,12 @@ pub struct Vpn {
         deserialize_with = "value::duration"
     )]
     pub dead_after: Duration,
+    /// A second factor that the person has not given after this long is not waited for any more.
+    #[serde(
+        default = "value::default_answer_within",
+        deserialize_with = "value::duration"
+    )]
+    pub answer_within: Duration,
     /// An earlier gateway must have been well for this long before a later one, which works, is left
     /// for it.
     #[serde(
@@ -341,6 +347,18 @@ pub struct Gateway {
     pub lan_address: Option<SocketAddrV4>,
     /// Uplinks that may carry its tunnel; never empty.
     pub uplinks: Vec<UplinkKind>,
+    /// What the person must give at each connection before the tunnel counts as up.
+    pub second_factor: Option<SecondFactor>,
+}
+
+/// `second_factor` of a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecondFactor {
+    /// A one-time password that the gateway judges.
+    Otp,
+    /// The PIN of the token that holds the laptop's key, which the token judges.
+    Pin,
 }
 
 /// Protocols of a gateway, each with what the gateway must prove.
@@ -638,6 +656,7 @@ struct GatewayTable {
     auth: Option<IkeAuth>,
     revocation: Option<Revocation>,
     uplinks: Vec<UplinkKind>,
+    second_factor: Option<SecondFactor>,
 }
 
 impl<'de> Deserialize<'de> for Gateway {
@@ -700,6 +719,7 @@ impl<'de> Deserialize<'de> for Gateway {
             address,
             lan_address: table.lan_address,
             uplinks: table.uplinks,
+            second_factor: table.second_factor,
         })
     }
 }

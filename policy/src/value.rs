@@ -335,6 +335,12 @@ pub(crate) fn default_up_within() -> Duration {
     Duration::from_secs(20)
 }
 
+/// Somebody who is there reads a number off a telephone in this time. Below the four minutes that
+/// ocserv waits (`auth-timeout`).
+pub(crate) fn default_answer_within() -> Duration {
+    Duration::from_mins(3)
+}
+
 pub(crate) fn default_dead_after() -> Duration {
     Duration::from_secs(10)
 }

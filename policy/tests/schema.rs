@@ -2,6 +2,7 @@
 
 use sekisho_policy::{
     Direct, Draft, Fault, GatewayProtocol, IkeAuth, Lang, MAX_POLICY, OverQuota, Revocation,
+    SecondFactor,
 };
 
 const SAMPLE: &str = include_str!("../../tests/lab/policy/policy.toml");
@@ -621,6 +622,39 @@ fn a_tls_gateway_has_a_pin_and_is_the_last_resort() {
     let first = format!("{}{TLS}{}", &SAMPLE[..at], &SAMPLE[at..]);
     let said = complaint(&first);
     assert!(said.contains("is the fallback and comes last"), "{said}");
+}
+
+#[test]
+fn a_second_factor_is_for_gateways_that_ask_for_one() {
+    let last = |gateway: &str| with("\n[onprem]", &format!("\n{gateway}[onprem]"));
+    let demand = |factor: &str, gateway: &str| {
+        let key = format!("second_factor = \"{factor}\"\nuplinks =");
+        last(&gateway.replace("uplinks =", &key))
+    };
+    let draft = Draft::parse("policy.toml", demand("otp", TLS).as_bytes()).unwrap();
+    let vpn = &draft.policy().vpn;
+    assert_eq!(
+        vpn.gateway.last().unwrap().second_factor,
+        Some(SecondFactor::Otp)
+    );
+    assert_eq!(vpn.answer_within, std::time::Duration::from_mins(3));
+
+    let wireguard = SAMPLE.replacen(
+        "= \"wireguard\"\n",
+        "= \"wireguard\"\nsecond_factor = \"otp\"\n",
+        1,
+    );
+    assert_ne!(wireguard, SAMPLE);
+    for (text, complaint) in [
+        (wireguard, "knows a key and nothing of people"),
+        (demand("otp", IKEV2), "is not asked for a second factor"),
+        (demand("pin", TLS), "is in no token"),
+        (demand("sms", TLS), "unknown variant"),
+    ] {
+        let error = Draft::parse("policy.toml", text.as_bytes()).expect_err("must be refused");
+        let said = error.problems()[0].fault.text(Lang::En);
+        assert!(said.contains(complaint), "{said}");
+    }
 }
 
 /// A gateway that a city already has.

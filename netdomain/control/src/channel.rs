@@ -20,6 +20,7 @@ use rustix::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroize as _;
 
 use crate::Carries;
 
@@ -88,6 +89,15 @@ pub struct Channel<Tx, Rx> {
     carries: PhantomData<fn(Tx) -> Rx>,
 }
 
+/// Room for a message, which may hold an answer of the person's: erased whatever becomes of it.
+struct Erased([u8; MAX_MESSAGE]);
+
+impl Drop for Erased {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 /// Makes the two ends of a channel: `SOCK_SEQPACKET`, non-blocking, close-on-exec.
 ///
 /// # Errors
@@ -139,18 +149,28 @@ where
                 found: fds.len(),
             });
         }
-        let bytes = serde_json::to_vec(message).map_err(ChannelError::Malformed)?;
-        if bytes.len() > MAX_MESSAGE {
-            return Err(ChannelError::TooLong);
-        }
+        // A buffer that never grows leaves no copy behind of what it held.
+        let mut bytes = Erased([0; MAX_MESSAGE]);
+        let mut room = &mut bytes.0[..];
+        serde_json::to_writer(&mut room, message).map_err(|error| {
+            if error.is_io() {
+                ChannelError::TooLong
+            } else {
+                ChannelError::Malformed(error)
+            }
+        })?;
+        let length = MAX_MESSAGE - room.len();
+        self.put(&bytes.0[..length], fds)
+    }
 
+    fn put(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() {
             let fits = ancillary.push(SendAncillaryMessage::ScmRights(fds));
             debug_assert!(fits, "the space is made for MAX_FDS");
         }
-        let iov = [IoSlice::new(&bytes)];
+        let iov = [IoSlice::new(bytes)];
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         rustix::io::retry_on_intr(|| sendmsg(&self.socket, &iov, &mut ancillary, flags))
             .map(drop)
@@ -179,12 +199,12 @@ where
     }
 
     fn take(&self) -> Result<Option<Received<Rx>>, ChannelError> {
-        let mut bytes = [0; MAX_MESSAGE];
+        let mut bytes = Erased([0; MAX_MESSAGE]);
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let mut read = || {
-            let mut iov = [IoSliceMut::new(&mut bytes)];
+            let mut iov = [IoSliceMut::new(&mut bytes.0)];
             recvmsg(&self.socket, &mut iov, &mut ancillary, flags)
         };
         // A peer that died with unread messages of ours leaves ECONNRESET once; what it had said
@@ -220,7 +240,7 @@ where
         if received.bytes == 0 {
             return Err(ChannelError::Closed);
         }
-        let text = bytes.get(..received.bytes).ok_or(ChannelError::TooLong)?;
+        let text = bytes.0.get(..received.bytes).ok_or(ChannelError::TooLong)?;
         let message: Rx = serde_json::from_slice(text).map_err(ChannelError::Malformed)?;
         let expected = message.descriptors();
         if fds.len() != expected {

@@ -22,11 +22,14 @@
 #![deny(unsafe_code)]
 
 mod channel;
+mod demand;
 mod inherited;
 mod message;
 mod names;
+mod secret;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
+pub use demand::{Demand, DemandId, DemandStage, Factor};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
     Bearer, BearerAddress, Carries, Command, EngineToGate, GateToEngine, GateToUplink,
@@ -35,3 +38,4 @@ pub use message::{
     WorkFound,
 };
 pub use names::{HostName, VendorClass};
+pub use secret::{MAX_ANSWER, NoAnswer, Secret};

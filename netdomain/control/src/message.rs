@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostName, VendorClass};
+use crate::{Demand, DemandId, HostName, Secret, VendorClass};
 
 /// Where a process can be given a fresh socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ pub enum Port {
     GuestChannel,
 }
 
-/// Supervisor to any process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Supervisor to any process. An answer cannot be copied, so neither can a command.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "command")]
 pub enum Command {
     /// A fresh peer is there. One descriptor: the socket. Whatever the process held on that port
@@ -45,6 +45,15 @@ pub enum Command {
     Resume,
     /// Somebody pressed the power button (VMM only): ask the work OS to shut down.
     PowerButton,
+    /// What the person answered (gate only).
+    Answer {
+        /// To which asking.
+        demand: DemandId,
+        /// The answer.
+        answer: Secret,
+    },
+    /// The person is there: what nobody answered may be asked again (gate only).
+    AskAgain,
     /// Show a notice to the person (guest channel only).
     Notice {
         /// Japanese text.
@@ -81,6 +90,11 @@ pub enum Report {
         side: Side,
         /// What was found.
         found: GatewayFound,
+    },
+    /// What a tunnel demands of the person, or that none does any more; told when it changes (gate).
+    Demand {
+        /// What, if anything.
+        demand: Option<Demand>,
     },
     /// Over this port somebody answered in place of the beacon who does not speak TLS at all (gate). A
     /// network that leads every connection to a page of its own does so.
@@ -515,8 +529,8 @@ pub enum GateToUplink {
     },
 }
 
-/// Gate to the engine of a tunnel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Gate to the engine of a tunnel. An answer cannot be copied, so neither can a message.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "gate")]
 pub enum GateToEngine {
     /// Begin a tunnel. Whatever was begun before has ended.
@@ -532,6 +546,13 @@ pub enum GateToEngine {
     Stream {
         /// For which attempt.
         attempt: u32,
+    },
+    /// What the person answered to [`EngineToGate::Ask`]. It is for this attempt alone.
+    Answer {
+        /// For which attempt.
+        attempt: u32,
+        /// The answer.
+        answer: Secret,
     },
     /// End the tunnel, whether it is up or not.
     End {
@@ -559,7 +580,14 @@ pub enum EngineToGate {
         /// The longest inner packet that the tunnel carries, in bytes.
         mtu: u16,
     },
-    /// The tunnel has ended, or could not be begun.
+    /// The second factor that policy names for this gateway is needed now; once in an attempt. The
+    /// engine waits for [`GateToEngine::Answer`].
+    Ask {
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// The tunnel has ended, or could not be begun; after [`GateToEngine::Answer`] most often because
+    /// the answer was not taken.
     Down {
         /// Which attempt.
         attempt: u32,
@@ -581,6 +609,8 @@ impl Carries for Command {
             Self::Suspend
             | Self::Resume
             | Self::PowerButton
+            | Self::Answer { .. }
+            | Self::AskAgain
             | Self::Notice { .. }
             | Self::Shutdown => 0,
         }
@@ -622,7 +652,7 @@ impl Carries for GateToEngine {
     fn descriptors(&self) -> usize {
         match self {
             Self::Stream { .. } => 1,
-            Self::Begin { .. } | Self::End { .. } => 0,
+            Self::Begin { .. } | Self::Answer { .. } | Self::End { .. } => 0,
         }
     }
 }
@@ -631,7 +661,7 @@ impl Carries for EngineToGate {
     fn descriptors(&self) -> usize {
         match self {
             Self::Up { .. } => 1,
-            Self::Dial { .. } | Self::Down { .. } => 0,
+            Self::Dial { .. } | Self::Ask { .. } | Self::Down { .. } => 0,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sekisho_control::{Channel, Command, EngineToGate, GateToEngine, Port, Received, Report};
+use sekisho_control::{
+    Channel, Command, EngineToGate, GateToEngine, Port, Received, Report, Secret,
+};
 
 use super::{Channels, EngineError};
 use crate::program::Program;
@@ -46,6 +48,21 @@ pub(crate) trait Tunnel {
         news: &mut Vec<News>,
     ) -> Result<(), String>;
 
+    /// The program said something; it `prompts` where it waits behind the beginning of a line.
+    fn heard(&mut self, _prompts: bool, _news: &mut Vec<News>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Takes the person's answer to [`News::Ask`].
+    fn answer(&mut self, _answer: Secret) -> Result<(), String> {
+        Err("an answer to no question".into())
+    }
+
+    /// The program has ended: the one that goes on from there, if that was not all.
+    fn next(&mut self) -> Result<Option<Program>, String> {
+        Ok(None)
+    }
+
     /// The gate wants it no more: says goodbye to the gateway, where that is needed.
     fn leave(&mut self, _program: &mut Program) {}
 }
@@ -54,6 +71,8 @@ pub(crate) trait Tunnel {
 pub(crate) enum News {
     /// It wants a socket of the uplink's.
     Dial,
+    /// It wants the second factor that policy names.
+    Ask,
     /// It is up.
     Up {
         /// The inner address that the gateway gave.
@@ -172,24 +191,33 @@ impl<E: Engine> Keeper<E> {
             return;
         };
         let mut own = Vec::with_capacity(awake.len());
+        let mut news = Vec::new();
+        let mut heard = Ok(());
         let mut ended = false;
         for (source, events) in awake {
             match source {
                 Source::Tunnel(source) => own.push((source, events)),
-                Source::Words => task.program.log(),
+                Source::Words => {
+                    task.program.log();
+                    heard = task.tunnel.heard(task.program.prompts(), &mut news);
+                }
                 Source::Ended => ended = true,
                 Source::Control | Source::Gate => {}
             }
         }
         if ended && let Some(why) = task.program.ended() {
-            return self.end(&why);
+            match task.tunnel.next() {
+                Ok(Some(program)) => task.program = program,
+                Ok(None) => return self.end(&why),
+                Err(more) => return self.end(&format!("{more} ({why})")),
+            }
         }
-        let mut news = Vec::new();
         let attempt = task.attempt;
-        let turned = task.tunnel.turn(&own, &mut news);
+        let turned = heard.and_then(|()| task.tunnel.turn(&own, &mut news));
         for news in news {
             match news {
                 News::Dial => self.tell(&EngineToGate::Dial { attempt }, None),
+                News::Ask => self.tell(&EngineToGate::Ask { attempt }, None),
                 News::Up {
                     address,
                     mtu,
@@ -221,7 +249,11 @@ impl<E: Engine> Keeper<E> {
                     // The gate says what is to be done about it.
                     Command::Suspend | Command::Resume => {}
                     Command::Shutdown => self.ended = true,
-                    Command::Attach { .. } | Command::PowerButton | Command::Notice { .. } => {
+                    Command::Attach { .. }
+                    | Command::PowerButton
+                    | Command::Answer { .. }
+                    | Command::AskAgain
+                    | Command::Notice { .. } => {
                         tracing::warn!("a command that is not for the engine");
                     }
                 },
@@ -257,6 +289,12 @@ impl<E: Engine> Keeper<E> {
             GateToEngine::Stream { attempt } => {
                 if let Some(socket) = received.fds.into_iter().next() {
                     self.join(attempt, socket);
+                }
+            }
+            GateToEngine::Answer { attempt, answer } => {
+                let task = self.task.as_mut().filter(|task| task.attempt == attempt);
+                if let Some(Err(why)) = task.map(|task| task.tunnel.answer(answer)) {
+                    self.end(&why);
                 }
             }
             GateToEngine::End { attempt } => {

@@ -21,6 +21,7 @@ use super::direct::Wiring;
 use super::edge::{Edge, Reply, Resolver};
 use super::engines::Engines;
 use super::expiry::Expiry;
+use super::factor::Answering;
 use super::findings::Findings;
 use super::guest::Guest;
 use super::path::{Inbox, Leave, Path};
@@ -53,6 +54,7 @@ pub struct Gate {
     pub(super) machine: Machine,
     pub(super) tunnels: Vec<AnyTunnel>,
     pub(super) engines: Engines,
+    pub(super) answering: Answering,
     /// The second key, where this laptop has one.
     pub(super) standby: Option<Standby>,
     pub(super) stamp: StampFile,
@@ -172,9 +174,11 @@ impl Gate {
             machine: Machine::new(plan.timings, random().into())
                 .with_direct(plan.direct.is_some())
                 .with_roaming(plan.roaming())
-                .with_standby(standby.is_some()),
+                .with_standby(standby.is_some())
+                .with_factors(plan.factors(), plan.answer_within, random()),
             tunnels,
             engines,
+            answering: Answering::default(),
             standby,
             stamp,
             path: Path::default(),
@@ -270,6 +274,7 @@ impl Gate {
             }
             Action::Check(path) => self.check(path, now),
             Action::Engage(path) => self.engage(path),
+            Action::HandOver(path) => self.hand_over(path),
             Action::Move { from, to } => self.move_engine(from, to),
             Action::Disengage(path) => self.disengage(path, now),
             Action::ResetTunnels => {

@@ -95,6 +95,16 @@ impl Engines {
 }
 
 impl Gate {
+    /// Tells the engine that is at this path something about its attempt. Whether it took it.
+    pub(super) fn tell_engaged(
+        &self,
+        path: PathId,
+        message: impl FnOnce(u32) -> GateToEngine,
+    ) -> bool {
+        let task = self.engines.task.as_ref().filter(|task| task.path == path);
+        task.is_some_and(|task| self.engines.tell(task.engine, &message(task.attempt), &[]))
+    }
+
     /// Takes a fresh engine; what the last one was at is over.
     pub(super) fn attach_engine(&mut self, engine: EngineKind, socket: OwnedFd, now: Moment) {
         self.lose_engine(engine, now);
@@ -223,6 +233,7 @@ impl Gate {
 
     fn engine_says(&mut self, engine: EngineKind, received: Received<EngineToGate>, now: Moment) {
         let (EngineToGate::Dial { attempt }
+        | EngineToGate::Ask { attempt }
         | EngineToGate::Up { attempt, .. }
         | EngineToGate::Down { attempt, .. }) = received.message;
         let left = self.engines.leaving.map(|(attempt, _)| attempt);
@@ -248,8 +259,15 @@ impl Gate {
                 tracing::warn!("the engine wants connection after connection");
                 self.happen(Event::EngineDown(path), now);
             }
+            EngineToGate::Ask { .. } => self.happen(Event::EngineAsks(path), now),
             EngineToGate::Up { address, mtu, .. } => {
                 let socket = received.fds.into_iter().next();
+                if self.machine.lacks_factor(path) {
+                    tracing::warn!(
+                        ?path,
+                        "a tunnel without the second factor that policy demands"
+                    );
+                }
                 let taken = self.take_packets(engine, path, gateway, (address, mtu), socket);
                 self.happen(
                     match taken {

@@ -48,6 +48,8 @@ impl Gate {
             Command::Suspend => self.happen(Event::Suspend, now),
             Command::Resume => self.happen(Event::Resume, now),
             Command::Shutdown => self.ended = true,
+            Command::Answer { demand, answer } => self.answer(demand, answer, now),
+            Command::AskAgain => self.happen(Event::AskAgain, now),
             // Not the gate's business.
             Command::PowerButton | Command::Notice { .. } => {}
         }

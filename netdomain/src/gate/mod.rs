@@ -9,6 +9,7 @@ pub mod edge;
 mod engine;
 mod engines;
 mod expiry;
+mod factor;
 pub mod family;
 mod findings;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use sekisho_control::{Side, UplinkKind};
-use sekisho_policy::{Direct, GatewayProtocol, Policy, Verified};
+use sekisho_control::{Factor, Side, UplinkKind};
+use sekisho_policy::{Direct, GatewayProtocol, Policy, SecondFactor, Verified};
 
 use super::edge::Domains;
 use super::situation::{GatewayId, Proof, Timings};
@@ -22,6 +22,8 @@ pub struct GatewayPlan {
     pub tunnel: TunnelPlan,
     /// Uplinks that may carry its tunnel.
     pub uplinks: Vec<UplinkKind>,
+    /// What it demands of the person at each connection.
+    pub factor: Option<Factor>,
 }
 
 /// What a gateway speaks.
@@ -79,6 +81,8 @@ pub struct Plan {
     pub beacon: Option<BeaconPlan>,
     /// Times.
     pub timings: Timings,
+    /// How long a second factor is waited for.
+    pub answer_within: Duration,
     /// Whether, and how, packets may go onto a proven wire without a tunnel.
     pub direct: Option<Direct>,
     /// Domains and their DNS servers.
@@ -113,6 +117,7 @@ impl Plan {
                         GatewayProtocol::Ikev2 { .. } => TunnelPlan::Engine(EngineKind::Ike),
                     },
                     uplinks: gateway.uplinks.clone(),
+                    factor: gateway.second_factor.map(factor),
                 })
                 .collect(),
             beacon: policy.onprem.as_ref().map(|onprem| BeaconPlan {
@@ -131,11 +136,20 @@ impl Plan {
                     .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
                 prefer_first_after: policy.vpn.prefer_first_after,
             },
+            answer_within: policy.vpn.answer_within,
             direct: policy.onprem.as_ref().and_then(|onprem| onprem.direct),
             domains: Domains::new(policy),
             probes: policy.ncsi.answer,
             rules: policy.flow.len() + FIXED_RULES,
         }
+    }
+
+    /// Gateways that demand a second factor.
+    pub fn factors(&self) -> impl Iterator<Item = (GatewayId, Factor)> {
+        (0u8..).zip(&self.gateways).filter_map(|(index, gateway)| {
+            let factor = gateway.factor?;
+            Some((GatewayId(index), factor))
+        })
     }
 
     /// The gateways whose engine can take its tunnel from path to path.
@@ -168,5 +182,12 @@ impl Plan {
             && gateway.uplinks.contains(&kind)
             && gateway.tunnel.proof() == proof;
         right.then(|| GatewayId(u8::try_from(index).unwrap_or(u8::MAX)))
+    }
+}
+
+const fn factor(factor: SecondFactor) -> Factor {
+    match factor {
+        SecondFactor::Otp => Factor::Otp,
+        SecondFactor::Pin => Factor::Pin,
     }
 }

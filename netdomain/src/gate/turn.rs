@@ -161,6 +161,7 @@ impl Gate {
             self.read_guest(now);
         }
         self.tell_situation();
+        self.tell_demand(now);
         self.tell_findings(now);
         self.tell_refusals(now);
         Ok(())

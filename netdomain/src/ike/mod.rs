@@ -64,6 +64,7 @@ pub enum Esp {
 
 /// Command line of `sekisho-netdomain ike`.
 #[derive(Debug, clap::Args)]
+#[group(id = "ike")]
 pub struct Args {
     #[command(flatten)]
     engine: engine::Args,

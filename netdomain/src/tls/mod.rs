@@ -13,12 +13,14 @@
 //! | `client` | openconnect: its words and its life |
 //! | `handover` | what openconnect runs in place of a script |
 //! | `relay` | bytes of TLS between openconnect and the uplink's connection |
+//! | `sign_in` | a person's one-time password, before the tunnel |
 //! | `tunnel` | one tunnel: what is done when |
 
 mod client;
 mod handover;
 mod place;
 mod relay;
+mod sign_in;
 mod tunnel;
 
 use std::io;
@@ -36,12 +38,16 @@ pub use handover::{Args as HandoverArgs, HandoverError, run as hand_over};
 
 /// Command line of `sekisho-netdomain tls`.
 #[derive(Debug, clap::Args)]
+#[group(id = "tls")]
 pub struct Args {
     #[command(flatten)]
     engine: engine::Args,
     /// The private key of this laptop, in PEM.
     #[arg(long)]
     key: PathBuf,
+    /// The name under which gateways that demand a one-time password know the person.
+    #[arg(long = "as", value_name = "NAME")]
+    person: Option<String>,
 }
 
 /// Why the engine ended.
@@ -50,6 +56,12 @@ pub enum TlsError {
     /// As any engine may.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Nobody is named to sign in.
+    #[error(
+        "gateway `{0}` demands a one-time password: write `user` of `[tls]` into supervisor.toml, as \
+         the gateway knows the person"
+    )]
+    Nobody(String),
     /// This program was not found.
     #[error("the path of this program is not known: {0}")]
     Program(#[source] io::Error),
@@ -62,19 +74,26 @@ pub enum TlsError {
 pub fn run(args: &Args) -> Result<(), TlsError> {
     let policy = args.engine.policy()?;
     let silence = policy.vpn.dead_after;
-    let gateways: Vec<Gateway> = policy
-        .vpn
-        .gateway
-        .iter()
+    let gateways = policy.vpn.gateway.iter();
+    let gateways: Vec<Gateway> = gateways
         .filter_map(|gateway| match gateway.protocol {
-            GatewayProtocol::Tls { spki_sha256 } => Some(Gateway {
-                name: gateway.name.clone(),
-                address: gateway.address,
-                pin: spki_sha256.0,
-            }),
+            GatewayProtocol::Tls { spki_sha256 } => Some((gateway, spki_sha256.0)),
             GatewayProtocol::Wireguard { .. } | GatewayProtocol::Ikev2 { .. } => None,
         })
-        .collect();
+        .map(|(gateway, pin)| {
+            let person = match (gateway.second_factor, &args.person) {
+                (None, _) => None,
+                (Some(_), Some(person)) => Some(person.clone()),
+                (Some(_), None) => return Err(TlsError::Nobody(gateway.name.clone())),
+            };
+            Ok(Gateway {
+                name: gateway.name.clone(),
+                address: gateway.address,
+                pin,
+                person,
+            })
+        })
+        .collect::<Result<_, _>>()?;
     drop(policy);
     if gateways.is_empty() {
         let (kind, table) = ("tls", "tls");

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use sekisho_control::{Channel, Received};
+use sekisho_control::{Channel, Received, Secret};
 
-use super::client::{self, Gateway};
+use super::client::{self, Consent, Gateway};
 use super::handover::{Connected, Silence};
 use super::relay::Relay;
+use super::sign_in::SignIn;
 use crate::engine::{Engine, News, Tunnel};
 use crate::program::Program;
 
@@ -44,28 +45,59 @@ impl Engine for OpenConnect {
             .ok_or("the policy names no such gateway")?;
         // Connections of an earlier openconnect.
         while place.1.accept().is_ok() {}
-        let (program, handover) = client::start(&place.0, self.silence)
-            .map_err(|error| format!("openconnect does not start: {error}"))?;
+        let (program, step) = match &place.0.person {
+            Some(person) => {
+                let (program, sign_in) =
+                    SignIn::start(&place.0, person).map_err(|error| not_started(&error))?;
+                (program, Step::SignIn(sign_in))
+            }
+            None => Step::connect(place, self.silence, Consent::Certificate)?,
+        };
         let session = Session {
             place: Rc::clone(place),
             silence: self.silence,
             waiting: VecDeque::new(),
             relays: Vec::new(),
-            handover: Some(handover),
+            step,
         };
         Ok((program, session))
     }
 }
 
-/// One openconnect, from its start to its end.
+fn not_started(error: &std::io::Error) -> String {
+    format!("openconnect does not start: {error}")
+}
+
+/// How far it is.
+enum Step {
+    /// A person is being signed in.
+    SignIn(SignIn),
+    /// openconnect's script will say here that the tunnel is up.
+    Connect(Channel<Silence, Connected>),
+    /// It is.
+    Up,
+}
+
+impl Step {
+    fn connect(
+        place: &Place,
+        silence: Duration,
+        consent: Consent,
+    ) -> Result<(Program, Self), String> {
+        let (program, handover) =
+            client::start(&place.0, silence, consent).map_err(|error| not_started(&error))?;
+        Ok((program, Self::Connect(handover)))
+    }
+}
+
+/// One tunnel, from its start to its end.
 pub(super) struct Session {
     place: Rc<Place>,
     silence: Duration,
     /// Connections of openconnect for which none of the uplink's is there yet.
     waiting: VecDeque<TcpStream>,
     relays: Vec<Relay>,
-    /// The channel of its script, until it says that the tunnel is up.
-    handover: Option<Channel<Silence, Connected>>,
+    step: Step,
 }
 
 /// What a descriptor stands for.
@@ -85,7 +117,7 @@ impl Tunnel for Session {
         if self.waiting.len() + self.relays.len() < MAX_STREAMS {
             watched.push((Source::Listener, self.place.1.as_fd(), PollFlags::IN));
         }
-        if let Some(handover) = &self.handover {
+        if let Step::Connect(handover) = &self.step {
             watched.push((Source::Other, handover.as_fd(), PollFlags::IN));
         }
         for relay in &self.relays {
@@ -114,19 +146,19 @@ impl Tunnel for Session {
             news.push(News::Dial);
         }
         self.relays.retain_mut(Relay::turn);
-        let Some(handover) = &self.handover else {
+        let handover = match &self.step {
+            Step::Connect(handover) => handover,
             // openconnect would wait for its peer to be found dead, or connect anew.
-            return if self.relays.is_empty() {
-                Err("the connection to the gateway has ended".into())
-            } else {
-                Ok(())
-            };
+            Step::Up if self.relays.is_empty() => {
+                return Err("the connection to the gateway has ended".into());
+            }
+            Step::SignIn(_) | Step::Up => return Ok(()),
         };
         let received = handover
             .recv()
             .map_err(|error| format!("no descriptor for packets: {error}"))?;
         if let Some(Received { message, fds }) = received {
-            self.handover = None;
+            self.step = Step::Up;
             let packets = fds.into_iter().next().ok_or("no descriptor for packets")?;
             news.push(News::Up {
                 address: message.address,
@@ -135,5 +167,32 @@ impl Tunnel for Session {
             });
         }
         Ok(())
+    }
+
+    fn heard(&mut self, prompts: bool, news: &mut Vec<News>) -> Result<(), String> {
+        if let Step::SignIn(sign_in) = &mut self.step
+            && prompts
+            && sign_in.prompted()?
+        {
+            news.push(News::Ask);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, answer: Secret) -> Result<(), String> {
+        match &mut self.step {
+            Step::SignIn(sign_in) => sign_in.answer(&answer),
+            Step::Connect(_) | Step::Up => Err("an answer to no question".into()),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Program>, String> {
+        let Step::SignIn(sign_in) = &mut self.step else {
+            return Ok(None);
+        };
+        let consent = Consent::Cookie(sign_in.cookie()?.into());
+        let (program, step) = Step::connect(&self.place, self.silence, consent)?;
+        self.step = step;
+        Ok(Some(program))
     }
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
+use sekisho_control::{DemandId, Secret};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::{
     MAX_OUTPUT,
@@ -78,6 +81,22 @@ impl Client {
         field(self.reply()?, "checks")
     }
 
+    /// Gives the person's answer to this asking. What becomes of it, the status tells.
+    pub fn answer(&mut self, id: DemandId, answer: &Secret) -> Result<(), ClientError> {
+        let parameters = [
+            ("id".to_owned(), Value::from(id.0)),
+            ("answer".to_owned(), Value::from(answer.expose())),
+        ];
+        self.call_with("Answer", Some(parameters.into_iter().collect()), false)?;
+        self.reply().map(drop)
+    }
+
+    /// Says that the person is there.
+    pub fn ask_again(&mut self) -> Result<(), ClientError> {
+        self.call("AskAgain", false)?;
+        self.reply().map(drop)
+    }
+
     /// Asks for the status again and again; it comes by [`Client::change`].
     pub fn watch(&mut self) -> Result<(), ClientError> {
         self.call("GetStatus", true)
@@ -98,13 +117,22 @@ impl Client {
     }
 
     fn call(&mut self, method: &str, more: bool) -> Result<(), ClientError> {
+        self.call_with(method, None, more)
+    }
+
+    fn call_with(
+        &mut self,
+        method: &str,
+        parameters: Option<Map<String, Value>>,
+        more: bool,
+    ) -> Result<(), ClientError> {
         let call = Call {
             method: format!("{INTERFACE}.{method}"),
-            parameters: None,
+            parameters,
             oneway: false,
             more,
         };
-        Ok(self.socket.write_all(&encode(&call))?)
+        Ok(self.socket.write_all(&Zeroizing::new(encode(&call)))?)
     }
 
     fn reply(&mut self) -> Result<Reply, ClientError> {
@@ -135,7 +163,7 @@ fn field<T: DeserializeOwned>(reply: Reply, name: &str) -> Result<T, ClientError
     let mut parameters = reply.parameters.unwrap_or_default();
     let value = parameters
         .get_mut(name)
-        .map(serde_json::Value::take)
+        .map(Value::take)
         .ok_or_else(|| ClientError::Malformed(format!("it has no `{name}`")))?;
     serde_json::from_value(value).map_err(|error| ClientError::Malformed(error.to_string()))
 }

@@ -4,11 +4,11 @@
 //! The way out is a chain: the first link that does not hold is the one to mend, and what comes
 //! after it is not known. While the tunnel is up, the chain holds, whatever was reported earlier.
 
-use sekisho_control::{GatewayFound, ModemFound};
+use sekisho_control::{DemandStage, GatewayFound, ModemFound};
 use serde::{Deserialize, Serialize};
 
 use crate::status::{
-    Answers, Dot1x, Process, ProcessState, Sim, Situation, Status, Uplink, UplinkState,
+    Answers, Demand, Dot1x, Process, ProcessState, Sim, Situation, Status, Uplink, UplinkState,
 };
 
 /// One thing that must hold, in the order in which each needs the ones before.
@@ -99,6 +99,12 @@ pub enum Cause {
     GatewayUnreachable,
     /// What comes back does not prove to be the gateway.
     GatewayUnproven,
+    /// The gateway demands a second factor, and nobody has given it.
+    FactorWanted,
+    /// It did not take the second factor, and will ask anew.
+    FactorRefused,
+    /// It did not take the second factor too often.
+    FactorStopped,
     /// The work OS does not run.
     WorkDown,
     /// The work OS does not use its address.
@@ -169,13 +175,30 @@ pub fn diagnose(status: &Status) -> Vec<Check> {
                 Step::Carrier => way.carrier(),
                 Step::Address => way.address(),
                 Step::Router => way.router(),
-                Step::Gateway => way.gateway(),
-                Step::Handshake => way.handshake(),
+                Step::Gateway => match status.demand {
+                    // Only a gateway that was reached demands something.
+                    Some(_) => Outcome::Passed,
+                    None => way.gateway(),
+                },
+                Step::Handshake => match &status.demand {
+                    Some(demand) => factor(demand),
+                    None => way.handshake(),
+                },
             };
             holds &= !matches!(outcome, Outcome::Failed { .. } | Outcome::Waiting);
             Check { step, outcome }
         })
         .collect()
+}
+
+/// How far the second factor is, on which the gateway's consent waits.
+const fn factor(demand: &Demand) -> Outcome {
+    match demand.state {
+        DemandStage::Asked | DemandStage::Lapsed => failed(Cause::FactorWanted),
+        DemandStage::Judged => Outcome::Waiting,
+        DemandStage::Refused => failed(Cause::FactorRefused),
+        DemandStage::Stopped => failed(Cause::FactorStopped),
+    }
 }
 
 const fn failed(cause: Cause) -> Outcome {

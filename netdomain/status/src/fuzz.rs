@@ -5,10 +5,12 @@ use std::time::Duration;
 use sekisho_control::Report;
 use serde_json::Value;
 
-use crate::{Ledger, MAX_OUTPUT, MAX_PEERS, PeerId, Server, diagnose};
+use crate::{Ledger, MAX_OUTPUT, MAX_PEERS, PeerId, Server, Wish, diagnose};
 
 /// Bytes of one step: what, who, how much.
 const STEP: usize = 3;
+/// A user who may answer, beside root.
+const ANSWERER: u32 = 3;
 
 /// The input is a story: each step takes three bytes and as many more as it says.
 ///
@@ -17,7 +19,7 @@ const STEP: usize = 3;
 pub fn status_socket(mut data: &[u8]) {
     let mut now = Duration::ZERO;
     let mut ledger = Ledger::new("0", now);
-    let mut server = Server::new("0", now);
+    let mut server = Server::new("0", now).with_answerers(vec![ANSWERER]);
     let mut out: [Vec<u8>; MAX_PEERS] = std::array::from_fn(|_| Vec::new());
     while let Some((step, rest)) = data.split_at_checked(STEP) {
         let (kind, who, amount) = (step[0], step[1], usize::from(step[2]));
@@ -71,6 +73,10 @@ pub fn status_socket(mut data: &[u8]) {
                     ledger.ended(process, "signal: 9 (SIGKILL)", now);
                 }
             }
+        }
+        // What comes out to be given was asked for, of those who may.
+        if let Some(Wish::Answer(id, _)) = server.take_wish() {
+            assert_eq!(ledger.asked(), Some(id));
         }
         assert!(server.len() <= MAX_PEERS);
         for slot in 0..MAX_PEERS {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use sekisho_control::{
-    GatewayFound, ModemFound, Refused, Report, Side, SituationReport, UplinkKind, WorkFound,
+    Demand as Told, DemandId, DemandStage, GatewayFound, ModemFound, Refused, Report, Side,
+    SituationReport, UplinkKind, WorkFound,
 };
 
 use crate::{
     status::{
-        Agent, Answers, Dot1x, Gateway, Ignored, Policy, Process, ProcessState, Quota, Refusal,
-        Sim, Situation, Standing, Status, Uplink, UplinkState, Work,
+        Agent, Answers, Demand, Dot1x, Gateway, Ignored, Policy, Process, ProcessState, Quota,
+        Refusal, Sim, Situation, Standing, Status, Uplink, UplinkState, Work,
     },
     text::clean,
 };
@@ -84,6 +85,7 @@ pub struct Ledger {
     policy: Option<Policy>,
     situation: Situation,
     since: Duration,
+    demand: Option<(Told, Duration)>,
     uplinks: Vec<UplinkRow>,
     sim: Option<SimRow>,
     quota: Option<Quota>,
@@ -104,6 +106,7 @@ impl Ledger {
             policy: None,
             situation: Situation::Unknown,
             since: now,
+            demand: None,
             uplinks: Vec::new(),
             sim: None,
             quota: None,
@@ -125,6 +128,17 @@ impl Ledger {
     /// The situation, and since when.
     pub const fn situation(&self) -> (&Situation, Duration) {
         (&self.situation, self.since)
+    }
+
+    /// The asking that an answer may be given to now, if there is one.
+    pub fn asked(&self) -> Option<DemandId> {
+        let (told, _) = self.demand.as_ref()?;
+        (told.stage == DemandStage::Asked).then_some(told.id)
+    }
+
+    /// What is demanded of the person, as it was told last.
+    pub fn demand(&self) -> Option<&Told> {
+        self.demand.as_ref().map(|(told, _)| told)
     }
 
     /// A process was started.
@@ -184,6 +198,18 @@ impl Ledger {
                 side,
                 found,
             } => self.found(gateway, port, *side, *found, now),
+            Report::Demand { demand } => {
+                self.demand = demand.as_ref().map(|told| {
+                    let gateway = clean(&told.gateway);
+                    (
+                        Told {
+                            gateway,
+                            ..told.clone()
+                        },
+                        now,
+                    )
+                });
+            }
             Report::Stranger { port } => self.stranger(port),
             Report::Work { found } => self.work.on(*found),
             Report::Refused(refused) => self.refused(refused, now),
@@ -264,6 +290,15 @@ impl Ledger {
                 situation: self.situation.clone(),
                 age_ms: age(self.since),
             },
+            demand: self.demand.as_ref().map(|(told, since)| Demand {
+                id: told.id,
+                gateway: told.gateway.clone(),
+                factor: told.factor,
+                state: told.stage,
+                tries: told.tries,
+                left_ms: told.ends_ms.map(|ends| ends.saturating_sub(age(*since))),
+                age_ms: age(*since),
+            }),
             uplinks: uplinks.collect(),
             sim: self.sim.as_ref().map(|row| Sim {
                 state: row.state,
@@ -300,6 +335,7 @@ impl Ledger {
             "gate" => {
                 self.enter(Situation::Unknown, now);
                 self.policy = None;
+                self.demand = None;
                 self.gateways.clear();
                 self.work.address = false;
             }

@@ -2,8 +2,9 @@
 //! itself, why it is not connected, and the Varlink interface `jp.sekisho.Laptop` that says both.
 //!
 //! The supervisor hears every report of every process. It keeps a [`Ledger`] of them and answers
-//! with it on a Unix socket through a [`Server`]; both are values without sockets and clocks. The
-//! interface only tells. Nothing can be asked for that changes anything, and [`diagnose`] derives
+//! with it on a Unix socket through a [`Server`]; both are values without sockets and clocks. Nothing
+//! can be asked for that changes anything, but that the person's answer may be given to a gateway that
+//! demands one, by those who may give it ([`Wish`]). [`diagnose`] derives
 //! what is wrong from what the processes have reported: it sends nothing to any network.
 //!
 //! | module | what |
@@ -30,9 +31,9 @@ pub mod words;
 
 pub use doctor::{Cause, Check, Outcome, Step, diagnose};
 pub use ledger::Ledger;
-pub use server::{Dropped, Interest, MAX_OUTPUT, MAX_PEERS, MAX_PER_USER, PeerId, Server};
+pub use server::{Dropped, Interest, MAX_OUTPUT, MAX_PEERS, MAX_PER_USER, PeerId, Server, Wish};
 pub use status::{
-    Agent, Answers, Dot1x, Gateway, Ignored, Policy, Process, ProcessState, Refusal, Sim,
+    Agent, Answers, Demand, Dot1x, Gateway, Ignored, Policy, Process, ProcessState, Refusal, Sim,
     Situation, Standing, Status, Uplink, UplinkState, Work,
 };
 

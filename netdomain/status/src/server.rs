@@ -1,11 +1,15 @@
 //! All connections to the status socket, without a socket: bounds of number, size, rate and
-//! patience. Whoever connects is not trusted with anything but being told.
+//! patience. Whoever connects is not trusted with anything but being told; the person's answers are
+//! taken from those alone who may give them.
 //!
 //! What a client can cost: [`MAX_CALL`] bytes in, one reply of at most [`MAX_OUTPUT`] out, a few
 //! replies a second. One that asks faster is read slower; one that does not read, says nothing, or
 //! says what is no call, is dropped.
 
 use std::time::Duration;
+
+use sekisho_control::{DemandId, Secret};
+use zeroize::Zeroizing;
 
 use crate::{
     bucket::Bucket,
@@ -35,6 +39,9 @@ const TAKES_WITHIN: Duration = Duration::from_secs(10);
 /// One that says nothing for so long, and does not watch, has nothing to say.
 const SPEAKS_WITHIN: Duration = Duration::from_mins(1);
 
+/// The user that may do everything.
+const ROOT: u32 = 0;
+
 /// Names a connection while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u8);
@@ -50,6 +57,15 @@ pub enum Dropped {
     Stalled,
     /// It said nothing.
     Idle,
+}
+
+/// What somebody who may wants to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Give this answer to this asking.
+    Answer(DemandId, Secret),
+    /// Ask again what nobody answered.
+    AskAgain,
 }
 
 /// What a connection is waited for.
@@ -72,12 +88,19 @@ struct Watch {
 struct Peer {
     user: u32,
     calls: Bucket,
-    input: Vec<u8>,
+    /// With room for all that it may ever hold, so that it leaves no copy behind by growing.
+    input: Zeroizing<Vec<u8>>,
     output: Vec<u8>,
     written: usize,
     watch: Option<Watch>,
     /// When it was last heard, or took something.
     active: Duration,
+}
+
+/// What one client may want to be done.
+struct Wishes<'s> {
+    allowed: bool,
+    wish: &'s mut Option<Wish>,
 }
 
 /// All connections.
@@ -86,6 +109,10 @@ pub struct Server {
     version: &'static str,
     peers: [Option<Peer>; MAX_PEERS],
     accepts: Bucket,
+    /// Users who may answer, beside root.
+    answerers: Vec<u32>,
+    /// What is to be done for one who may; one thing at a time.
+    wish: Option<Wish>,
 }
 
 impl Server {
@@ -95,7 +122,21 @@ impl Server {
             version,
             peers: [const { None }; MAX_PEERS],
             accepts: Bucket::new(ACCEPTS.0, ACCEPTS.1, now),
+            answerers: Vec::new(),
+            wish: None,
         }
+    }
+
+    /// These users may answer what is asked of the person, beside root.
+    #[must_use]
+    pub fn with_answerers(mut self, users: Vec<u32>) -> Self {
+        self.answerers = users;
+        self
+    }
+
+    /// What is to be done now, if anything; to be looked for after each turn.
+    pub const fn take_wish(&mut self) -> Option<Wish> {
+        self.wish.take()
     }
 
     /// Whether a connection may be accepted now; the others wait in the kernel's bounded queue.
@@ -114,7 +155,7 @@ impl Server {
         self.peers[slot] = Some(Peer {
             user,
             calls: Bucket::new(CALLS.0, CALLS.1, now),
-            input: Vec::new(),
+            input: Zeroizing::new(Vec::with_capacity(MAX_CALL)),
             output: Vec::new(),
             written: 0,
             watch: None,
@@ -231,8 +272,13 @@ impl Server {
     /// Answers calls one after the other: the next is looked at when the last reply is written.
     fn advance(&mut self, id: PeerId, ledger: &Ledger, now: Duration) -> Result<(), Dropped> {
         let version = self.version;
-        let Some(peer) = self.peer_mut(id) else {
+        let slot = self.peers.get_mut(usize::from(id.0));
+        let Some(peer) = slot.and_then(Option::as_mut) else {
             return Ok(());
+        };
+        let mut wishes = Wishes {
+            allowed: peer.user == ROOT || self.answerers.contains(&peer.user),
+            wish: &mut self.wish,
         };
         while peer.output.is_empty() && peer.watch.is_none() {
             if peer.calls.empty_until(now).is_some() {
@@ -247,7 +293,7 @@ impl Server {
             };
             peer.calls.take(now);
             let call: Call = serde_json::from_slice(&message).map_err(|_| Dropped::NoCall)?;
-            peer.answer(&call, version, ledger, now);
+            peer.answer(call, version, &mut wishes, ledger, now);
         }
         if let Some(watch) = &mut peer.watch {
             // Whoever watches has nothing else to say on this connection.
@@ -292,9 +338,18 @@ impl Peer {
             && self.calls.empty_until(now).is_none()
     }
 
-    fn answer(&mut self, call: &Call, version: &str, ledger: &Ledger, now: Duration) {
-        let reply = match asked(call, version) {
+    fn answer(
+        &mut self,
+        mut call: Call,
+        version: &str,
+        wishes: &mut Wishes<'_>,
+        ledger: &Ledger,
+        now: Duration,
+    ) {
+        let reply = match asked(&mut call, version) {
             Asked::Reply(reply) => reply,
+            Asked::Answer(id, answer) => wishes.answer(id, answer, ledger),
+            Asked::AskAgain => wishes.make(Wish::AskAgain),
             Asked::Status => Reply::status(&ledger.status(now), false),
             Asked::Diagnosis => {
                 let checks = diagnose(&ledger.status(now));
@@ -341,6 +396,28 @@ impl Peer {
             .filter(|watch| self.output.is_empty() && watch.told != revision)
             .map(|watch| watch.next);
         [patience, calls, news].into_iter().flatten().min()
+    }
+}
+
+impl Wishes<'_> {
+    /// The gate has the last word; what it would refuse anyway is refused here at once.
+    fn answer(&mut self, id: DemandId, answer: Secret, ledger: &Ledger) -> Reply {
+        if self.allowed && ledger.asked() != Some(id) {
+            return Reply::refusal("NotAsked");
+        }
+        self.make(Wish::Answer(id, answer))
+    }
+
+    fn make(&mut self, wish: Wish) -> Reply {
+        if !self.allowed {
+            return Reply::refusal("NotAllowed");
+        }
+        // Somebody else was quicker, in the same turn.
+        if self.wish.is_some() {
+            return Reply::refusal("NotAsked");
+        }
+        *self.wish = Some(wish);
+        Reply::of(serde_json::json!({}))
     }
 }
 

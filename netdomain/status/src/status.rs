@@ -3,7 +3,9 @@
 //! Times are ages in milliseconds at the moment of the answer, so that nobody needs to know which
 //! clock the laptop counts by.
 
-use sekisho_control::{GatewayFound, ModemFound, Place, QuotaState, Side, UplinkKind};
+use sekisho_control::{
+    DemandId, DemandStage, Factor, GatewayFound, ModemFound, Place, QuotaState, Side, UplinkKind,
+};
 use serde::{Deserialize, Serialize};
 
 /// Everything.
@@ -15,6 +17,8 @@ pub struct Status {
     pub policy: Option<Policy>,
     /// Whether there is a way out.
     pub situation: Standing,
+    /// What a gateway demands of the person, if one does.
+    pub demand: Option<Demand>,
     /// Every network card that is the uplink's, by name.
     pub uplinks: Vec<Uplink>,
     /// The SIM, where the policy says what it must be.
@@ -93,6 +97,25 @@ impl Situation {
             Self::Tunnelled { .. } | Self::Direct { .. } => true,
         }
     }
+}
+
+/// What a gateway demands of the person before its tunnel counts as up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Names the asking; an answer says which one it answers.
+    pub id: DemandId,
+    /// The gateway's name in the policy.
+    pub gateway: String,
+    /// What it demands.
+    pub factor: Factor,
+    /// How far the asking is.
+    pub state: DemandStage,
+    /// Wrong answers that may still be given before it stops for long.
+    pub tries: u8,
+    /// When this state ends by itself, from now; none if it does not.
+    pub left_ms: Option<u64>,
+    /// Since when.
+    pub age_ms: u64,
 }
 
 /// A network card.

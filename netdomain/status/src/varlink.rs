@@ -6,8 +6,10 @@
 //! stops all, and lets each client grow a buffer to 100 MB. The supervisor is one loop over its
 //! descriptors that nothing may hold up; what it needs of the protocol is this file.
 
+use sekisho_control::{DemandId, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::status::Status;
 
@@ -23,9 +25,14 @@ pub const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink"
 
 /// Ends every message.
 pub const END: u8 = 0;
+/// Room for any call of ours from the beginning: one with an answer leaves no copy of it behind by
+/// growing.
+const CALL: usize = 512;
 
 /// A call as it comes over the wire. What else it holds is of no interest, as the protocol asks.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+///
+/// Its texts are erased when it is dropped: one of them may be the person's answer.
+#[derive(PartialEq, Deserialize, Serialize)]
 pub struct Call {
     /// `INTERFACE.METHOD`.
     pub method: String,
@@ -38,6 +45,25 @@ pub struct Call {
     /// More than one reply is wanted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut left: Vec<Value> = self
+            .parameters
+            .take()
+            .into_iter()
+            .map(Value::Object)
+            .collect();
+        while let Some(value) = left.pop() {
+            match value {
+                Value::String(mut text) => text.zeroize(),
+                Value::Array(values) => left.extend(values),
+                Value::Object(fields) => left.extend(fields.into_iter().map(|(_, value)| value)),
+                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            }
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -76,6 +102,14 @@ impl Reply {
         }
     }
 
+    /// An error of our own interface.
+    pub(crate) fn refusal(name: &str) -> Self {
+        Self {
+            error: Some(format!("{INTERFACE}.{name}")),
+            ..Self::of(json!({}))
+        }
+    }
+
     /// A status.
     pub fn status(status: &Status, continues: bool) -> Self {
         Self {
@@ -86,7 +120,7 @@ impl Reply {
 }
 
 /// What a call asks for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Asked {
     /// This very reply.
     Reply(Reply),
@@ -96,18 +130,25 @@ pub enum Asked {
     Watch,
     /// The checked list.
     Diagnosis,
+    /// That this answer be given to this asking.
+    Answer(DemandId, Secret),
+    /// That what nobody answered be asked again.
+    AskAgain,
 }
 
-/// Understands a call.
-pub fn asked(call: &Call, version: &str) -> Asked {
+/// Understands a call, and takes the answer out of it if there is one.
+pub fn asked(call: &mut Call, version: &str) -> Asked {
     let Some((interface, method)) = call.method.rsplit_once('.') else {
         return not_found("InterfaceNotFound", "interface", &call.method);
     };
+    if (interface, method) == (INTERFACE, "Answer") {
+        return answer(call.parameters.as_mut());
+    }
     let empty = Map::new();
     let parameters = call.parameters.as_ref().unwrap_or(&empty);
     match (interface, method) {
         (SERVICE, "GetInterfaceDescription") => description(parameters),
-        (SERVICE, "GetInfo") | (INTERFACE, "GetStatus" | "Diagnose") => {
+        (SERVICE, "GetInfo") | (INTERFACE, "GetStatus" | "Diagnose" | "AskAgain") => {
             if let Some(superfluous) = parameters.keys().next() {
                 return invalid(superfluous);
             }
@@ -120,6 +161,7 @@ pub fn asked(call: &Call, version: &str) -> Asked {
                     "interfaces": [SERVICE, INTERFACE],
                 }))),
                 "Diagnose" => Asked::Diagnosis,
+                "AskAgain" => Asked::AskAgain,
                 _ if call.more => Asked::Watch,
                 _ => Asked::Status,
             }
@@ -127,6 +169,30 @@ pub fn asked(call: &Call, version: &str) -> Asked {
         (SERVICE | INTERFACE, _) => not_found("MethodNotFound", "method", &call.method),
         _ => not_found("InterfaceNotFound", "interface", interface),
     }
+}
+
+fn answer(parameters: Option<&mut Map<String, Value>>) -> Asked {
+    let Some(parameters) = parameters else {
+        return invalid("id");
+    };
+    let id = parameters.get("id").and_then(Value::as_u64);
+    let Some(id) = id.and_then(|id| u32::try_from(id).ok()) else {
+        return invalid("id");
+    };
+    if let Some(superfluous) = parameters
+        .keys()
+        .find(|key| !matches!(key.as_str(), "id" | "answer"))
+    {
+        return invalid(superfluous);
+    }
+    let answer = match parameters.get_mut("answer") {
+        Some(Value::String(text)) => Secret::new(std::mem::take(text)).ok(),
+        _ => None,
+    };
+    answer.map_or_else(
+        || invalid("answer"),
+        |answer| Asked::Answer(DemandId(id), answer),
+    )
 }
 
 fn description(parameters: &Map<String, Value>) -> Asked {
@@ -155,17 +221,24 @@ fn not_found(error: &str, what: &str, name: &str) -> Asked {
 
 /// A message as it goes over the wire.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(CALL);
     // What we send has no maps with keys that are not strings, and writing to memory does not fail.
-    let mut bytes = serde_json::to_vec(message).unwrap_or_default();
+    if serde_json::to_writer(&mut bytes, message).is_err() {
+        bytes.clear();
+    }
     bytes.push(END);
     bytes
 }
 
-/// Takes the first whole message out of `input`, without its end.
-pub fn take_message(input: &mut Vec<u8>) -> Option<Vec<u8>> {
+/// Takes the first whole message out of `input`, without its end. It may hold an answer of the
+/// person's: no other copy of it stays, neither in `input` nor behind its end.
+pub fn take_message(input: &mut Vec<u8>) -> Option<Zeroizing<Vec<u8>>> {
     let end = input.iter().position(|byte| *byte == END)?;
-    let mut message: Vec<u8> = input.drain(..=end).collect();
-    message.pop();
+    let message = Zeroizing::new(input[..end].to_vec());
+    input.copy_within(end + 1.., 0);
+    let left = input.len() - end - 1;
+    input[left..].zeroize();
+    input.truncate(left);
     Some(message)
 }
 
@@ -176,7 +249,7 @@ mod tests {
     use super::*;
 
     fn call(text: &str) -> Asked {
-        asked(&serde_json::from_str(text).unwrap(), "1.2.3")
+        asked(&mut serde_json::from_str(text).unwrap(), "1.2.3")
     }
 
     fn error_of(text: &str) -> (String, Value) {
@@ -274,7 +347,7 @@ mod tests {
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
                 input.extend_from_slice(now);
                 rest = later;
-                out.extend(std::iter::from_fn(|| take_message(&mut input)));
+                out.extend(std::iter::from_fn(|| take_message(&mut input)).map(|message| message.to_vec()));
             }
             prop_assert_eq!(out, messages);
             prop_assert!(input.is_empty());

@@ -1,10 +1,12 @@
 //! What it all means, in words that a person understands: Japanese, and English.
 
+mod factor;
 mod refusals;
 mod sim;
 
 use sekisho_control::{GatewayFound, Place, QuotaState, Side, UplinkKind};
 
+pub use factor::{demand, factor};
 pub use refusals::{knows as knows_rule, refusal};
 pub use sim::{signal, sim, sim_uplink};
 
@@ -76,6 +78,16 @@ const REASONS: &[(&str, &str, &str)] = &[
         "the clock jumped or the laptop slept",
         "休止または時計の変更のあと、確かめ直しています",
         "proving everything again after sleep or a change of the clock",
+    ),
+    (
+        "waiting for the second factor",
+        "本人確認（ワンタイムパスワードなど）を待っています",
+        "waiting for your one-time password or PIN",
+    ),
+    (
+        "the second factor is missing",
+        "本人確認（ワンタイムパスワードなど）が済んでいません",
+        "your one-time password or PIN was not given, or not taken",
     ),
 ];
 
@@ -248,6 +260,7 @@ const fn behind_page(named: bool, lang: Lang) -> &'static str {
 }
 
 /// What to do about it, in one sentence.
+#[expect(clippy::too_many_lines, reason = "a table: one sentence a cause")]
 pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
     match cause {
         Cause::GateDown => lang.of(
@@ -332,6 +345,9 @@ pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
             "情報担当へ連絡してください（応答したものが市のゲートウェイと確認できません）。",
             "Tell IT: what answers does not prove to be the city's gateway.",
         ),
+        Cause::FactorWanted => factor::WANTED.of(lang),
+        Cause::FactorRefused => factor::REFUSED.of(lang),
+        Cause::FactorStopped => factor::STOPPED.of(lang),
         Cause::WorkDown => lang.of(
             "端末を再起動してください（業務 OS が動いていません）。",
             "Restart the laptop: the work OS does not run.",

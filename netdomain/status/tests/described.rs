@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sekisho_control::{
-    GatewayFound, ModemFound, Place, Refused, Report, Side, SituationReport, UplinkKind, WorkFound,
+    Demand, DemandId, DemandStage, Factor, GatewayFound, ModemFound, Place, Refused, Report, Side,
+    SituationReport, UplinkKind, WorkFound,
 };
 use sekisho_status::{Ledger, Step, diagnose, varlink::DESCRIPTION};
 use serde_json::Value;
@@ -119,7 +120,7 @@ fn read(text: &str) -> BTreeMap<String, Type> {
             reader.expect(">");
             kind = reader.kind();
         } else {
-            assert_eq!(what, "type");
+            assert!(matches!(what.as_str(), "type" | "error"), "{what}");
         }
         types.insert(name, kind);
     }
@@ -176,6 +177,16 @@ fn full(place: Option<Place>) -> Ledger {
             port: port.clone(),
             kind: UplinkKind::Wired,
             event: "leased".into(),
+        },
+        Report::Demand {
+            demand: Some(Demand {
+                id: DemandId(7),
+                gateway: "honcho-tls".into(),
+                factor: Factor::Otp,
+                stage: DemandStage::Stopped,
+                ends_ms: Some(1_200_000),
+                tries: 0,
+            }),
         },
         Report::Link { up: true },
         Report::Work {

@@ -16,6 +16,7 @@
 //! [status]                            # without it: nobody is told
 //! socket = "/run/sekisho/laptop"
 //! group = 1000                        # whose members may ask; only root without it
+//! answerers = [1000]                  # users who may give one-time passwords, beside root
 //!
 //! [users]
 //! gate = 64017
@@ -27,6 +28,7 @@
 //! [tls]                               # only where policy has a gateway of kind `tls`
 //! certificate = "laptop.pem"
 //! key = "laptop.key"
+//! user = "mihon-0001"                 # as the gateway knows its person, where it asks for a password
 //!
 //! [ike]                               # only where policy has a gateway of kind `ikev2`
 //! authorities = "gateway-ca.pem"      # who may have issued the gateways' certificates
@@ -102,7 +104,8 @@ pub struct Config {
     pub status: Option<StatusSocket>,
 }
 
-/// `[status]`: who may be told how the laptop does. Nothing but that can be done there.
+/// `[status]`: who may be told how the laptop does, and who may answer for the person. Nothing but
+/// that can be done there.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatusSocket {
@@ -111,6 +114,10 @@ pub struct StatusSocket {
     pub socket: PathBuf,
     /// The group whose members may ask.
     pub group: Option<u32>,
+    /// The users who may give the answer that a gateway demands of the person, beside root. They must
+    /// be able to connect.
+    #[serde(default)]
+    pub answerers: Vec<u32>,
 }
 
 fn usual_socket() -> PathBuf {
@@ -155,6 +162,8 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key, in PEM.
     pub key: PathBuf,
+    /// The name under which a gateway that demands a one-time password knows the person.
+    pub user: Option<String>,
 }
 
 /// `[modem]`: where ModemManager is.
@@ -493,6 +502,9 @@ impl Config {
             ("--gate", TLS),
             ("--control", CONTROL),
         ]));
+        if let Some(user) = &tls.user {
+            words.extend(["--as".into(), user.clone()]);
+        }
         words.extend(user(self.users.tls));
         Recipe {
             role: Role::Tls,
@@ -682,12 +694,13 @@ mtu = 1420
     #[test]
     fn the_engine_of_a_tls_tunnel_is_started_only_where_it_is_named() {
         let extra = "ports = ['eth0']\n[users]\ntls = 64020\n[tls]\ncertificate = 'laptop.pem'\n\
-                     key = '/etc/laptop.key'\n[work]\narguments = ['run']\n";
+                     key = '/etc/laptop.key'\nuser = 'mihon-0001'\n[work]\narguments = ['run']\n";
         let (folder, config) = config(extra).unwrap();
         let recipes = config.recipes().unwrap();
         let folder = fs::canonicalize(folder.path()).unwrap();
         let end = format!(
-            "--certificate {}/laptop.pem --key /etc/laptop.key --gate {{tls}} --control {{control}} --user 64020",
+            "--certificate {}/laptop.pem --key /etc/laptop.key --gate {{tls}} --control {{control}} \
+             --as mihon-0001 --user 64020",
             folder.display()
         );
         let tls = recipes

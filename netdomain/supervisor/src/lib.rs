@@ -12,6 +12,7 @@
 //! last, and whoever may connect to its status socket of everything (`sekisho status`).
 #![deny(unsafe_code)]
 
+mod asking;
 mod child;
 mod config;
 mod events;

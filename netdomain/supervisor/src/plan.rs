@@ -156,7 +156,7 @@ pub enum Death {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Start the process with these ends.
     Start(Role, Vec<(Wire, End)>),
@@ -490,14 +490,16 @@ impl Plan {
 
     fn slumber(&mut self, asleep: bool, actions: &mut Vec<Action>) {
         self.asleep = asleep;
-        let command = if asleep {
-            Command::Suspend
-        } else {
-            Command::Resume
+        let command = || {
+            if asleep {
+                Command::Suspend
+            } else {
+                Command::Resume
+            }
         };
         for role in SLEEPERS {
             if self.runs(role) && self.told(role) {
-                actions.push(Action::Tell(role, command.clone()));
+                actions.push(Action::Tell(role, command()));
             }
         }
     }

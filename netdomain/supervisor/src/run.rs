@@ -21,9 +21,10 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use sekisho_control::{Channel, Command, Report, SituationReport, pair};
-use sekisho_status::Ledger;
+use sekisho_status::{Ledger, Wish};
 
 use crate::{
+    asking::Asking,
     child::{Handed, Running},
     config::{
         CONTROL, Config, ConfigError, GUEST, IKE, LINK, MODEM, NETNS, PATH, PowerButton, Recipe,
@@ -134,6 +135,7 @@ struct Supervisor {
     events: Events,
     ledger: Ledger,
     notices: Notices,
+    asking: Asking,
     serving: Option<Serving>,
     host: Host,
     epoll: OwnedFd,
@@ -217,6 +219,7 @@ pub fn run(config: &Config, events: Option<File>) -> Result<(), SuperviseError> 
         events: Events::new(events),
         ledger: Ledger::new(VERSION, now()),
         notices: Notices::new(),
+        asking: Asking::default(),
         serving: serving(config),
         host: Host::new(),
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("open epoll"))?,
@@ -308,6 +311,7 @@ impl Supervisor {
         let due = [
             ends.chain(self.plan.due()).min(),
             self.notices.due(situation, since),
+            self.asking.due(self.ledger.demand()),
             self.host.due(),
             serving.and_then(|serving| serving.due(&self.ledger, now)),
         ];
@@ -344,8 +348,19 @@ impl Supervisor {
         if let Some(notice) = self.notices.on(situation, since, now()) {
             self.tell(Role::Guest, &notice, None);
         }
-        if let Some(serving) = &mut self.serving {
-            serving.turn(&self.ledger, now());
+        if let Some(notice) = self.asking.on(self.ledger.demand(), now()) {
+            self.tell(Role::Guest, &notice, None);
+        }
+        let Some(serving) = &mut self.serving else {
+            return;
+        };
+        serving.turn(&self.ledger, now());
+        if let Some(wish) = serving.take_wish() {
+            let command = match wish {
+                Wish::Answer(demand, answer) => Command::Answer { demand, answer },
+                Wish::AskAgain => Command::AskAgain,
+            };
+            self.tell(Role::Gate, &command, None);
         }
     }
 

@@ -26,7 +26,8 @@ use rustix::{
     },
     process::umask,
 };
-use sekisho_status::{Interest, Ledger, MAX_PEERS, PeerId, Server};
+use sekisho_status::{Interest, Ledger, MAX_PEERS, PeerId, Server, Wish};
+use zeroize::Zeroizing;
 
 use crate::config::StatusSocket;
 
@@ -87,7 +88,7 @@ impl Serving {
             listener,
             listens: true,
             path: config.socket.clone(),
-            server: Server::new(version, now),
+            server: Server::new(version, now).with_answerers(config.answerers.clone()),
             connections: BTreeMap::new(),
         })
     }
@@ -122,6 +123,11 @@ impl Serving {
             self.wait_for(id, now);
         }
         self.listen_while_it_may(now);
+    }
+
+    /// What somebody who may wants to be done, if anybody does; to be looked for after each turn.
+    pub(crate) const fn take_wish(&mut self) -> Option<Wish> {
+        self.server.take_wish()
     }
 
     fn accept(&mut self, now: Duration) {
@@ -168,7 +174,8 @@ impl Serving {
         if !flags.contains(epoll::EventFlags::IN) || room == 0 {
             return;
         }
-        let mut chunk = [0; CHUNK];
+        // It may be an answer of the person's.
+        let mut chunk = Zeroizing::new([0; CHUNK]);
         match recv(&connection.socket, &mut chunk[..room], RecvFlags::DONTWAIT) {
             Err(Errno::AGAIN | Errno::INTR) => {}
             Ok((0, _)) | Err(_) => self.close(id),
@@ -300,6 +307,7 @@ mod tests {
             let config = StatusSocket {
                 socket: path.clone(),
                 group,
+                answerers: Vec::new(),
             };
             Self {
                 serving: Serving::open(&config, "1.2.3", Duration::ZERO).unwrap(),
@@ -350,6 +358,7 @@ mod tests {
         let config = StatusSocket {
             socket: stage.path.clone(),
             group: None,
+            answerers: Vec::new(),
         };
         // An earlier supervisor was killed: its socket is still there.
         stage.serving = Serving::open(&config, "1.2.3", Duration::ZERO).unwrap();
@@ -360,6 +369,7 @@ mod tests {
         let config = StatusSocket {
             socket: file.clone(),
             group: None,
+            answerers: Vec::new(),
         };
         assert!(Serving::open(&config, "1.2.3", Duration::ZERO).is_err());
         assert_eq!(fs::read(&file).unwrap(), b"somebody's");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Check, is_name, repeated};
 use crate::UplinkKind;
-use crate::schema::{Gateway, GatewayProtocol, NAT_T, Uplink};
+use crate::schema::{Gateway, GatewayProtocol, NAT_T, SecondFactor, Uplink};
 use crate::source::Step::{self, Index, Key};
 
 /// Longest name of a Linux interface (`IFNAMSIZ` less its NUL).
@@ -168,6 +168,7 @@ impl Check<'_> {
         for (key, duration) in [
             ("up_within", vpn.up_within),
             ("dead_after", vpn.dead_after),
+            ("answer_within", vpn.answer_within),
             ("prefer_first_after", vpn.prefer_first_after),
         ] {
             self.timer(&[Key("vpn"), Key(key)], duration);
@@ -215,9 +216,41 @@ impl Check<'_> {
                 self.unicast(&at("lan_address"), *address.ip());
             }
             self.protocol(index, gateway);
+            self.second_factor(index, gateway);
             if gateway.uplinks.is_empty() {
                 self.refuse(&at("uplinks"), "`uplinks` is empty", "`uplinks` が空です");
             }
+        }
+    }
+
+    /// Who can ask for it: what a gateway does not demand in its protocol cannot be demanded for it.
+    fn second_factor(&mut self, index: usize, gateway: &Gateway) {
+        let at = [
+            Key("vpn"),
+            Key("gateway"),
+            Index(index),
+            Key("second_factor"),
+        ];
+        match (&gateway.protocol, gateway.second_factor) {
+            (GatewayProtocol::Wireguard { .. }, Some(_)) => self.refuse(
+                &at,
+                "`wireguard` has no second factor: its gateway knows a key and nothing of people. Use a \
+                 gateway of kind `tls`",
+                "`wireguard` に `second_factor` は書けません。鍵だけで接続する方式のためです。`tls` のゲートウェイを使ってください",
+            ),
+            (GatewayProtocol::Ikev2 { .. }, Some(_)) => self.refuse(
+                &at,
+                "a gateway of kind `ikev2` is not asked for a second factor: its laptops have \
+                 certificates alone. Use a gateway of kind `tls`",
+                "`ikev2` に `second_factor` は書けません。証明書だけで接続するためです。`tls` のゲートウェイを使ってください",
+            ),
+            (GatewayProtocol::Tls { .. }, Some(SecondFactor::Pin)) => self.refuse(
+                &at,
+                "a gateway of kind `tls` takes `second_factor = \"otp\"` alone: the laptop's key for \
+                 it is in no token",
+                "`tls` の `second_factor` は `\"otp\"` だけです。端末の鍵がトークンにないためです",
+            ),
+            (GatewayProtocol::Tls { .. }, Some(SecondFactor::Otp)) | (_, None) => {}
         }
     }
 

@@ -51,6 +51,19 @@ impl Scene {
         })
     }
 
+    /// The same, where that gateway demands a one-time password.
+    pub fn with_otp() -> Option<Self> {
+        Self::of(Options {
+            cafe: Cafe {
+                blocks_udp: true,
+                ..Cafe::default()
+            },
+            tls: true,
+            otp: true,
+            ..Options::default()
+        })
+    }
+
     /// A cafe that does not forward to `WireGuard`'s port, and a gateway that also takes `IKEv2` and
     /// gives the laptop this address.
     pub fn with_ipsec(address: std::net::Ipv4Addr) -> Option<Self> {

@@ -9,9 +9,7 @@ use std::{
 };
 
 use sekisho_attacks::{BACK_WITHIN, Download, Engine, Expects, Scene, must};
-use sekisho_lab::{
-    IkePapers, LaptopFiles, NetLaptop, Part, Setup, UP_LIMIT, address as at, oracle::count_frames,
-};
+use sekisho_lab::{IkePapers, LaptopFiles, Part, Setup, address as at, oracle::count_frames};
 
 /// Of a download as fast as it goes; user-space ESP is slow.
 const SIZE: u32 = 3_000_000;

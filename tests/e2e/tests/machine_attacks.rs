@@ -21,7 +21,7 @@ const FIRMWARE_LIMIT: Duration = Duration::from_mins(1);
 /// service takes to use one.
 const WATCH: Duration = Duration::from_secs(10);
 /// How long drivers may take.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn must<T>(result: Result<T, StepError>) -> T {
     match result {
@@ -59,7 +59,7 @@ fn is_red(judged: &Judged, why: &str) {
     );
 }
 
-/// EtherType IPv4, UDP from port 68 to port 67 behind a header of 20 bytes: DHCP.
+/// `EtherType` IPv4, UDP from port 68 to port 67 behind a header of 20 bytes: DHCP.
 fn is_dhcp(frame: &[u8]) -> bool {
     frame.get(12..15) == Some(&[8, 0, 0x45]) && frame.get(34..38) == Some(&[0, 68, 0, 67])
 }
@@ -86,12 +86,15 @@ fn t26_from_the_power_button_to_the_tunnel_the_first_frame_is_ours() {
     is_red(&must(journey.judge()), "boots from the network");
 }
 
+/// How the laptop ends and is there again; the time from one page to the next.
+type End = fn(&mut Journey) -> Result<Duration, StepError>;
+
 #[test]
 fn t27_panics_resets_and_power_cuts_leak_nothing_and_the_laptop_comes_back() {
     let Some(mut journey) = journey() else { return };
     must(journey.go(&ARRIVE));
     let mut told = Vec::new();
-    let ends: [(&str, fn(&mut Journey) -> Result<Duration, StepError>); 3] = [
+    let ends: [(&str, End); 3] = [
         ("the work OS panicked", Journey::work_os_panics),
         ("the laptop panicked", Journey::laptop_panics),
         ("reset", Journey::reset),

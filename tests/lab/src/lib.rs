@@ -40,7 +40,7 @@ pub use error::LabError;
 pub use events::{Event, Events};
 pub use lab::{Direct, Lab, Options, Recordings, Seat, missing_programs};
 pub use namespace::{Netns, hand_over};
-pub use netlaptop::{NetLaptop, Part, Setup, UP_LIMIT, programs};
+pub use netlaptop::{NetLaptop, Part, Setup, UP_LIMIT, Who, programs};
 pub use oracle::{Canary, Leak};
 pub use papers::{IkePapers, LaptopFiles, Papers, ServerIdentity, TlsPapers, WireGuardKey};
 pub use prober::Prober;

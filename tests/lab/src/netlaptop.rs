@@ -19,6 +19,12 @@ use crate::{
 
 /// The user of the `IPsec` tunnel's engine.
 const IKE_USER: u32 = 64_021;
+/// The group whose members may ask the laptop how it does.
+const STAFF: u32 = 64_021;
+/// The user who may answer for the person, beside root.
+const PERSON: u32 = 64_030;
+/// Another member of that group.
+const COLLEAGUE: u32 = 64_031;
 /// The guest's interface.
 const NIC: &str = "net0";
 
@@ -327,6 +333,26 @@ impl<'l> NetLaptop<'l> {
             .spawn_command(name, self.sekisho_command(arguments)?)
     }
 
+    /// Runs `sekisho answer` on the laptop as this user, who types this.
+    pub fn answer(&self, who: Who, typed: &str) -> Result<Output, LabError> {
+        let sekisho = programs()?.join("sekisho");
+        let user = match who {
+            Who::Person => PERSON,
+            Who::Colleague => COLLEAGUE,
+        };
+        let mut command = self.lab.space("laptop")?.command("setpriv");
+        command
+            .args(["--clear-groups", "--regid", &STAFF.to_string()])
+            .args(["--reuid", &user.to_string()])
+            // `sekisho` itself sees it in its input alone.
+            .args(["sh", "-c", "printf '%s\\n' \"$0\" | exec \"$@\""])
+            .arg(typed)
+            .arg(sekisho)
+            .args(["--lang", "en", "answer", "--socket"])
+            .arg(self.status_socket());
+        self.lab.run_command(command, Duration::from_secs(100))
+    }
+
     fn sekisho_command(&self, arguments: &[&str]) -> Result<std::process::Command, LabError> {
         let program = programs()?.join("sekisho");
         let mut command = self.lab.space("laptop")?.command(program);
@@ -519,6 +545,15 @@ fn signal(pid: u32, signal: Signal) -> Result<u32, LabError> {
     Ok(pid)
 }
 
+/// Who types at the laptop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The person whom it is issued to.
+    Person,
+    /// Another one, who may see how it does and no more.
+    Colleague,
+}
+
 /// A process of the laptop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -585,7 +620,8 @@ fn children(parent: u32) -> Vec<u32> {
 fn engines(setup: &Setup) -> Result<String, LabError> {
     let mut text = String::new();
     if setup.tls {
-        text.push_str("[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\n");
+        text.push_str("[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n");
+        let _ = writeln!(text, "user = '{}'\n", crate::papers::DEVICE);
     }
     if let Some(bus) = &setup.modem {
         let _ = write!(text, "[modem]\nbus = '{}'\n\n", bus.display());
@@ -615,7 +651,7 @@ fn supervisor_config(programs: &Path, guest: &Netns, dot1x: bool, engines: &str)
          '--link', '{{link}}', '--control', '{{control}}']\n\n\
          # Tests kill in quick succession what a laptop loses once in years.\n\
          [restart]\nhealthy_after_ms = 1\n\n\
-         [status]\nsocket = 'status'\n",
+         [status]\nsocket = 'status'\ngroup = {STAFF}\nanswerers = [{PERSON}]\n",
         at::ETH0,
         at::ETH1
     )

@@ -208,6 +208,8 @@ pub struct Papers {
     pub tls: TlsPapers,
     /// For the gateway's IKE.
     pub ike: IkePapers,
+    /// The secret of the person's token for one-time passwords, in hex.
+    pub token: String,
     signer: [u8; 32],
 }
 
@@ -234,7 +236,13 @@ impl Papers {
         getrandom::fill(&mut signer).map_err(|error| LabError::Papers {
             what: error.to_string(),
         })?;
+        // HMAC-SHA-1's length (RFC 4226, section 4).
+        let mut token = [0; 20];
+        getrandom::fill(&mut token).map_err(|error| LabError::Papers {
+            what: error.to_string(),
+        })?;
         let papers = Self {
+            token: hex(&token),
             gateway: WireGuardKey::generate()?,
             laptop: WireGuardKey::generate()?,
             probe: WireGuardKey::generate()?,
@@ -274,6 +282,28 @@ impl Papers {
             self.tls.server.spki_sha256
         );
         self.policy().replacen("[onprem]", &gateway, 1)
+    }
+
+    /// The same, where that gateway's tunnel demands a one-time password, and it is waited for so long.
+    pub fn policy_with_otp(&self, within: &str) -> String {
+        let name = "name = \"honcho-tls\"\n";
+        self.policy_with_tls()
+            .replacen(name, &format!("{name}second_factor = \"otp\"\n"), 1)
+            .replacen(
+                "[vpn]\n",
+                &format!("[vpn]\nanswer_within = \"{within}\"\n"),
+                1,
+            )
+    }
+
+    /// What the person's token shows when its button was pressed so often; of OATH's own tool.
+    pub fn one_time_password(&self, pressed: u32) -> Result<String, LabError> {
+        let counter = pressed.to_string();
+        filter(
+            "oathtool",
+            &["--digits=8", "--counter", &counter, &self.token],
+            "",
+        )
     }
 
     /// The policy of a city without an inner gateway: in the office the guest's packets go onto the

@@ -54,7 +54,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let names = targets(&args.targets)?;
     if args.list {
-        names.iter().for_each(|name| println!("{name}"));
+        println!("{}", names.join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
     build(&args.targets)?;
@@ -246,9 +246,9 @@ fn run_all(targets: Vec<Target>, seconds: u32, jobs: usize) -> Result<Vec<Summar
             match target.start(seconds) {
                 Ok(started) => running.push(started),
                 Err(error) => {
-                    running.iter_mut().for_each(|other| {
+                    for other in &mut running {
                         let _ = other.child.kill();
-                    });
+                    }
                     return Err(Failure::Start(name, error));
                 }
             }

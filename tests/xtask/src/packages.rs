@@ -44,6 +44,7 @@ impl Need {
                 "netcat-openbsd",
                 "nftables",
                 "nginx-light",
+                "oathtool",
                 "ocserv",
                 "openconnect",
                 "python3-dbusmock",

@@ -36,7 +36,13 @@ impl Engaged {
 impl Machine {
     /// The engine says that its tunnel is up. Taken only for what it was asked to begin.
     pub(super) fn engine_up(&mut self, path: PathId, now: Moment, actions: &mut Vec<Action>) {
-        let Some(engaged) = self.engaged.as_mut().filter(|engaged| engaged.path == path) else {
+        if self.engaged.is_none_or(|engaged| engaged.path != path) {
+            return;
+        }
+        if !self.counts_as_up(path) {
+            return self.engine_down(path, now, actions);
+        }
+        let Some(engaged) = &mut self.engaged else {
             return;
         };
         engaged.until = None;
@@ -48,8 +54,15 @@ impl Machine {
     /// The engine says that its tunnel is down, or is gone itself.
     pub(super) fn engine_down(&mut self, path: PathId, now: Moment, actions: &mut Vec<Action>) {
         if self.engaged.is_some_and(|engaged| engaged.path == path) {
-            self.paths.condemn(path, now, &self.timings);
+            self.attempt_failed(path, now);
             self.disengage(actions);
+        }
+    }
+
+    /// What failed for want of the second factor is no fault of the path's.
+    fn attempt_failed(&mut self, path: PathId, now: Moment) {
+        if !self.factor_failed(path, now) {
+            self.paths.condemn(path, now, &self.timings);
         }
     }
 
@@ -86,10 +99,12 @@ impl Machine {
 
     /// The best path that an engine has to this gateway.
     fn best_to(&self, gateway: GatewayId, now: Moment) -> Option<PathId> {
-        self.paths
-            .best_to(Proof::Engine, Some(gateway), now, |port| {
-                self.proofs.hold(port, now)
-            })
+        self.paths.best_of(
+            Proof::Engine,
+            now,
+            |port| self.proofs.hold(port, now),
+            |of| of == gateway,
+        )
     }
 
     /// Ends what the engine is at, if it is at this path.
@@ -102,8 +117,19 @@ impl Machine {
     /// Ends what the engine is at.
     pub(super) fn disengage(&mut self, actions: &mut Vec<Action>) {
         if let Some(engaged) = self.engaged.take() {
+            self.demands.withdraw(engaged.path);
             actions.push(Action::Disengage(engaged.path));
         }
+    }
+
+    /// The path to begin with: one of a gateway for which the person need not be left alone.
+    fn best_engine(&self, now: Moment) -> Option<PathId> {
+        self.paths.best_of(
+            Proof::Engine,
+            now,
+            |port| self.proofs.hold(port, now),
+            |gateway| !self.demands.holds(gateway),
+        )
     }
 
     /// Lets the engine begin where nothing else leads on, and end where it is not needed any more or
@@ -116,7 +142,7 @@ impl Machine {
         if let Some(engaged) = self.engaged {
             let late = engaged.until.is_some_and(|until| now >= until);
             if late {
-                self.paths.condemn(engaged.path, now, &self.timings);
+                self.attempt_failed(engaged.path, now);
             }
             // What is up is the way in use, or of no use.
             let idle = match open {
@@ -131,7 +157,7 @@ impl Machine {
         let needed = closed && !self.asleep && self.engaged.is_none();
         if needed
             && self.best(Proof::Handshake, now).is_none()
-            && let Some(path) = self.best(Proof::Engine, now)
+            && let Some(path) = self.best_engine(now)
             && let Some(gateway) = self.paths.info(path).map(|info| info.gateway)
         {
             self.engaged = Some(Engaged {

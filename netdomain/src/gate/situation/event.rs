@@ -1,6 +1,6 @@
 //! What happens to the gate, and what its shell must do about it.
 
-use sekisho_control::{PathId, UplinkKind, WireId};
+use sekisho_control::{DemandId, PathId, UplinkKind, WireId};
 
 use super::paths::PathInfo;
 
@@ -33,6 +33,12 @@ pub enum Event {
     EngineUp(PathId),
     /// The engine ended the tunnel of this path, or is itself gone.
     EngineDown(PathId),
+    /// The engine of this path's tunnel needs the second factor.
+    EngineAsks(PathId),
+    /// The person answered this asking.
+    Answered(DemandId),
+    /// The person is there.
+    AskAgain,
     /// The beacon was proven over this port.
     Proven(String),
     /// The proof over this port failed or ended.
@@ -64,6 +70,8 @@ pub enum Action {
     Check(PathId),
     /// Let the engine of this path's tunnel begin.
     Engage(PathId),
+    /// Hand the person's answer to the engine of this path's tunnel.
+    HandOver(PathId),
     /// Let the engine take its tunnel from one path to another, to the same gateway.
     Move {
         /// The path that it was on.

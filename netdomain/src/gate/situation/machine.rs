@@ -4,6 +4,7 @@ use sekisho_control::{PathId, Place, Side, UplinkKind};
 
 use super::direct::{close_wires, end_proofs};
 use super::engaged::Engaged;
+use super::factor::Demands;
 use super::paths::{PathInfo, Paths, Proof};
 use super::premises::Proofs;
 use super::way::{Attempt, Phase, REJECT};
@@ -20,6 +21,8 @@ pub struct Machine {
     pub(super) attempt: Option<Attempt>,
     /// The tunnel that an engine is at.
     pub(super) engaged: Option<Engaged>,
+    /// What gateways demand of the person.
+    pub(super) demands: Demands,
     /// The gateways whose engine can take its tunnel from path to path.
     pub(super) roaming: Vec<GatewayId>,
     /// The gateway with which there is a session, and when its handshake was completed.
@@ -47,6 +50,7 @@ impl Machine {
             proofs: Proofs::new(timings.recheck, seed),
             attempt: None,
             engaged: None,
+            demands: Demands::default(),
             roaming: Vec::new(),
             session: None,
             direct: false,
@@ -90,6 +94,9 @@ impl Machine {
             Event::Checked(path) => self.checked(path, now),
             Event::EngineUp(path) => self.engine_up(path, now, actions),
             Event::EngineDown(path) => self.engine_down(path, now, actions),
+            Event::EngineAsks(path) => self.engine_asks(path, now, actions),
+            Event::Answered(demand) => self.answered(demand, now, actions),
+            Event::AskAgain => self.demands.ask_again(),
             Event::CarrierLost(port) => self.carrier_lost(&port, now, actions),
             Event::SendFailed(id) => {
                 self.path_failed(id, now);
@@ -105,7 +112,10 @@ impl Machine {
                 self.asleep = true;
                 self.drop_everything(Reason::Suspended, actions);
             }
-            Event::Resume => self.asleep = false,
+            Event::Resume => {
+                self.asleep = false;
+                self.demands.ask_again();
+            }
             Event::Doubt => self.doubt(now, actions),
             Event::Tick => {}
         }
@@ -122,18 +132,22 @@ impl Machine {
             self.engaged.and_then(|engaged| engaged.until),
             self.standby_deadline(),
             self.better_deadline(),
+            self.demands.next_deadline(),
             None,
         ];
         if let Phase::Open(way) = self.phase
             && way.proof == Proof::Handshake
         {
-            due[6] = Some(self.way_deadline(&way));
+            due[7] = Some(self.way_deadline(&way));
         }
         due.into_iter().flatten().min()
     }
 
     fn path_up(&mut self, info: PathInfo, now: Moment, actions: &mut Vec<Action>) {
         let id = info.id;
+        if info.proof == Proof::Engine {
+            self.demands.ask_again();
+        }
         if self.asleep || !self.paths.add(info, now) {
             actions.push(Action::Close(id));
         }
@@ -240,6 +254,7 @@ impl Machine {
             self.session = None;
         }
         self.follow_path(now, actions);
+        self.keep_demands(now, actions);
         self.leave_bad_way(now, actions);
         self.keep_way(now, actions);
         self.attempt_better(now, actions);
@@ -251,17 +266,31 @@ impl Machine {
 
     /// Brings the reason for being closed up to date.
     fn explain(&mut self) {
+        if self.explain_factor() {
+            return;
+        }
         if let Phase::Closed(reason) = &mut self.phase
             && !self.asleep
             && matches!(
                 reason,
-                Reason::Started | Reason::NoPath | Reason::Connecting | Reason::UplinkGone
+                Reason::Started
+                    | Reason::NoPath
+                    | Reason::Connecting
+                    | Reason::UplinkGone
+                    | Reason::SecondFactor
+                    | Reason::SecondFactorMissing
             )
         {
             if self.attempt.is_some() || self.engaged.is_some() {
                 *reason = Reason::Connecting;
             } else if self.paths.is_empty() && *reason == Reason::Connecting {
                 *reason = Reason::NoPath;
+            } else if matches!(reason, Reason::SecondFactor | Reason::SecondFactorMissing) {
+                *reason = if self.paths.is_empty() {
+                    Reason::NoPath
+                } else {
+                    Reason::Connecting
+                };
             }
         }
     }

@@ -7,6 +7,7 @@
 mod direct;
 mod engaged;
 mod event;
+mod factor;
 mod liveness;
 mod machine;
 mod paths;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use sekisho_control::{PathId, Place, Side, UplinkKind, WireId};
 
 pub use self::event::{Action, Event};
+pub use self::factor::{Demanded, max_wrong};
 pub use self::machine::Machine;
 pub use self::paths::{MAX_PATHS, PathInfo, Proof};
 use super::admit::Scope;
@@ -96,6 +98,10 @@ pub enum Reason {
     Suspended,
     /// A clock jumped, or the laptop slept without telling us.
     Doubt,
+    /// A gateway demands a second factor, and the person is being asked.
+    SecondFactor,
+    /// The second factor was not given, or not taken, and is not asked for at present.
+    SecondFactorMissing,
 }
 
 impl Reason {
@@ -109,6 +115,8 @@ impl Reason {
             Self::UplinkGone => "the uplink process is gone",
             Self::Suspended => "suspended",
             Self::Doubt => "the clock jumped or the laptop slept",
+            Self::SecondFactor => "waiting for the second factor",
+            Self::SecondFactorMissing => "the second factor is missing",
         }
     }
 }

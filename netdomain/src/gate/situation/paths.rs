@@ -227,21 +227,21 @@ impl Paths {
         now: Moment,
         proven: impl Fn(&str) -> bool,
     ) -> Option<PathId> {
-        self.best_to(proof, None, now, proven)
+        self.best_of(proof, now, proven, |_| true)
     }
 
-    /// The same, to this gateway if one is named.
-    pub(super) fn best_to(
+    /// The same, of these gateways.
+    pub(super) fn best_of(
         &self,
         proof: Proof,
-        gateway: Option<GatewayId>,
         now: Moment,
         proven: impl Fn(&str) -> bool,
+        of: impl Fn(GatewayId) -> bool,
     ) -> Option<PathId> {
         self.entries
             .iter()
-            .filter(|entry| gateway.is_none_or(|gateway| entry.info.gateway == gateway))
             .filter(|entry| entry.info.proof == proof && usable(entry, now, &proven))
+            .filter(|entry| of(entry.info.gateway))
             .min_by_key(|entry| preference(&entry.info))
             .map(|entry| entry.info.id)
     }

@@ -154,7 +154,11 @@ impl Turn {
                     Command::Shutdown => self.ended = true,
                     // The uplink shuts its ports; what becomes of the modem, ModemManager decides.
                     Command::Suspend | Command::Resume => {}
-                    Command::Attach { .. } | Command::PowerButton | Command::Notice { .. } => {
+                    Command::Attach { .. }
+                    | Command::PowerButton
+                    | Command::Answer { .. }
+                    | Command::AskAgain
+                    | Command::Notice { .. } => {
                         tracing::warn!("a command that is not for the modem");
                     }
                 },

@@ -78,7 +78,11 @@ impl Turn {
                 Command::Suspend => self.feed(Event::Suspend)?,
                 Command::Resume => self.feed(Event::Resume)?,
                 Command::Shutdown => self.ending = true,
-                Command::Attach { .. } | Command::PowerButton | Command::Notice { .. } => {
+                Command::Attach { .. }
+                | Command::PowerButton
+                | Command::Answer { .. }
+                | Command::AskAgain
+                | Command::Notice { .. } => {
                     tracing::warn!("the supervisor sent a command that is not for the uplink");
                 }
             }

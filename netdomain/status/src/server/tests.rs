@@ -1,3 +1,4 @@
+use sekisho_control::{Demand, DemandStage, Factor, Report};
 use serde_json::Value;
 
 use super::*;
@@ -153,4 +154,81 @@ fn connections_in_a_storm_wait() {
     // What could not even be taken up counts as well.
     desk.server.missed(at(50));
     assert!(!desk.server.may_accept(at(50)));
+}
+
+fn asked(id: u32) -> Report {
+    Report::Demand {
+        demand: Some(Demand {
+            id: DemandId(id),
+            gateway: "honcho-tls".into(),
+            factor: Factor::Otp,
+            stage: DemandStage::Asked,
+            ends_ms: Some(180_000),
+            tries: 3,
+        }),
+    }
+}
+
+fn answer(id: u32, text: &str) -> Vec<u8> {
+    let call = format!(
+        r#"{{"method":"jp.sekisho.Laptop.Answer","parameters":{{"id":{id},"answer":"{text}"}}}}"#
+    );
+    [call.as_bytes(), &[0]].concat()
+}
+
+fn error(replies: &[Value]) -> &str {
+    replies[0]["error"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn who_may_answer_is_what_the_kernel_says() {
+    let mut desk = Desk::new();
+    desk.server = Server::new("1.2.3", at(0)).with_answerers(vec![1000]);
+    desk.ledger.reported("gate", &asked(7), at(0));
+    for (user, may) in [(1001, false), (1000, true), (0, true)] {
+        let id = desk.server.accept(user, at(0)).unwrap();
+        desk.say(id, &answer(7, "755224"), 0).unwrap();
+        let replies = desk.take(id, 0);
+        let wish = desk.server.take_wish();
+        if may {
+            assert_eq!(error(&replies), "");
+            let given = Secret::new("755224".to_owned()).unwrap();
+            assert_eq!(wish, Some(Wish::Answer(DemandId(7), given)));
+        } else {
+            assert_eq!(error(&replies), "jp.sekisho.Laptop.NotAllowed");
+            assert_eq!(wish, None);
+        }
+        desk.say(id, b"{\"method\":\"jp.sekisho.Laptop.AskAgain\"}\0", 0)
+            .unwrap();
+        desk.take(id, 0);
+        assert_eq!(desk.server.take_wish(), may.then_some(Wish::AskAgain));
+    }
+}
+
+#[test]
+fn an_answer_is_taken_for_what_is_asked_and_one_at_a_time() {
+    let mut desk = Desk::new();
+    let root = desk.server.accept(0, at(0)).unwrap();
+    let not_asked = "jp.sekisho.Laptop.NotAsked";
+    desk.say(root, &answer(7, "755224"), 0).unwrap();
+    assert_eq!(error(&desk.take(root, 0)), not_asked, "nobody asks");
+    desk.ledger.reported("gate", &asked(8), at(0));
+    desk.say(root, &answer(7, "755224"), 0).unwrap();
+    assert_eq!(error(&desk.take(root, 0)), not_asked, "another asking");
+    // Two in one turn: the gate hears one.
+    let other = desk.server.accept(0, at(0)).unwrap();
+    desk.say(root, &answer(8, "755224"), 0).unwrap();
+    desk.say(other, &answer(8, "287082"), 0).unwrap();
+    assert_eq!(error(&desk.take(root, 0)), "");
+    assert_eq!(error(&desk.take(other, 0)), not_asked);
+    let first = Secret::new("755224".to_owned()).unwrap();
+    assert_eq!(
+        desk.server.take_wish(),
+        Some(Wish::Answer(DemandId(8), first))
+    );
+    // A gate that is gone asks for nothing.
+    desk.ledger.ended("gate", "signal: 9", at(1));
+    desk.say(root, &answer(8, "755224"), 1).unwrap();
+    assert_eq!(error(&desk.take(root, 1)), not_asked);
+    assert_eq!(desk.server.take_wish(), None);
 }

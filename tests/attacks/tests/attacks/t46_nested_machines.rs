@@ -76,7 +76,7 @@ fn t46_a_routed_nested_network_goes_nowhere_and_a_translated_one_is_the_guests()
         !nested.tries(&ping(&routed)),
         "an address of its own passed"
     );
-    must(laptop.wait_refused(mark, "anti-spoof", NESTED));
+    must(laptop.wait_refused(mark, "anti-spoof", "icmp"));
 
     // The control: the same packets in the guest's own name, as WSL's translation sends them.
     nested.guest(

@@ -26,7 +26,7 @@ const PCAP_HEADER: u64 = 24;
 /// kernel; as root of the laptop can do, and nobody else there.
 const LEAK: &str = "import socket,sys
 s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW); s.bind((sys.argv[1],0))
-s.send(bytes.fromhex('ffffffffffff'+sys.argv[3]+'0800')+bytes(20)+bytes.fromhex(sys.argv[2]))";
+s.send(bytes.fromhex('ffffffffffff'+sys.argv[3]+'0800')+bytes(20)+sys.argv[2].encode())";
 
 impl Journey {
     /// The laptop starts again after a panic or a reset, and cards can be plugged into it.
@@ -172,8 +172,6 @@ impl Journey {
     pub fn leak_canary(&self) -> Result<(), StepError> {
         let (uplink, canary) = (self.pid("uplink")?, self.canary.hex());
         let mac = at::GUEST_MAC.map(|byte| format!("{byte:02x}")).concat();
-        // As the canary is carried: its digits.
-        let digits: String = canary.bytes().map(|byte| format!("{byte:02x}")).collect();
         let command = [
             "nsenter",
             "-t",
@@ -183,7 +181,7 @@ impl Journey {
             "-c",
             LEAK,
             at::ETH0,
-            &digits,
+            &canary,
             &mac,
         ];
         let output = self.laptop()?.run(&command)?;

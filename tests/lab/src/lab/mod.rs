@@ -58,6 +58,8 @@ pub struct Options {
     pub captures: bool,
     /// Whether the gateway also takes TLS (Debian's ocserv).
     pub tls: bool,
+    /// Whether it then demands a one-time password of the person.
+    pub otp: bool,
     /// Whether, and how, the office LAN carries the laptop's packets without a tunnel, for the oracle and for
     /// the office's router.
     pub direct: Option<Direct>,
@@ -84,6 +86,7 @@ impl Default for Options {
             download: 16 << 20,
             captures: true,
             tls: false,
+            otp: false,
             direct: None,
             ike: None,
         }
@@ -97,6 +100,7 @@ pub struct Lab {
     keep: bool,
     seat: Seat,
     tls: bool,
+    otp: bool,
     direct: Option<Direct>,
     ike: Option<Ipv4Addr>,
     topology: Topology,
@@ -149,6 +153,7 @@ impl Lab {
             seat: options.seat,
             direct: options.direct,
             tls: options.tls,
+            otp: options.otp,
             ike: options.ike,
             topology,
             cafe: options.cafe,

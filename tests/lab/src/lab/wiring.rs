@@ -134,6 +134,7 @@ impl Lab {
                 &self.spaces["gateway"],
                 &self.dir,
                 &self.papers,
+                self.otp,
             )?);
         }
         if let Some(address) = self.ike {

@@ -148,13 +148,38 @@ pub(crate) fn wireguard(
     Ok(engine)
 }
 
+/// The factors of ocserv beside the laptop's certificate: none, or a one-time password and no other
+/// (`*`), event-based with eight digits (HOTP, RFC 4226; the file is liboath's).
+fn factors(dir: &Path, papers: &Papers, otp: bool) -> Result<String, LabError> {
+    if !otp {
+        return Ok(String::new());
+    }
+    let files = [
+        ("passwords", format!("{}:*:\n", crate::papers::DEVICE)),
+        (
+            "tokens",
+            format!("HOTP/E/8 {} - {}\n", crate::papers::DEVICE, papers.token),
+        ),
+    ];
+    for (name, text) in &files {
+        std::fs::write(dir.join(format!("ocserv-{name}")), text)
+            .map_err(LabError::io("write ocserv's files"))?;
+    }
+    let shown = dir.display();
+    Ok(format!(
+        "auth = \"plain[passwd={shown}/ocserv-passwords,otp={shown}/ocserv-tokens]\"\n"
+    ))
+}
+
 /// Starts ocserv in the foreground: TLS 1.3 alone, a certificate of the city's authority and no
-/// password, and for the laptop the address that it has everywhere.
+/// password, or with `otp` a one-time password besides; and for the laptop the address that it has
+/// everywhere.
 pub(crate) fn ocserv(
     launcher: &Launcher,
     space: &Netns,
     dir: &Path,
     papers: &Papers,
+    otp: bool,
 ) -> Result<(Process, &'static str), LabError> {
     if find_program("ocserv").is_none() {
         return Err(LabError::Missing {
@@ -176,6 +201,7 @@ pub(crate) fn ocserv(
     let shown = dir.display();
     let text = format!(
         "auth = \"certificate\"\n\
+         {factors}\
          tcp-port = {port}\n\
          listen-host = {address}\n\
          run-as-user = root\nrun-as-group = root\nisolate-workers = false\n\
@@ -189,6 +215,7 @@ pub(crate) fn ocserv(
          ipv4-network = {network}\nipv4-netmask = 255.255.255.0\n\
          config-per-user = {people}/\n\
          cisco-client-compat = false\nlog-level = 3\n",
+        factors = factors(dir, papers, otp)?,
         port = crate::address::GATEWAY_TLS.port(),
         address = crate::address::GATEWAY_TLS.ip(),
         authority = authority.display(),

@@ -205,3 +205,66 @@ fn options(mut bytes: &[u8]) -> Option<Options> {
     }
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use smoltcp::wire::EthernetAddress;
+
+    use super::*;
+    use crate::gate::device::Device;
+    use crate::gate::fixture::{GUEST, GUEST_V6, MTU as LINK, at};
+
+    fn edge(v6: Option<Ipv6Addr>) -> Edge {
+        let device = Device {
+            address: GUEST,
+            prefix: 24,
+            router: [10, 250, 7, 1].into(),
+            v6,
+            mac: EthernetAddress([2, 0x53, 0x4b, 0, 7, 0x17]),
+            mtu: LINK,
+        };
+        Edge::new(device, true, at(100))
+    }
+
+    /// The guest keeps its router: it hears of it three times within each lifetime, and no more often.
+    #[test]
+    fn the_router_is_heard_of_every_ten_minutes() {
+        let mut edge = edge(Some(GUEST_V6));
+        let mut reply = Reply::default();
+        let heard: Vec<u64> = (100..100 + 2 * u64::from(LIFETIME))
+            .filter(|&second| {
+                reply.clear();
+                edge.advertise(&mut reply, at(second));
+                !reply.frame().is_empty()
+            })
+            .collect();
+        assert_eq!(heard, [100, 700, 1300, 1900, 2500, 3100]);
+        assert_eq!(edge.advertises(), Some(at(3700)));
+    }
+
+    #[test]
+    fn without_ipv6_there_is_no_router_to_hear_of() {
+        let mut edge = edge(None);
+        let mut reply = Reply::default();
+        edge.advertise(&mut reply, at(10_000));
+        assert!(reply.frame().is_empty());
+        assert_eq!(edge.advertises(), None);
+    }
+
+    #[test]
+    fn options_end_where_the_message_does() {
+        let mac = [SOURCE_MAC, 1, 0, 0, 0, 0, 0, 0];
+        assert!(options(&[]).is_some_and(|found| !found.source_mac));
+        assert!(options(&mac).is_some_and(|found| found.source_mac));
+        let other = [MTU, 1, 0, 0, 0, 0, 5, 0];
+        assert!(options(&[other, mac].concat()).is_some_and(|found| found.source_mac));
+        for broken in [
+            &mac[..7],
+            &[1, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 2, 0, 0, 0, 0, 0, 0],
+            &[1],
+        ] {
+            assert!(options(broken).is_none(), "{broken:?}");
+        }
+    }
+}

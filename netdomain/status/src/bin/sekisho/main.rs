@@ -1,6 +1,9 @@
-//! `sekisho status`, `sekisho doctor`: what the laptop says of itself, for the person and for IT.
+//! `sekisho status`, `sekisho doctor`: what the laptop says of itself, for the person and for IT; and
+//! `sekisho answer`: what the person gives where a gateway asks for it.
 #![forbid(unsafe_code)]
 
+mod answer;
+mod typed;
 mod view;
 
 use std::{
@@ -56,6 +59,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give the one-time password or PIN that a gateway asks for.
+    ///
+    /// In a terminal it is asked for and not shown; else the first line of the input is taken. Ends
+    /// with 1 if there is nothing to answer, or the answer was not taken.
+    Answer,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +90,7 @@ fn main() -> ExitCode {
 enum Failure {
     Client(ClientError),
     Output(io::Error),
+    Refused(&'static str),
 }
 
 impl From<ClientError> for Failure {
@@ -99,6 +108,7 @@ impl From<io::Error> for Failure {
 impl Failure {
     fn text(&self, lang: Lang) -> String {
         let (what, error): (_, &dyn std::fmt::Display) = match self {
+            Self::Refused(why) => return (*why).to_owned(),
             Self::Client(error @ ClientError::Connect { .. }) => (
                 lang.of(
                     "端末の状態を聞けません。Sekisho が動いているか、権限があるかを確かめてください",
@@ -117,16 +127,17 @@ impl Failure {
 }
 
 fn run(cli: &Cli, lang: Lang) -> Result<ExitCode, Failure> {
-    let mut client = Client::connect(&cli.socket)?;
+    let connect = || Client::connect(&cli.socket);
     match cli.command {
-        Command::Status { watch: true, json } => watch(&mut client, json, lang),
+        Command::Answer => answer::run(connect, lang),
+        Command::Status { watch: true, json } => watch(&mut connect()?, json, lang),
         Command::Status { json, .. } => {
-            let status = client.status()?;
+            let status = connect()?.status()?;
             show(&status, json, lang)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { json } => {
-            let checks = client.diagnose()?;
+            let checks = connect()?.diagnose()?;
             let failed = checks
                 .iter()
                 .any(|check| matches!(check.outcome, Outcome::Failed { .. }));

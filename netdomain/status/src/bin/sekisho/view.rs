@@ -47,6 +47,10 @@ pub(crate) fn status(status: &Status, lang: Lang) -> String {
         lang,
     };
     situation(&mut page, status);
+    if let Some(demand) = &status.demand {
+        let text = format!("{} ({})", words::demand(demand, lang), demand.gateway);
+        page.row("本人確認", "your part", &text);
+    }
     for uplink in &status.uplinks {
         let kind = uplink.kind.map_or("", |kind| words::kind(kind, lang));
         let state = match uplink.kind {
@@ -286,6 +290,9 @@ pub(crate) fn aged(status: &Status, later: Duration) -> Status {
         .chain(older.work.agent.iter_mut().map(|agent| &mut agent.age_ms));
     for age in ages {
         *age = age.saturating_add(later);
+    }
+    if let Some(demand) = &mut older.demand {
+        demand.left_ms = demand.left_ms.map(|left| left.saturating_sub(later));
     }
     older
 }
