@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use sekisho_attacks::{BACK_WITHIN, Download, Engine, Expects, Scene, must};
-use sekisho_lab::{NetLaptop, Part, Setup, address as at, oracle::count_frames};
+use sekisho_lab::{Part, Setup, address as at, oracle::count_frames};
 
 /// Of a download as fast as it goes.
 const SIZE: u32 = 16_000_000;
