@@ -129,6 +129,12 @@ fn a_gateway_does_not_take_a_strangers_certificate_by_tls_in_eap() {
         ..with(&scene, "auth = \"eap-tls\"")
     };
     ENGINE.is_refused(&scene, &strange, "the engine's tunnel is down");
+    let gateway = scene.lab.server("gateway-charon").unwrap();
+    let said = gateway.lines();
+    assert!(
+        said.iter().any(|line| line.contains("to verify TLS peer")),
+        "{said:#?}"
+    );
 }
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
