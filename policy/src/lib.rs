@@ -53,9 +53,9 @@ pub use network::{Apn, Plmn, SsidGlob};
 pub use quantity::Rate;
 pub use query::{Probe, ProbeError, Protocol, Query};
 pub use schema::{
-    Beacon, CaptivePortal, Direct, Direction, Flow, Forbidden, Gateway, GatewayProtocol,
+    Beacon, CaptivePortal, Direct, Direction, Flow, Forbidden, Gateway, GatewayProtocol, IkeAuth,
     KillSwitch, Logging, Meta, Ncsi, Onprem, OverQuota, Peers, Policy, Quota, Record, Retry,
-    SCHEMA, SecondFactor, Segment, Test, TestFrom, Uplink, Vpn, WifiSecurity,
+    Revocation, SCHEMA, SecondFactor, Segment, Test, TestFrom, Uplink, Vpn, WifiSecurity,
 };
 pub use sekisho_control::{Place, UplinkKind};
 pub use source::MAX_POLICY;

@@ -380,7 +380,34 @@ pub enum GatewayProtocol {
         remote_id: RemoteId,
         /// SHA-256 of the certificate (DER) of the authority that must have issued it, in hex.
         ca_sha256: Pin,
+        /// How the laptop proves itself.
+        auth: IkeAuth,
+        /// What is asked about the gateway's certificate.
+        revocation: Revocation,
     },
+}
+
+/// `auth`: how a laptop proves itself to an `ikev2` gateway. In both cases by its certificate; there is
+/// no password and no shared key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IkeAuth {
+    /// By a signature of `IKEv2` itself (RFC 7296, section 2.15).
+    #[default]
+    Certificate,
+    /// By TLS in EAP (RFC 7296, section 2.16; RFC 5216), for gateways that leave it to a RADIUS server.
+    EapTls,
+}
+
+/// `revocation`: whether an `ikev2` gateway's certificate may be without a list of revoked ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Revocation {
+    /// One that the laptop's list names is refused; without a list it is believed.
+    #[default]
+    Relaxed,
+    /// Without a list of its authority's that is in force it is refused.
+    Strict,
 }
 
 /// `[onprem]`: the proof of being in the office.
@@ -610,7 +637,7 @@ enum GatewayKind {
 }
 
 /// UDP port of IKE and ESP where NATs are on the way (RFC 3948); the only one that is spoken to.
-const NAT_T: u16 = 4500;
+pub(crate) const NAT_T: u16 = 4500;
 
 /// `[[vpn.gateway]]` as it is written.
 #[derive(Deserialize)]
@@ -626,6 +653,8 @@ struct GatewayTable {
     spki_sha256: Option<Pin>,
     remote_id: Option<RemoteId>,
     ca_sha256: Option<Pin>,
+    auth: Option<IkeAuth>,
+    revocation: Option<Revocation>,
     uplinks: Vec<UplinkKind>,
     second_factor: Option<SecondFactor>,
 }
@@ -633,6 +662,13 @@ struct GatewayTable {
 impl<'de> Deserialize<'de> for Gateway {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = GatewayTable::deserialize(deserializer)?;
+        let only_ike = table.auth.is_some() || table.revocation.is_some();
+        if only_ike && !matches!(table.kind, GatewayKind::Ikev2) {
+            return Err(serde::de::Error::custom(format_args!(
+                "gateway `{}` is not of kind `ikev2`: it has neither `auth` nor `revocation`",
+                table.name
+            )));
+        }
         let proof = (
             table.public_key,
             table.spki_sha256,
@@ -650,6 +686,8 @@ impl<'de> Deserialize<'de> for Gateway {
                 GatewayProtocol::Ikev2 {
                     remote_id,
                     ca_sha256,
+                    auth: table.auth.unwrap_or_default(),
+                    revocation: table.revocation.unwrap_or_default(),
                 }
             }
             _ => {

@@ -1,7 +1,8 @@
 //! The file format: what is refused, where the error points, and what it says.
 
 use sekisho_policy::{
-    Direct, Draft, Fault, GatewayProtocol, Lang, MAX_POLICY, OverQuota, SecondFactor,
+    Direct, Draft, Fault, GatewayProtocol, IkeAuth, Lang, MAX_POLICY, OverQuota, Revocation,
+    SecondFactor,
 };
 
 const SAMPLE: &str = include_str!("../../tests/lab/policy/policy.toml");
@@ -707,7 +708,40 @@ fn an_ikev2_gateway_has_a_name_and_an_authority_and_no_port() {
     }
     let said = complaint(&last(&IKEV2.replace("113.10\"", "113.10:500\"")));
     assert!(said.contains("has no port"), "{said}");
-    let on_lan = IKEV2.replace("address =", "lan_address = \"10.12.0.2:4500\"\naddress =");
+    let on_lan = IKEV2.replace("address =", "lan_address = \"10.12.0.2:500\"\naddress =");
     let said = complaint(&last(&on_lan));
-    assert!(said.contains("has no `lan_address`"), "{said}");
+    assert!(said.contains("always 4500"), "{said}");
+    let right = last(&on_lan.replace(":500", ":4500"));
+    let draft = Draft::parse("policy.toml", right.as_bytes()).unwrap();
+    let gateway = draft.policy().vpn.gateway.last().unwrap();
+    assert_eq!(gateway.lan_address, Some("10.12.0.2:4500".parse().unwrap()));
+}
+
+#[test]
+fn an_ikev2_gateway_says_how_the_laptop_proves_itself_and_whether_lists_are_needed() {
+    let last = |gateway: &str| with("\n[onprem]", &format!("\n{gateway}[onprem]"));
+    let protocol = |text: &str| {
+        let draft = Draft::parse("policy.toml", text.as_bytes()).unwrap();
+        let gateway = draft.policy().vpn.gateway.last().unwrap();
+        match gateway.protocol {
+            GatewayProtocol::Ikev2 {
+                auth, revocation, ..
+            } => (auth, revocation),
+            _ => panic!("an ikev2 gateway"),
+        }
+    };
+    let usual = (IkeAuth::Certificate, Revocation::Relaxed);
+    assert_eq!(protocol(&last(IKEV2)), usual);
+    let keys = "auth = \"eap-tls\"\nrevocation = \"strict\"\nuplinks";
+    let other = last(&IKEV2.replace("uplinks", keys));
+    assert_eq!(protocol(&other), (IkeAuth::EapTls, Revocation::Strict));
+
+    for wrong in [
+        IKEV2.replace("uplinks", "auth = \"psk\"\nuplinks"),
+        IKEV2.replace("uplinks", "auth = \"eap-mschapv2\"\nuplinks"),
+        IKEV2.replace("uplinks", "revocation = \"off\"\nuplinks"),
+        TLS.replace("uplinks", "revocation = \"strict\"\nuplinks"),
+    ] {
+        assert!(Draft::parse("policy.toml", last(&wrong).as_bytes()).is_err());
+    }
 }

@@ -33,9 +33,6 @@ pub struct Args {
     /// The certificate of this laptop, in PEM.
     #[arg(long)]
     pub(crate) certificate: PathBuf,
-    /// Its private key, in PEM.
-    #[arg(long)]
-    pub(crate) key: PathBuf,
     /// The channel to the gate, an inherited descriptor; it may come later.
     #[arg(long, value_name = "fd:N")]
     gate: Option<String>,

@@ -1,6 +1,9 @@
 //! What charon is told for one tunnel, in which order, and what its answers mean: a pure machine.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
+
+use sekisho_policy::{IkeAuth, Revocation};
 
 use super::encapsulation::NAT_T;
 use super::vici::{Asked, Message, Said};
@@ -16,6 +19,8 @@ const ESP: [&str; 2] = ["aes256gcm16-ecp384", "aes256gcm16-ecp256"];
 /// Names of the connection and its tunnel in charon.
 const CONNECTION: &str = "gateway";
 const CHILD: &str = "inner";
+/// Name of the token's module in charon's configuration.
+pub(super) const TOKEN: &str = "token";
 
 /// A gateway as charon must know it.
 #[derive(Debug, Clone)]
@@ -27,6 +32,10 @@ pub(super) struct Gateway {
     pub(super) remote_id: String,
     /// Certificate (DER) of the authority that must have issued the gateway's.
     pub(super) authority: Vec<u8>,
+    /// How the laptop proves itself.
+    pub(super) auth: IkeAuth,
+    /// What is asked about its certificate.
+    pub(super) revocation: Revocation,
 }
 
 /// What proves this laptop.
@@ -34,10 +43,26 @@ pub(super) struct Gateway {
 pub(super) struct Identity {
     /// Certificate, DER.
     pub(super) certificate: Vec<u8>,
-    /// Private key, PEM.
-    pub(super) key: Vec<u8>,
+    /// Private key.
+    pub(super) key: Key,
+    /// What authorities have revoked: lists (DER), each signed by its own.
+    pub(super) revoked: Vec<Vec<u8>>,
     /// The inner address that is this laptop's everywhere.
     pub(super) address: Ipv4Addr,
+}
+
+/// Where the private key is.
+#[derive(Clone)]
+pub(super) enum Key {
+    /// Here, in PEM.
+    Here(Vec<u8>),
+    /// In a token, which uses it and never gives it away (PKCS #11).
+    Token {
+        /// Its `CKA_ID`, in hex.
+        id: String,
+        /// What opens the token.
+        pin: Vec<u8>,
+    },
 }
 
 /// What follows from something that charon said.
@@ -47,76 +72,102 @@ pub(super) enum Follows {
     Ask(Asked),
     /// It is over.
     Down(String),
+    /// It is over, and the token must not be asked again: it did not open, and locks itself for good
+    /// after a few wrong PINs.
+    Locked(String),
 }
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Events(usize),
-    Key,
-    Connection,
+    /// charon is being told; this is how it agrees to what it was told last.
+    Telling(Agrees),
     Initiated,
     Up,
     Over,
 }
 
-/// Kinds of events that charon is to tell of.
-const EVENTS: [&str; 2] = ["ike-updown", "child-updown"];
+/// How charon agrees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Agrees {
+    /// It will tell of events.
+    WillTell,
+    /// It has done something.
+    Success,
+}
 
 /// The conversation about one tunnel.
 pub(super) struct Dialogue {
     gateway: Gateway,
-    identity: Identity,
-    /// Seconds without a packet after which the gateway is asked for a sign of life.
-    ask_after: u64,
+    address: Ipv4Addr,
+    /// What charon is still to be told, in order; the last is to begin.
+    script: VecDeque<Asked>,
     stage: Stage,
+    /// charon has been told to open the token, and has not answered.
+    opening: bool,
     /// It came up, and nobody was told.
     news: bool,
 }
 
 impl Dialogue {
-    /// The machine and the first thing to say.
-    pub(super) fn begin(gateway: Gateway, identity: Identity, ask_after: u64) -> (Self, Asked) {
+    /// The machine and the first thing to say. A gateway that was silent for `ask_after` seconds is
+    /// asked for a sign of life.
+    pub(super) fn begin(gateway: Gateway, identity: &Identity, ask_after: u64) -> (Self, Asked) {
+        let load = |kind: &str, data: &[u8]| {
+            let message = Message::default().value("type", kind);
+            message.value("data", data.to_vec())
+        };
+        let key = match &identity.key {
+            Key::Here(pem) => Asked::Command("load-key", load("any", pem)),
+            Key::Token { id, pin } => {
+                let token = Message::default()
+                    .value("handle", id.clone())
+                    .value("module", TOKEN)
+                    .value("pin", pin.clone());
+                Asked::Command("load-token", token)
+            }
+        };
+        let revoked = identity.revoked.iter();
+        let revoked = revoked.map(|list| Asked::Command("load-cert", load("X509_CRL", list)));
+        let connection = connection(&gateway, identity, ask_after);
+        let initiate = Message::default()
+            .value("ike", CONNECTION)
+            .value("child", CHILD);
+        let script = [Asked::Events("child-updown"), key]
+            .into_iter()
+            .chain(revoked)
+            .chain([
+                Asked::Command("load-conn", connection),
+                Asked::Command("initiate", initiate),
+            ])
+            .collect();
         let dialogue = Self {
             gateway,
-            identity,
-            ask_after,
-            stage: Stage::Events(0),
+            address: identity.address,
+            script,
+            stage: Stage::Telling(Agrees::WillTell),
+            opening: false,
             news: false,
         };
-        (dialogue, Asked::Events(EVENTS[0]))
+        (dialogue, Asked::Events("ike-updown"))
     }
 
     /// Takes what charon said.
     pub(super) fn on(&mut self, said: Said) -> Follows {
         match (self.stage, said) {
             (Stage::Over, _) => Follows::Nothing,
-            (Stage::Events(done), Said::WillTell) => {
-                let next = done + 1;
-                if let Some(event) = EVENTS.get(next) {
-                    self.stage = Stage::Events(next);
-                    return Follows::Ask(Asked::Events(event));
-                }
-                self.stage = Stage::Key;
-                let key = Message::default()
-                    .value("type", "any")
-                    .value("data", self.identity.key.clone());
-                Follows::Ask(Asked::Command("load-key", key))
-            }
-            (Stage::Key, Said::Answer(answer)) if succeeded(&answer) => {
-                self.stage = Stage::Connection;
-                Follows::Ask(Asked::Command("load-conn", self.connection()))
-            }
-            (Stage::Connection, Said::Answer(answer)) if succeeded(&answer) => {
-                self.stage = Stage::Initiated;
-                let initiate = Message::default()
-                    .value("ike", CONNECTION)
-                    .value("child", CHILD);
-                Follows::Ask(Asked::Command("initiate", initiate))
+            (Stage::Telling(Agrees::WillTell), Said::WillTell) => self.tell(),
+            (Stage::Telling(Agrees::Success), Said::Answer(answer)) if succeeded(&answer) => {
+                self.tell()
             }
             // The event told what came of it, or will.
             (Stage::Initiated | Stage::Up, Said::Answer(answer)) if succeeded(&answer) => {
                 Follows::Nothing
+            }
+            (_, Said::Answer(answer)) if self.opening => {
+                self.stage = Stage::Over;
+                let why = answer.text("errmsg").unwrap_or("charon refuses");
+                Follows::Locked(why.to_owned())
             }
             (_, Said::Answer(answer)) => {
                 self.over(answer.text("errmsg").unwrap_or("charon refuses"))
@@ -125,6 +176,20 @@ impl Dialogue {
             (_, Said::Event(name, event)) => self.event(&name, &event),
             (_, Said::WillTell) => self.over("charon answers what was not asked"),
         }
+    }
+
+    /// The next thing to tell charon.
+    fn tell(&mut self) -> Follows {
+        let Some(next) = self.script.pop_front() else {
+            return Follows::Nothing;
+        };
+        self.opening = matches!(next, Asked::Command("load-token", _));
+        self.stage = match (&next, self.script.is_empty()) {
+            (_, true) => Stage::Initiated,
+            (Asked::Events(_), false) => Stage::Telling(Agrees::WillTell),
+            (Asked::Command(..), false) => Stage::Telling(Agrees::Success),
+        };
+        Follows::Ask(next)
     }
 
     /// Whether the gateway has proven itself and given what is this laptop's; told once.
@@ -164,7 +229,7 @@ impl Dialogue {
         if connection.text("remote-id") != Some(&self.gateway.remote_id) {
             return Some("charon proved another name than the gateway's");
         }
-        let address = self.identity.address.to_string();
+        let address = self.address.to_string();
         if connection.texts("local-vips").as_deref() != Some(&[&*address]) {
             return Some("the gateway gives another address than the device file says");
         }
@@ -183,47 +248,60 @@ impl Dialogue {
             && child.text("encap") == Some("yes");
         (!sealed).then_some("the tunnel is not ESP in UDP")
     }
+}
 
-    fn connection(&self) -> Message {
-        let gateway = &self.gateway;
-        let port = gateway.address.port().to_string();
-        let local = Message::default()
-            .value("auth", "pubkey")
-            .list("certs", [self.identity.certificate.clone()]);
-        let remote = Message::default()
-            .value("auth", "pubkey")
-            // A name, never a pattern or another kind of identity.
-            .value("id", format!("fqdn:{}", gateway.remote_id))
-            .list("cacerts", [gateway.authority.clone()]);
-        let child = Message::default()
-            .value("mode", "tunnel")
-            .list("remote_ts", ["0.0.0.0/0"])
-            .list("esp_proposals", ESP)
-            .value("updown", "")
-            .value("start_action", "none")
-            .value("close_action", "none")
-            .value("dpd_action", "clear");
-        let connection = Message::default()
-            .value("version", "2")
-            // The one that the route to the gateway names.
-            .list("local_addrs", ["%any"])
-            .list("remote_addrs", [gateway.address.ip().to_string()])
-            .value("local_port", NAT_T.to_string())
-            .value("remote_port", port)
-            // ESP always in UDP: it is what the uplink's socket carries.
-            .value("encap", "yes")
-            // The tunnel goes on over another path (RFC 4555).
-            .value("mobike", "yes")
-            .value("fragmentation", "yes")
-            .value("keyingtries", "1")
-            .value("dpd_delay", format!("{}s", self.ask_after))
-            .list("vips", [self.identity.address.to_string()])
-            .list("proposals", IKE)
-            .section("local", local)
-            .section("remote", remote)
-            .section("children", Message::default().section(CHILD, child));
-        Message::default().section(CONNECTION, connection)
-    }
+/// What charon is told of the gateway.
+fn connection(gateway: &Gateway, identity: &Identity, ask_after: u64) -> Message {
+    let port = gateway.address.port().to_string();
+    let local = Message::default()
+        .value(
+            "auth",
+            match gateway.auth {
+                IkeAuth::Certificate => "pubkey",
+                IkeAuth::EapTls => "eap-tls",
+            },
+        )
+        .list("certs", [identity.certificate.clone()]);
+    let remote = Message::default()
+        .value("auth", "pubkey")
+        // A name, never a pattern or another kind of identity.
+        .value("id", format!("fqdn:{}", gateway.remote_id))
+        .list("cacerts", [gateway.authority.clone()])
+        .value(
+            "revocation",
+            match gateway.revocation {
+                Revocation::Relaxed => "relaxed",
+                Revocation::Strict => "strict",
+            },
+        );
+    let child = Message::default()
+        .value("mode", "tunnel")
+        .list("remote_ts", ["0.0.0.0/0"])
+        .list("esp_proposals", ESP)
+        .value("updown", "")
+        .value("start_action", "none")
+        .value("close_action", "none")
+        .value("dpd_action", "clear");
+    let connection = Message::default()
+        .value("version", "2")
+        // The one that the route to the gateway names.
+        .list("local_addrs", ["%any"])
+        .list("remote_addrs", [gateway.address.ip().to_string()])
+        .value("local_port", NAT_T.to_string())
+        .value("remote_port", port)
+        // ESP always in UDP: it is what the uplink's socket carries.
+        .value("encap", "yes")
+        // The tunnel goes on over another path (RFC 4555).
+        .value("mobike", "yes")
+        .value("fragmentation", "yes")
+        .value("keyingtries", "1")
+        .value("dpd_delay", format!("{ask_after}s"))
+        .list("vips", [identity.address.to_string()])
+        .list("proposals", IKE)
+        .section("local", local)
+        .section("remote", remote)
+        .section("children", Message::default().section(CHILD, child));
+    Message::default().section(CONNECTION, connection)
 }
 
 fn succeeded(answer: &Message) -> bool {
@@ -243,13 +321,19 @@ mod tests {
             lan: None,
             remote_id: "vpn1.mihon-city.example".into(),
             authority: b"authority".to_vec(),
+            auth: IkeAuth::Certificate,
+            revocation: Revocation::Relaxed,
         };
-        let identity = Identity {
+        Dialogue::begin(gateway, &identity(), 1)
+    }
+
+    fn identity() -> Identity {
+        Identity {
             certificate: b"certificate".to_vec(),
-            key: b"key".to_vec(),
+            key: Key::Here(b"key".to_vec()),
+            revoked: vec![b"list".to_vec()],
             address: ADDRESS,
-        };
-        Dialogue::begin(gateway, identity, 1)
+        }
     }
 
     fn success() -> Said {
@@ -260,7 +344,13 @@ mod tests {
     fn initiated() -> (Dialogue, Vec<Asked>) {
         let (mut dialogue, first) = dialogue();
         let mut asked = vec![first];
-        for said in [Said::WillTell, Said::WillTell, success(), success()] {
+        for said in [
+            Said::WillTell,
+            Said::WillTell,
+            success(),
+            success(),
+            success(),
+        ] {
             let Follows::Ask(next) = dialogue.on(said) else {
                 panic!("nothing follows {:?}", asked.last());
             };
@@ -303,11 +393,12 @@ mod tests {
                 "ike-updown",
                 "child-updown",
                 "load-key",
+                "load-cert",
                 "load-conn",
                 "initiate"
             ]
         );
-        let Asked::Command(_, message) = &asked[3] else {
+        let Asked::Command(_, message) = &asked[4] else {
             panic!("a command");
         };
         let connection = message.get(CONNECTION).unwrap();
@@ -316,6 +407,30 @@ mod tests {
         assert_eq!(remote.texts("cacerts"), Some(vec!["authority"]));
         assert_eq!(connection.text("encap"), Some("yes"));
         assert_eq!(connection.text("remote_port"), Some("4500"));
+    }
+
+    #[test]
+    fn a_token_that_does_not_open_is_told_apart_from_all_else() {
+        let (plain, _) = dialogue();
+        let mut identity = identity();
+        identity.key = Key::Token {
+            id: "0a".into(),
+            pin: b"1234".to_vec(),
+        };
+        let (mut dialogue, _) = Dialogue::begin(plain.gateway, &identity, 1);
+        let _ = dialogue.on(Said::WillTell);
+        let Follows::Ask(Asked::Command("load-token", token)) = dialogue.on(Said::WillTell) else {
+            panic!("the token is opened");
+        };
+        assert_eq!(token.text("handle"), Some("0a"));
+        assert_eq!(token.text("pin"), Some("1234"));
+        let no = Said::Answer(Message::default().value("success", "no"));
+        let said = dialogue.on(no.clone());
+        assert!(matches!(said, Follows::Locked(_)), "{said:?}");
+        assert_eq!(dialogue.on(success()), Follows::Nothing);
+        // Of anything else the next attempt may be better.
+        let (mut other, _) = initiated();
+        assert!(matches!(other.on(no), Follows::Down(_)));
     }
 
     #[test]
@@ -352,7 +467,7 @@ mod tests {
         let _ = early.on(up(("", "")));
         assert!(!early.take_news());
 
-        for event in EVENTS {
+        for event in ["ike-updown", "child-updown"] {
             let (mut dialogue, _) = initiated();
             let _ = dialogue.on(up(("", "")));
             let end = Said::Event(event.into(), Message::default());

@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 
-use super::dialogue::{Dialogue, Follows, Gateway, Identity};
+use sekisho_policy::{IkeAuth, Revocation};
+
+use super::dialogue::{Dialogue, Follows, Gateway, Identity, Key};
 use super::vici::{Asked, Said, Vici, reads_back};
 
 /// As much as fits the socket's buffer whatever the system's default.
@@ -30,13 +32,16 @@ pub(crate) fn vici(data: &[u8]) {
         lan: None,
         remote_id: "vpn1.mihon-city.example".into(),
         authority: vec![0x30],
+        auth: IkeAuth::Certificate,
+        revocation: Revocation::Relaxed,
     };
     let identity = Identity {
         certificate: vec![0x30],
-        key: vec![0x30],
+        key: Key::Here(vec![0x30]),
+        revoked: Vec::new(),
         address,
     };
-    let (mut dialogue, _) = Dialogue::begin(gateway, identity, 1);
+    let (mut dialogue, _) = Dialogue::begin(gateway, &identity, 1);
     let (mut begun, mut over, mut up) = (false, false, 0);
     for piece in said.chunks(usize::from(*pause).max(1)) {
         if theirs.write_all(piece).is_err() {
@@ -54,7 +59,7 @@ pub(crate) fn vici(data: &[u8]) {
             match dialogue.on(heard) {
                 Follows::Ask(Asked::Command("initiate", _)) => begun = true,
                 Follows::Ask(_) | Follows::Nothing => {}
-                Follows::Down(_) => over = true,
+                Follows::Down(_) | Follows::Locked(_) => over = true,
             }
             if dialogue.take_news() {
                 up += 1;

@@ -28,6 +28,7 @@ mod tun;
 mod tunnel;
 mod vici;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -36,14 +37,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use sekisho_policy::GatewayProtocol;
 use thiserror::Error;
 
 pub(crate) use self::fuzz::vici as fuzz_vici;
 
-use self::dialogue::{Gateway, Identity};
+use self::dialogue::{Gateway, Identity, Key};
 use self::place::Place;
 use self::tunnel::{Charon, Settings};
 use crate::engine::{self, EngineError, Keeper};
@@ -63,18 +64,73 @@ pub enum Esp {
 
 /// Command line of `sekisho-netdomain ike`.
 #[derive(Debug, clap::Args)]
+#[group(id = "ike")]
 pub struct Args {
     #[command(flatten)]
     engine: engine::Args,
     /// Certificates of the gateways' authorities, in PEM.
     #[arg(long)]
     authorities: PathBuf,
+    /// Lists of revoked certificates, in PEM, each signed by its authority.
+    #[arg(long)]
+    revoked: Option<PathBuf>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// The inner address of this laptop.
     #[arg(long)]
     address: Ipv4Addr,
     /// Where packets are sealed.
     #[arg(long, value_enum, default_value_t = Esp::Kernel)]
     esp: Esp,
+}
+
+/// Where the private key of this laptop is: in a file, or in a token.
+#[derive(Debug, clap::Args)]
+#[group(id = "private-key")]
+struct KeyArgs {
+    /// The private key of this laptop, in PEM.
+    #[arg(long, required_unless_present = "token", conflicts_with = "token")]
+    key: Option<PathBuf>,
+    /// The library of the token that holds the private key (PKCS #11).
+    #[arg(long, requires_all = ["token_key", "token_pin"])]
+    token: Option<PathBuf>,
+    /// The key's `CKA_ID`, in hex.
+    #[arg(long)]
+    token_key: Option<String>,
+    /// The file that holds the token's PIN.
+    #[arg(long)]
+    token_pin: Option<PathBuf>,
+    /// A file, folder or socket that the token's library needs, and where it looks for it.
+    #[arg(long, value_name = "WHAT:WHERE", value_parser = shown)]
+    token_needs: Vec<(PathBuf, PathBuf)>,
+}
+
+/// `WHAT:WHERE`, two absolute paths.
+fn shown(word: &str) -> Result<(PathBuf, PathBuf), String> {
+    let pair = word
+        .split_once(':')
+        .filter(|(what, place)| what.starts_with('/') && place.starts_with('/'));
+    let (what, place) = pair.ok_or("two absolute paths, `WHAT:WHERE`, are needed")?;
+    Ok((what.into(), place.into()))
+}
+
+impl KeyArgs {
+    /// The key, or how it is reached.
+    fn open(&self) -> Result<Key, IkeError> {
+        match (&self.key, &self.token_key, &self.token_pin) {
+            (Some(file), ..) => read(file).map(Key::Here),
+            (None, Some(id), Some(pin)) => Ok(Key::Token {
+                id: id.clone(),
+                pin: pin_of(pin)?,
+            }),
+            _ => Err(IkeError::NoKey),
+        }
+    }
+}
+
+/// The PIN of the token: the one place where the keeper obtains it.
+fn pin_of(file: &Path) -> Result<Vec<u8>, IkeError> {
+    Ok(read(file)?.trim_ascii().to_vec())
 }
 
 /// Why the engine ended.
@@ -94,6 +150,12 @@ pub enum IkeError {
     /// A file of papers holds no certificate.
     #[error("{0} holds no certificate in PEM")]
     NoCertificate(PathBuf),
+    /// A file holds no list of revoked certificates.
+    #[error("{0} holds no list of revoked certificates in PEM (`X509 CRL`)")]
+    NoList(PathBuf),
+    /// No private key was named.
+    #[error("neither a private key nor a token was named")]
+    NoKey,
     /// The authority that policy names is not there.
     #[error(
         "{path} holds no certificate with the `ca_sha256` that policy gives for gateway `{gateway}`"
@@ -119,6 +181,8 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
         let GatewayProtocol::Ikev2 {
             remote_id,
             ca_sha256,
+            auth,
+            revocation,
         } = &gateway.protocol
         else {
             continue;
@@ -136,6 +200,8 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
             lan: gateway.lan_address,
             remote_id: remote_id.as_str().to_owned(),
             authority: authority.clone(),
+            auth: *auth,
+            revocation: *revocation,
         });
     }
     drop(policy);
@@ -145,7 +211,11 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
     }
     let identity = Identity {
         certificate: certificates(&args.engine.certificate)?.swap_remove(0),
-        key: read(&args.engine.key)?,
+        key: args.key.open()?,
+        revoked: match &args.revoked {
+            None => Vec::new(),
+            Some(file) => lists(file)?,
+        },
         address: args.address,
     };
     let channels = args.engine.channels()?;
@@ -158,12 +228,14 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
     } = place::network(args.address, addresses, args.esp)?;
     // The first look at the clock finds the vDSO by calls that the sandbox does not allow.
     let _ = Moment::now();
-    place::close_in(namespace, args.esp, args.engine.user)?;
+    place::close_in(namespace, args.esp, args.engine.user, &args.key.token_needs)?;
     let settings = Settings {
         gateways,
         identity,
         silence,
         esp: args.esp,
+        token: args.key.token.clone(),
+        locked: Cell::new(false),
         outer,
         inner,
         xfrm,
@@ -184,11 +256,20 @@ fn read(path: &Path) -> Result<Vec<u8>, IkeError> {
 
 /// All certificates of a file, DER; there is one at least.
 fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, IkeError> {
-    let text = read(path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text)
-        .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
-        .collect();
-    all.ok()
-        .filter(|all| !all.is_empty())
+    all_of::<CertificateDer<'_>>(&read(path)?)
         .ok_or_else(|| IkeError::NoCertificate(path.to_owned()))
+}
+
+/// All lists of revoked certificates of a file, DER; there is one at least.
+fn lists(path: &Path) -> Result<Vec<Vec<u8>>, IkeError> {
+    all_of::<CertificateRevocationListDer<'_>>(&read(path)?)
+        .ok_or_else(|| IkeError::NoList(path.to_owned()))
+}
+
+/// What a PEM text holds of one kind; none if that is nothing, or something is malformed.
+fn all_of<T: PemObject + AsRef<[u8]>>(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let all: Result<Vec<_>, _> = T::pem_slice_iter(text)
+        .map(|object| object.map(|object| object.as_ref().to_vec()))
+        .collect();
+    all.ok().filter(|all| !all.is_empty())
 }

@@ -226,8 +226,13 @@ pub(super) fn forget(xfrm: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes the keeper in, and with it charon.
-pub(super) fn close_in(namespace: OwnedFd, esp: Esp, user: Option<u32>) -> Result<(), EngineError> {
+/// Closes the keeper in, and with it charon, which sees each of `shown` besides: what, and where.
+pub(super) fn close_in(
+    namespace: OwnedFd,
+    esp: Esp,
+    user: Option<u32>,
+    shown: &[(PathBuf, PathBuf)],
+) -> Result<(), EngineError> {
     let calls = ("ike", &[BARE, EVENTS, MESSAGES, PROGRAMS, CHARON][..]);
     engine::close_in(namespace, user, calls, |sandbox: Sandbox| {
         let sandbox = sandbox
@@ -235,6 +240,9 @@ pub(super) fn close_in(namespace: OwnedFd, esp: Esp, user: Option<u32>) -> Resul
             .keep(Capabilities::TUNNELS)
             .for_programs()
             .scratch(RUN);
+        let sandbox = shown.iter().fold(sandbox, |sandbox, (what, place)| {
+            sandbox.show(what, place.strip_prefix("/").unwrap_or(place))
+        });
         match esp {
             Esp::Kernel => sandbox,
             Esp::User => sandbox.show_device("/dev/net/tun"),

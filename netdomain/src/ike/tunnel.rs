@@ -1,12 +1,15 @@
 //! charon's tunnels: what is done when.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::charon::Wanted;
 use super::dialogue::{Dialogue, Follows, Gateway, Identity};
 use super::encapsulation::Wire;
 use super::outer::Outer;
@@ -33,6 +36,10 @@ pub(super) struct Settings {
     pub(super) identity: Identity,
     pub(super) silence: Duration,
     pub(super) esp: Esp,
+    /// The module of the token that holds the private key.
+    pub(super) token: Option<PathBuf>,
+    /// The token did not open. It is not asked again by this process.
+    pub(super) locked: Cell<bool>,
     pub(super) outer: Outer,
     pub(super) inner: OwnedFd,
     pub(super) xfrm: Option<OwnedFd>,
@@ -53,12 +60,21 @@ impl Engine for Charon {
     type Tunnel = Session;
 
     fn begin(&mut self, gateway: &str) -> Result<(Program, Session), String> {
+        if self.settings.locked.get() {
+            return Err("the token did not open, and its PIN is not tried again".into());
+        }
         let mut known = self.settings.gateways.iter();
         let gateway = known
             .find(|known| known.name == gateway)
             .ok_or("the policy names no such gateway")?;
-        let program = charon::start(self.settings.esp, self.settings.silence)
-            .map_err(|error| format!("charon does not start: {error}"))?;
+        let wanted = Wanted {
+            esp: self.settings.esp,
+            silence: self.settings.silence,
+            auth: gateway.auth,
+            token: self.settings.token.as_deref(),
+        };
+        let program =
+            charon::start(wanted).map_err(|error| format!("charon does not start: {error}"))?;
         let session = Session {
             settings: Rc::clone(&self.settings),
             gateway: gateway.clone(),
@@ -175,7 +191,15 @@ impl Tunnel for Session {
             return Ok(());
         };
         let (vici, dialogue) = &mut **both;
-        converse(vici, dialogue).unwrap_or_else(|error| Err(error.to_string()))?;
+        match converse(vici, dialogue) {
+            Ok(Follows::Down(why)) => return Err(why),
+            Ok(Follows::Locked(why)) => {
+                self.settings.locked.set(true);
+                return Err(why);
+            }
+            Ok(Follows::Nothing | Follows::Ask(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
         if dialogue.take_news() {
             let packets = self.settings.inner.try_clone();
             news.push(News::Up {
@@ -219,7 +243,7 @@ impl Session {
     fn open(&self, stream: UnixStream) -> Result<(Vici, Dialogue), ViciError> {
         let mut vici = Vici::new(stream)?;
         let ask_after = charon::ask_after(self.settings.silence);
-        let identity = self.settings.identity.clone();
+        let identity = &self.settings.identity;
         let (dialogue, first) = Dialogue::begin(self.gateway.clone(), identity, ask_after);
         vici.ask(&first)?;
         Ok((vici, dialogue))
@@ -239,8 +263,8 @@ impl Drop for Session {
     }
 }
 
-/// Hears charon, and says what follows. Inside: why the tunnel is down, if it is.
-fn converse(vici: &mut Vici, dialogue: &mut Dialogue) -> Result<Result<(), String>, ViciError> {
+/// Hears charon, and tells it what follows; the end, if that follows.
+fn converse(vici: &mut Vici, dialogue: &mut Dialogue) -> Result<Follows, ViciError> {
     vici.flush()?;
     for _ in 0..WORDS {
         let Some(said) = vici.hear()? else {
@@ -249,8 +273,8 @@ fn converse(vici: &mut Vici, dialogue: &mut Dialogue) -> Result<Result<(), Strin
         match dialogue.on(said) {
             Follows::Nothing => {}
             Follows::Ask(asked) => vici.ask(&asked)?,
-            Follows::Down(why) => return Ok(Err(why)),
+            end @ (Follows::Down(_) | Follows::Locked(_)) => return Ok(end),
         }
     }
-    Ok(Ok(()))
+    Ok(Follows::Nothing)
 }

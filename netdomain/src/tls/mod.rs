@@ -24,6 +24,7 @@ mod sign_in;
 mod tunnel;
 
 use std::io;
+use std::path::PathBuf;
 
 use sekisho_policy::GatewayProtocol;
 use thiserror::Error;
@@ -41,6 +42,9 @@ pub use handover::{Args as HandoverArgs, HandoverError, run as hand_over};
 pub struct Args {
     #[command(flatten)]
     engine: engine::Args,
+    /// The private key of this laptop, in PEM.
+    #[arg(long)]
+    key: PathBuf,
     /// The name under which gateways that demand a one-time password know the person.
     #[arg(long = "as", value_name = "NAME")]
     person: Option<String>,
@@ -68,11 +72,7 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`]; the tunnel is down then, and the gate knows by the end of its channel.
 pub fn run(args: &Args) -> Result<(), TlsError> {
-    let Args {
-        engine: args,
-        person,
-    } = args;
-    let policy = args.policy()?;
+    let policy = args.engine.policy()?;
     let silence = policy.vpn.dead_after;
     let gateways = policy.vpn.gateway.iter();
     let gateways: Vec<Gateway> = gateways
@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<(), TlsError> {
             GatewayProtocol::Wireguard { .. } | GatewayProtocol::Ikev2 { .. } => None,
         })
         .map(|(gateway, pin)| {
-            let person = match (gateway.second_factor, person) {
+            let person = match (gateway.second_factor, &args.person) {
                 (None, _) => None,
                 (Some(_), Some(person)) => Some(person.clone()),
                 (Some(_), None) => return Err(TlsError::Nobody(gateway.name.clone())),
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<(), TlsError> {
         let (kind, table) = ("tls", "tls");
         return Err(EngineError::NoGateway { kind, table }.into());
     }
-    let channels = args.channels()?;
+    let channels = args.engine.channels()?;
     let addresses = gateways.iter().map(|gateway| gateway.address).collect();
     let (network, listeners) = place::network(addresses)?;
     place::close_in(network, args)?;

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 
 use sekisho_sandbox::{BARE, EVENTS, Is, MESSAGES, Rule, Sandbox};
 
-use super::TlsError;
+use super::{Args, TlsError};
 use crate::engine::{self, EngineError};
 use crate::program::PROGRAMS;
 use crate::uplink::netlink::Routing;
@@ -49,18 +49,18 @@ pub(super) fn network(
 }
 
 /// Closes the keeper in, and with it every program that it will start.
-pub(super) fn close_in(network: OwnedFd, args: &engine::Args) -> Result<(), TlsError> {
+pub(super) fn close_in(network: OwnedFd, args: &Args) -> Result<(), TlsError> {
     let own = std::env::current_exe().map_err(TlsError::Program)?;
     let calls = ("tls", &[BARE, EVENTS, MESSAGES, PROGRAMS, SOCKETS][..]);
     let furnish = |sandbox: Sandbox| {
         sandbox
             // In a network without a way out; the filter knows no other kind of socket.
             .allow_tcp()
-            .show(&args.certificate, CERTIFICATE)
+            .show(&args.engine.certificate, CERTIFICATE)
             .show(&args.key, KEY)
             .show(own, HANDOVER)
     };
-    Ok(engine::close_in(network, args.user, calls, furnish)?)
+    Ok(engine::close_in(network, args.engine.user, calls, furnish)?)
 }
 
 const fn socket(call: i64, family: i32) -> Rule {

@@ -33,7 +33,8 @@
 //! [ike]                               # only where policy has a gateway of kind `ikev2`
 //! authorities = "gateway-ca.pem"      # who may have issued the gateways' certificates
 //! certificate = "laptop.pem"
-//! key = "laptop.key"
+//! key = "laptop.key"                  # or a table `[ike.token]`, see [`Token`]
+//! revoked = "gateway-crl.pem"         # which of them are not to be believed; may be absent
 //! esp = "kernel"
 //!
 //! [modem]                             # only where policy says `apn` or `plmn` of a SIM
@@ -44,7 +45,8 @@
 //! ```
 
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    fs, io, iter,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -183,13 +185,33 @@ fn system_bus() -> PathBuf {
 pub struct Ike {
     /// Certificates of the gateways' authorities, in PEM; policy says by hash which one is believed.
     pub authorities: PathBuf,
+    /// Lists of revoked certificates of these authorities, in PEM.
+    pub revoked: Option<PathBuf>,
     /// The laptop's certificate, in PEM.
     pub certificate: PathBuf,
-    /// Its private key, in PEM.
-    pub key: PathBuf,
+    /// Its private key, in PEM. Absent where a token holds it.
+    pub key: Option<PathBuf>,
+    /// The token that holds it.
+    pub token: Option<Token>,
     /// Where packets are sealed.
     #[serde(default)]
     pub esp: Esp,
+}
+
+/// `[ike.token]`: a smart card or another token, by PKCS #11.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The token's library; one of the distribution's, under `/usr`.
+    pub module: PathBuf,
+    /// The key's `CKA_ID`, in hex.
+    pub key: String,
+    /// The file that holds the PIN.
+    pub pin: PathBuf,
+    /// Files, folders and sockets that the library needs, by the absolute path where it looks for
+    /// them: a smart card's is `"/run/pcscd" = "/run/pcscd"`. The engine sees nothing else.
+    #[serde(default)]
+    pub needs: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// `esp`.
@@ -355,7 +377,15 @@ impl Config {
             }
         }
         if let Some(ike) = &mut config.ike {
-            for file in [&mut ike.authorities, &mut ike.certificate, &mut ike.key] {
+            if ike.key.is_some() == ike.token.is_some() {
+                return Err(refuse("`[ike]` needs either `key` or `[ike.token]`"));
+            }
+            let own = [&mut ike.authorities, &mut ike.certificate];
+            let lists = ike.revoked.iter_mut().chain(&mut ike.key);
+            let token = ike.token.iter_mut();
+            let token =
+                token.flat_map(|token| iter::once(&mut token.pin).chain(token.needs.values_mut()));
+            for file in own.into_iter().chain(lists).chain(token) {
                 *file = folder.join(&*file);
             }
         }
@@ -505,7 +535,6 @@ impl Config {
         words.extend(pairs(&[
             ("--authorities", &text(&ike.authorities)),
             ("--certificate", &text(&ike.certificate)),
-            ("--key", &text(&ike.key)),
             ("--address", address),
             (
                 "--esp",
@@ -517,6 +546,21 @@ impl Config {
             ("--gate", IKE),
             ("--control", CONTROL),
         ]));
+        for (option, file) in [("--key", &ike.key), ("--revoked", &ike.revoked)] {
+            words.extend(file.iter().flat_map(|file| [option.into(), text(file)]));
+        }
+        if let Some(token) = &ike.token {
+            words.extend(pairs(&[
+                ("--token", &text(&token.module)),
+                ("--token-key", &token.key),
+                ("--token-pin", &text(&token.pin)),
+            ]));
+            let needs = token.needs.iter();
+            words.extend(needs.flat_map(|(place, what)| {
+                let pair = format!("{}:{}", what.display(), place.display());
+                ["--token-needs".to_owned(), pair]
+            }));
+        }
         words.extend(user(self.users.ike));
         Ok(Recipe {
             role: Role::Ike,
@@ -675,13 +719,15 @@ mtu = 1420
     #[test]
     fn the_engine_of_an_ipsec_tunnel_knows_the_address_and_no_other_file_of_the_gates() {
         let extra = "ports = ['eth0']\n[users]\nike = 64021\n[ike]\nauthorities = 'ca.pem'\n\
-                     certificate = 'laptop.pem'\nkey = '/etc/laptop.key'\n[work]\narguments = ['run']\n";
+                     certificate = 'laptop.pem'\nkey = '/etc/laptop.key'\nrevoked = 'crl.pem'\n\
+                     [work]\narguments = ['run']\n";
         let (folder, config) = config(extra).unwrap();
         let recipes = config.recipes().unwrap();
         let folder = fs::canonicalize(folder.path()).unwrap();
         let end = format!(
-            "--authorities {0}/ca.pem --certificate {0}/laptop.pem --key /etc/laptop.key \
-             --address 10.250.7.23 --esp kernel --gate {{ike}} --control {{control}} --user 64021",
+            "--authorities {0}/ca.pem --certificate {0}/laptop.pem --address 10.250.7.23 \
+             --esp kernel --gate {{ike}} --control {{control}} --key /etc/laptop.key \
+             --revoked {0}/crl.pem --user 64021",
             folder.display()
         );
         let ike = recipes.iter().find(|recipe| recipe.role == Role::Ike);
@@ -689,6 +735,32 @@ mtu = 1420
         assert!(words.ends_with(&end), "{words}");
         assert!(!words.contains("device.toml"), "{words}");
         assert!(recipes[1].takes(IKE), "the gate is told of it");
+    }
+
+    #[test]
+    fn a_token_holds_the_key_in_place_of_a_file() {
+        let ike = "ports = ['eth0']\n[work]\narguments = ['run']\n[ike]\nauthorities = 'ca.pem'\n\
+                   certificate = 'laptop.pem'\n";
+        let token = "[ike.token]\nmodule = '/usr/lib/token.so'\nkey = '0a'\npin = 'pin'\n\
+                     needs = { '/run/pcscd' = '/run/pcscd' }\n";
+        let (folder, config) = config(&format!("{ike}{token}")).unwrap();
+        let folder = fs::canonicalize(folder.path()).unwrap();
+        let recipes = config.recipes().unwrap();
+        let ike_words = recipes.iter().find(|recipe| recipe.role == Role::Ike);
+        let words = ike_words.unwrap().words.join(" ");
+        let end = format!(
+            "--token /usr/lib/token.so --token-key 0a --token-pin {}/pin \
+             --token-needs /run/pcscd:/run/pcscd",
+            folder.display()
+        );
+        assert!(
+            words.ends_with(&end) && !words.contains("--key "),
+            "{words}"
+        );
+        for neither in [ike.to_owned(), format!("{ike}key = 'laptop.key'\n{token}")] {
+            let error = self::config(&neither).unwrap_err().to_string();
+            assert!(error.contains("either `key` or"), "{error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Check, is_name, repeated};
 use crate::UplinkKind;
-use crate::schema::{Gateway, GatewayProtocol, SecondFactor, Uplink};
+use crate::schema::{Gateway, GatewayProtocol, NAT_T, SecondFactor, Uplink};
 use crate::source::Step::{self, Index, Key};
 
 /// Longest name of a Linux interface (`IFNAMSIZ` less its NUL).
@@ -279,13 +279,22 @@ impl Check<'_> {
                     );
                 }
             }
-            GatewayProtocol::Tls { .. } | GatewayProtocol::Ikev2 { .. } => {
+            GatewayProtocol::Ikev2 { .. } => {
+                if gateway.lan_address.is_some_and(|lan| lan.port() != NAT_T) {
+                    self.refuse(
+                        &at("lan_address"),
+                        "the port of a gateway of kind `ikev2` is always 4500",
+                        "`ikev2` のゲートウェイのポートは 4500 だけです",
+                    );
+                }
+            }
+            GatewayProtocol::Tls { .. } => {
                 if gateway.lan_address.is_some() {
                     self.refuse(
                         &at("lan_address"),
-                        "a gateway of kind `ikev2` or `tls` has no `lan_address`: its tunnel goes to \
-                         the outside address alone",
-                        "`ikev2` と `tls` のゲートウェイに `lan_address` は書けません",
+                        "a gateway of kind `tls` has no `lan_address`: its tunnel goes to the outside \
+                         address alone",
+                        "`tls` のゲートウェイに `lan_address` は書けません",
                     );
                 }
             }

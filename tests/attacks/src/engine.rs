@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sekisho_lab::{LabError, NetLaptop, Part, Setup, UP_LIMIT};
+use sekisho_lab::{LabError, NetLaptop, Part, Recordings, Setup, UP_LIMIT};
 
-use crate::{Download, Scene, must};
+use crate::{Download, Expects, Scene, must};
 
 /// From the end of an engine to the next tunnel: the policy's first pause (1 s), a handshake that is
 /// tried once more (1.5 s), and the way up.
@@ -41,6 +41,17 @@ impl Engine {
             "another page: {page}"
         );
         laptop
+    }
+
+    /// A laptop whose tunnel must not come up although the gateway is reached, and `why` stands in its
+    /// log.
+    pub fn is_refused(&self, scene: &Scene, setup: &Setup, why: &str) -> Recordings {
+        let laptop = must(NetLaptop::start(&scene.lab, setup));
+        must(laptop.plug_guest());
+        must(laptop.log().wait_line(why, UP_LIMIT));
+        assert!(laptop.page(Duration::from_secs(3)).is_err());
+        assert!(laptop.wait_tunnel(0, Duration::from_secs(3)).is_err());
+        scene.holds(&laptop, Expects::Closed)
     }
 
     /// Waits until the gate says that this engine's tunnel is the way.

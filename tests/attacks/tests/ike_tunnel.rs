@@ -9,9 +9,7 @@ use std::{
 };
 
 use sekisho_attacks::{BACK_WITHIN, Download, Engine, Expects, Scene, must};
-use sekisho_lab::{
-    IkePapers, LaptopFiles, NetLaptop, Part, Setup, UP_LIMIT, address as at, oracle::count_frames,
-};
+use sekisho_lab::{IkePapers, LaptopFiles, Part, Setup, address as at, oracle::count_frames};
 
 /// Of a download as fast as it goes; user-space ESP is slow.
 const SIZE: u32 = 3_000_000;
@@ -105,13 +103,7 @@ fn refused(given: Ipv4Addr, setup: impl FnOnce(&Scene) -> Setup, why: &str) {
     let Some(scene) = Scene::with_ipsec(given) else {
         return;
     };
-    let laptop = must(NetLaptop::start(&scene.lab, &setup(&scene)));
-    must(laptop.plug_guest());
-    // It was reached, and refused.
-    must(laptop.log().wait_line(why, UP_LIMIT));
-    assert!(laptop.page(Duration::from_secs(3)).is_err());
-    assert!(laptop.wait_tunnel(0, Duration::from_secs(3)).is_err());
-    let recordings = scene.holds(&laptop, Expects::Closed);
+    let recordings = ENGINE.is_refused(&scene, &setup(&scene), why);
     let wire = must(recordings.get("eth0.from"));
     let reached = must(count_frames(wire, |frame| {
         datagram(frame, at::GATEWAY_IKE).is_some()

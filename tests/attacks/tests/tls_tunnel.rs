@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use sekisho_attacks::{BACK_WITHIN, Download, Engine, Expects, Scene, must};
-use sekisho_lab::{NetLaptop, Part, Setup, UP_LIMIT, address as at, oracle::count_frames};
+use sekisho_lab::{Part, Setup, address as at, oracle::count_frames};
 
 /// Of a download as fast as it goes.
 const SIZE: u32 = 16_000_000;
@@ -94,23 +94,11 @@ fn a_gateway_with_another_key_is_never_believed() {
     let wrong = "5e".repeat(32);
     let policy = scene.lab.papers().policy_with_tls();
     assert_eq!(policy.matches(right.as_str()).count(), 1);
-    let laptop = must(NetLaptop::start(
-        &scene.lab,
-        &Setup {
-            policy: Some(policy.replace(right.as_str(), &wrong)),
-            ..setup()
-        },
-    ));
-    must(laptop.plug_guest());
-    // It was reached, and refused.
-    must(
-        laptop
-            .log()
-            .wait_line("the engine's tunnel is down", UP_LIMIT),
-    );
-    assert!(laptop.page(Duration::from_secs(3)).is_err());
-    assert!(laptop.wait_tunnel(0, Duration::from_secs(3)).is_err());
-    let recordings = scene.holds(&laptop, Expects::Closed);
+    let setup = Setup {
+        policy: Some(policy.replace(right.as_str(), &wrong)),
+        ..setup()
+    };
+    let recordings = ENGINE.is_refused(&scene, &setup, "the engine's tunnel is down");
     let wire = must(recordings.get("eth0.from"));
     let reached = must(count_frames(wire, |frame| {
         goes_to(frame, 6, at::GATEWAY_TLS)

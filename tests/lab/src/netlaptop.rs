@@ -50,6 +50,8 @@ pub struct Setup {
     pub modem: Option<PathBuf>,
     /// Whether the engine of an `IPsec` tunnel is there, and the policy has a gateway for it.
     pub ike: bool,
+    /// Further lines of `[ike]` in the supervisor's configuration, in place of `key`.
+    pub ike_key: Option<String>,
     /// Whether the laptop has its second key, to ask paths that are not in use.
     pub standby: bool,
     /// What is done to the laptop's files before it starts: an attacker at rest.
@@ -627,9 +629,10 @@ fn engines(setup: &Setup) -> Result<String, LabError> {
     if setup.ike {
         let _ = writeln!(
             text,
-            "[ike]\nauthorities = 'ike-authority.pem'\ncertificate = 'tls.pem'\nkey = 'tls.key'\n\
-             esp = '{}'\n\n[users]\nike = {IKE_USER}\n",
-            crate::service::esp()?.word()
+            "[users]\nike = {IKE_USER}\n\n[ike]\nauthorities = 'ike-authority.pem'\n\
+             revoked = 'ike-revoked.pem'\ncertificate = 'tls.pem'\nesp = '{}'\n{}\n",
+            crate::service::esp()?.word(),
+            setup.ike_key.as_deref().unwrap_or("key = 'tls.key'")
         );
     }
     Ok(text)

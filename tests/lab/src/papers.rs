@@ -6,10 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, ToSpan as _, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    RevokedCertParams, date_time_ymd,
 };
 use sekisho_policy::{PrivateKey, Signature};
 use sha2::{Digest as _, Sha256};
@@ -125,7 +126,16 @@ pub struct IkePapers {
     pub certificate: String,
     /// And its key.
     pub key: String,
+    /// What the authority has revoked: nothing of the lab's.
+    pub revoked_none: String,
+    /// The same, but out of date.
+    pub revoked_stale: String,
+    /// The gateway's certificate.
+    pub revoked_gateway: String,
 }
+
+/// Serial number of the gateway's certificate.
+const SERIAL: u64 = 7;
 
 impl IkePapers {
     /// Fresh ones, for a gateway of this name.
@@ -143,12 +153,42 @@ impl IkePapers {
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(failed)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.serial_number = Some(SERIAL.into());
+        // By which its list is found (RFC 5280, section 4.2.1.1: every issued certificate has one).
+        params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &authority).map_err(failed)?;
+        let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+        let day = |days: i64| {
+            let date = today.saturating_add(days.days());
+            let number = |part: i8| u8::try_from(part).unwrap_or(1);
+            date_time_ymd(date.year().into(), number(date.month()), number(date.day()))
+        };
+        let list = |serial: u64, days: i64| {
+            let revoked = RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: day(-3),
+                reason_code: None,
+                invalidity_date: None,
+            };
+            let list = CertificateRevocationListParams {
+                this_update: day(-3),
+                next_update: day(days),
+                crl_number: 1u64.into(),
+                issuing_distribution_point: None,
+                revoked_certs: vec![revoked],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            let signed = list.signed_by(&authority);
+            signed.and_then(|list| list.pem()).map_err(failed)
+        };
         Ok(Self {
             authority: authority.pem(),
             authority_sha256: hex(&Sha256::digest(authority.der())),
             certificate: certificate.pem(),
             key: key.serialize_pem(),
+            revoked_none: list(SERIAL + 1, 30)?,
+            revoked_stale: list(SERIAL + 1, -1)?,
+            revoked_gateway: list(SERIAL, 30)?,
         })
     }
 }
@@ -360,6 +400,7 @@ impl Papers {
         write(&dir.join("tls.pem"), &self.tls.certificate)?;
         write(&dir.join("tls.key"), &self.tls.key)?;
         write(&dir.join("ike-authority.pem"), &self.ike.authority)?;
+        write(&dir.join("ike-revoked.pem"), &self.ike.revoked_none)?;
         write(&files.device, &device())?;
         Ok(files)
     }

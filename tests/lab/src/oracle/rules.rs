@@ -25,8 +25,8 @@ pub struct Rules {
     pub tunnel: Vec<SocketAddrV4>,
     /// The gateway's address for TLS, where it has one.
     pub tls: Option<SocketAddrV4>,
-    /// The gateway's address for IKE and ESP, where it has one.
-    pub ike: Option<SocketAddrV4>,
+    /// The gateway's addresses for IKE and ESP, where it has them.
+    pub ike: Vec<SocketAddrV4>,
     /// The premises beacon, on wired ports.
     pub beacon: Option<SocketAddrV4>,
     /// Addresses that ARP may ask for.
@@ -45,7 +45,7 @@ impl Rules {
         Self {
             tunnel: vec![at::GATEWAY_OUTSIDE],
             tls: None,
-            ike: None,
+            ike: Vec::new(),
             beacon: Some(at::BEACON),
             next_hops: vec![cafe.router.addr()],
             lan: cafe.router.trunc(),
@@ -59,7 +59,7 @@ impl Rules {
         Self {
             tunnel: vec![at::GATEWAY_OUTSIDE, at::GATEWAY_LAN],
             tls: None,
-            ike: None,
+            ike: Vec::new(),
             beacon: Some(at::BEACON),
             next_hops: vec![at::OFFICE_ROUTER],
             lan: crate::topology::net(at::OFFICE_ROUTER, 24).trunc(),
@@ -80,7 +80,11 @@ impl Rules {
     /// The laptop may also speak IKE and send ESP to the gateway.
     #[must_use]
     pub fn with_ike(mut self) -> Self {
-        self.ike = Some(at::GATEWAY_IKE);
+        let port = at::GATEWAY_IKE.port();
+        let sides = self.tunnel.iter();
+        self.ike = sides
+            .map(|side| SocketAddrV4::new(*side.ip(), port))
+            .collect();
         self
     }
 }
@@ -218,7 +222,7 @@ fn ipv4(bytes: &[u8], rules: &Rules) -> Kind {
                     Kind::Leak("to the gateway, but not WireGuard")
                 };
             }
-            if own && rules.ike == Some(SocketAddrV4::new(to, udp.dst_port())) {
+            if own && rules.ike.contains(&SocketAddrV4::new(to, udp.dst_port())) {
                 return match is_ike_or_esp(udp.payload()) {
                     Some(kind) => kind,
                     None => Kind::Leak("to the gateway, but neither IKE nor ESP"),

@@ -95,24 +95,31 @@ pub(crate) fn strongswan(
         "strongswan.conf",
         &format!(
             "charon {{\n\
-             load = kdf hmac nonce openssl pem pkcs1 pkcs8 x509 pubkey {engine} kernel-netlink \
-             socket-default vici\n\
+             load = kdf hmac nonce openssl pem pkcs1 pkcs8 x509 pubkey eap-tls {engine} \
+             kernel-netlink socket-default vici\n\
              plugins {{ vici {{ socket = unix://{shown}/vici }} }}\n\
              filelog {{ stderr {{ default = 1\n flush_line = yes }} }}\n}}\n"
         ),
     )?;
-    write(
-        "swanctl.conf",
-        &format!(
-            "connections {{ laptops {{\n\
+    let name = crate::address::GATEWAY_NAME;
+    // The same laptops, whichever way they prove themselves.
+    let connection = |connection: &str, auth: &str| {
+        format!(
+            "{connection} {{\n\
              version = 2\nencap = yes\npools = laptops\ndpd_delay = 10s\n\
              proposals = aes256gcm16-prfsha384-ecp384\n\
              local {{ auth = pubkey\n certs = gateway.pem\n id = {name} }}\n\
-             remote {{ auth = pubkey\n cacerts = devices.pem }}\n\
+             remote {{ auth = {auth}\n cacerts = devices.pem }}\n\
              children {{ net {{ local_ts = 10.12.0.0/16\n esp_proposals = aes256gcm16-ecp384 }} }}\n\
-             }} }}\n\
-             pools {{ laptops {{ addrs = {address}/32 }} }}\n",
-            name = crate::address::GATEWAY_NAME
+             }}\n"
+        )
+    };
+    write(
+        "swanctl.conf",
+        &format!(
+            "connections {{ {} {} }}\npools {{ laptops {{ addrs = {address}/32 }} }}\n",
+            connection("laptops", "pubkey"),
+            connection("eap", "eap-tls"),
         ),
     )?;
     let mut command = space.command("unshare");
