@@ -12,8 +12,13 @@ use rustix::process::{
 };
 use sekisho_sandbox::{Is, Rule};
 
-/// Bytes of its output that are logged in one life: a gateway may send banners without end.
+/// Bytes of its output that are logged in one life: a gateway may send banners without end. What it says
+/// beyond that is read and forgotten: who writes into a full pipe stands still, with all that he does.
 const MAX_WORDS: usize = 16 << 10;
+/// Bytes that are read at once.
+const READ: usize = 1024;
+/// Reads after its end: what a pipe holds (pipe(7)).
+const LAST_WORDS: usize = (64 << 10) / READ;
 
 /// A running program. Its end is ours: dropping it kills it, and so does our own death.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(crate) struct Program {
     /// The line that is being said.
     line: Vec<u8>,
     said: usize,
+    /// Nobody can say anything any more.
+    silent: bool,
 }
 
 impl Program {
@@ -99,6 +106,7 @@ impl Program {
             words,
             line: Vec::new(),
             said: 0,
+            silent: false,
         })
     }
 
@@ -107,9 +115,9 @@ impl Program {
         self.pidfd.as_fd()
     }
 
-    /// Readable when it says something; none once it has said too much.
+    /// Readable when it says something; none once it cannot any more.
     pub(crate) fn words(&self) -> Option<BorrowedFd<'_>> {
-        (self.said < MAX_WORDS).then(|| self.words.as_fd())
+        (!self.silent).then(|| self.words.as_fd())
     }
 
     fn has_words(&self) -> bool {
@@ -119,12 +127,12 @@ impl Program {
 
     /// Passes some of what it said on to the log, with nothing in it that a terminal would obey.
     pub(crate) fn log(&mut self) {
-        let mut buffer = [0; 1024];
-        let room = buffer.len().min(MAX_WORDS - self.said);
-        match self.words.read(&mut buffer[..room]) {
+        let mut buffer = [0; READ];
+        match self.words.read(&mut buffer) {
             Ok(read @ 1..) => {
-                self.said += read;
-                self.line.extend_from_slice(&buffer[..read]);
+                let heard = read.min(MAX_WORDS - self.said);
+                self.said += heard;
+                self.line.extend_from_slice(&buffer[..heard]);
                 let whole = self.line.iter().rposition(|byte| *byte == b'\n');
                 let rest = self.line.split_off(whole.map_or(0, |at| at + 1));
                 for line in String::from_utf8_lossy(&self.line).lines() {
@@ -133,7 +141,7 @@ impl Program {
                 self.line = rest;
             }
             // Closed: it will end, which its pidfd tells.
-            _ => self.said = MAX_WORDS,
+            _ => self.silent = true,
         }
     }
 
@@ -151,7 +159,10 @@ impl Program {
     /// How it ended, if it has; its last words go to the log.
     pub(crate) fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok().flatten()?;
-        while self.said < MAX_WORDS && self.has_words() {
+        for _ in 0..LAST_WORDS {
+            if self.silent || !self.has_words() {
+                break;
+            }
             self.log();
         }
         Some(format!("{} ended: {status}", self.name))
@@ -228,3 +239,27 @@ pub(crate) const PROGRAMS: &[Rule] = &[
     ioctl(0x5402),
     ioctl(0x5421),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_too_much_is_not_kept_waiting() {
+        let mut command = Command::new("/usr/bin/head");
+        command.args(["-c", "1000000", "/dev/zero"]);
+        let mut program = Program::start("head", &mut command, None).unwrap();
+        while let Some(words) = program.words() {
+            poll(&mut [PollFd::from_borrowed_fd(words, PollFlags::IN)], None).unwrap();
+            program.log();
+        }
+        poll(
+            &mut [PollFd::from_borrowed_fd(program.end(), PollFlags::IN)],
+            None,
+        )
+        .unwrap();
+        let end = program.ended().unwrap();
+        assert!(end.ends_with("exit status: 0"), "{end}");
+        assert_eq!(program.said, MAX_WORDS);
+    }
+}
