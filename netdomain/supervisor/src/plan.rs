@@ -216,6 +216,8 @@ struct Process {
     state: State,
     /// Restarts in a row without a healthy time in between.
     restarts: u32,
+    /// When they were last forgotten for a way out.
+    forgiven: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,6 +267,7 @@ impl Plan {
                 until: Duration::ZERO,
             },
             restarts: 0,
+            forgiven: None,
         };
         Self {
             pace,
@@ -301,7 +304,7 @@ impl Plan {
         let mut actions = Vec::new();
         match event {
             Event::Died(role, death) => self.on_death(now, role, death, &mut actions),
-            Event::Open => self.forgive(),
+            Event::Open => self.forgive(now),
             Event::Ready(role) => self.on_ready(role, &mut actions),
             // Whoever asks again in the meantime waits no longer for it.
             Event::Replug => self.replug = self.replug.or(Some(now + UNPLUGGED)),
@@ -469,11 +472,14 @@ impl Plan {
     }
 
     /// Who brought about a way out is started again at once when it dies, however soon. Pauses are for
-    /// those that die before they were of use.
-    fn forgive(&mut self) {
+    /// those that die before they were of use, and for those that do it again and again: whoever can make
+    /// the gate die by a packet is not to try at the speed of its start.
+    fn forgive(&mut self, now: Duration) {
+        let often = |at: Duration| now.saturating_sub(at) < self.pace.healthy_after;
         for (role, process) in &mut self.processes {
-            if !matches!(role, Role::Work | Role::Guest) {
+            if !matches!(role, Role::Work | Role::Guest) && !process.forgiven.is_some_and(often) {
                 process.restarts = 0;
+                process.forgiven = Some(now);
             }
         }
     }

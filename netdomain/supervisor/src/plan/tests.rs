@@ -176,6 +176,11 @@ fn pauses_grow_and_are_forgotten_after_a_healthy_time() {
     assert!(plan.runs(Role::Gate));
     let _ = plan.on(now, Event::Died(Role::Gate, Death::Crash));
     assert!(!plan.runs(Role::Gate), "once, until the next way out");
+    now += Pace::default().first_pause;
+    let _ = plan.on(now, Event::Time);
+    let _ = plan.on(now, Event::Open);
+    let _ = plan.on(now, Event::Died(Role::Gate, Death::Crash));
+    assert!(!plan.runs(Role::Gate), "not for a way out after each death");
     now += Pace::default().longest_pause;
     let _ = plan.on(now, Event::Time);
     now += Pace::default().healthy_after;
