@@ -197,6 +197,11 @@ impl Dialogue {
         std::mem::replace(&mut self.news, false)
     }
 
+    /// Whether charon is opening the token, and may have tried the PIN.
+    pub(super) const fn is_opening(&self) -> bool {
+        self.opening
+    }
+
     fn over(&mut self, why: &str) -> Follows {
         self.stage = Stage::Over;
         Follows::Down(why.to_owned())

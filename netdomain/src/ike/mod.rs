@@ -153,6 +153,9 @@ pub enum IkeError {
     /// A file holds no list of revoked certificates.
     #[error("{0} holds no list of revoked certificates in PEM (`X509 CRL`)")]
     NoList(PathBuf),
+    /// A file of certificates or lists is longer than charon could be told.
+    #[error("{0} is longer than {MAX_FILE} bytes: leave out what no gateway needs, text above all")]
+    TooLong(PathBuf),
     /// No private key was named.
     #[error("neither a private key nor a token was named")]
     NoKey,
@@ -235,7 +238,7 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
         silence,
         esp: args.esp,
         token: args.key.token.clone(),
-        locked: Cell::new(false),
+        tries: Cell::new(tunnel::Tries::Unanswered(0)),
         outer,
         inner,
         xfrm,
@@ -246,11 +249,15 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
 fn read(path: &Path) -> Result<Vec<u8>, IkeError> {
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
         .map_err(|source| IkeError::Read {
             path: path.to_owned(),
             source,
         })?;
+    // Of a file that is cut the last certificates or lists would be missing, and nobody would know.
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(IkeError::TooLong(path.to_owned()));
+    }
     Ok(bytes)
 }
 

@@ -38,11 +38,33 @@ pub(super) struct Settings {
     pub(super) esp: Esp,
     /// The module of the token that holds the private key.
     pub(super) token: Option<PathBuf>,
-    /// The token did not open. It is not asked again by this process.
-    pub(super) locked: Cell<bool>,
+    /// What became of the token.
+    pub(super) tries: Cell<Tries>,
     pub(super) outer: Outer,
     pub(super) inner: OwnedFd,
     pub(super) xfrm: Option<OwnedFd>,
+}
+
+/// How often charon was told to open the token without saying that it did: it may have tried the PIN each
+/// time. Tokens lock themselves for good after three wrong ones at the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tries {
+    /// Ended before it said anything, so many times.
+    Unanswered(u8),
+    /// It did not open. It is not asked again by this process.
+    Refused,
+}
+
+/// Tries that may be cut short, by a cable that is pulled or a laptop that falls asleep.
+const CUT_SHORT: u8 = 2;
+
+impl Tries {
+    const fn are_over(self) -> bool {
+        match self {
+            Self::Unanswered(tries) => tries >= CUT_SHORT,
+            Self::Refused => true,
+        }
+    }
 }
 
 /// charon as an engine.
@@ -60,7 +82,7 @@ impl Engine for Charon {
     type Tunnel = Session;
 
     fn begin(&mut self, gateway: &str) -> Result<(Program, Session), String> {
-        if self.settings.locked.get() {
+        if self.settings.token.is_some() && self.settings.tries.get().are_over() {
             return Err("the token did not open, and its PIN is not tried again".into());
         }
         let mut known = self.settings.gateways.iter();
@@ -191,10 +213,19 @@ impl Tunnel for Session {
             return Ok(());
         };
         let (vici, dialogue) = &mut **both;
-        match converse(vici, dialogue) {
+        let opened = dialogue.is_opening();
+        let follows = converse(vici, dialogue);
+        match (opened, dialogue.is_opening(), self.settings.tries.get()) {
+            (false, true, Tries::Unanswered(tries)) => {
+                self.settings.tries.set(Tries::Unanswered(tries + 1));
+            }
+            (true, false, Tries::Unanswered(_)) => self.settings.tries.set(Tries::Unanswered(0)),
+            _ => {}
+        }
+        match follows {
             Ok(Follows::Down(why)) => return Err(why),
             Ok(Follows::Locked(why)) => {
-                self.settings.locked.set(true);
+                self.settings.tries.set(Tries::Refused);
                 return Err(why);
             }
             Ok(Follows::Nothing | Follows::Ask(_)) => {}
