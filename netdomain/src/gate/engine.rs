@@ -141,7 +141,7 @@ impl Gate {
         let standby = parts
             .device
             .probe_key
-            .map(|key| Standby::new(key, device.mtu, stamp.newest()));
+            .map(|key| Standby::new(key, device.mtu, stamp.newest(), now));
         let beacon = plan
             .beacon
             .map(|beacon| BeaconClient::new(beacon.address, beacon.spki_sha256, beacon.round_trip))

@@ -36,18 +36,20 @@ struct Asked {
 pub(super) struct Standby {
     key: [u8; 32],
     mtu: u16,
-    /// Below which no handshake is stamped; one for all, or one tunnel would overtake the other.
-    floor: Duration,
+    /// Below which no handshake was to be stamped at that time. One for all, and it goes with the time:
+    /// where the wall clock is behind, a tunnel made later would else be behind those before it, and
+    /// the gateway takes its handshakes for repeated ones.
+    floor: (Duration, Moment),
     indices: IndexTable,
     asked: Vec<Asked>,
 }
 
 impl Standby {
-    pub(super) fn new(key: [u8; 32], mtu: u16, floor: Duration) -> Self {
+    pub(super) fn new(key: [u8; 32], mtu: u16, floor: Duration, now: Moment) -> Self {
         Self {
             key,
             mtu,
-            floor,
+            floor: (floor, now),
             indices: IndexTable::from_os_rng(),
             asked: Vec::new(),
         }
@@ -68,7 +70,7 @@ impl Standby {
             let identity = Identity {
                 private: self.key,
                 gateway,
-                stamp_floor: self.floor,
+                stamp_floor: self.floor.0 + now.since(self.floor.1),
                 mtu: self.mtu,
             };
             self.asked.push(Asked {
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn only_the_gateways_own_answer_over_the_same_path_counts() {
-        let mut standby = Standby::new(SECOND, 1420, Duration::ZERO);
+        let mut standby = Standby::new(SECOND, 1420, Duration::ZERO, at(0));
         let mut right = gateway(GATEWAY);
         let one = ask(&mut standby, 1, &mut right, 100);
         let two = ask(&mut standby, 2, &mut right, 300);
