@@ -53,16 +53,17 @@ impl Gate {
             let (messages, more) = match received {
                 Ok((0, _)) => break,
                 Ok(received) => received,
-                // An ICMP message about something sent earlier, which anybody can forge.
+                // An ICMP message about something sent earlier, which anybody can forge. What has come
+                // besides is read in the same turn, or a stream of them would keep it out.
                 Err(Errno::MSGSIZE) => {
                     if self.machine.situation().path() == Some(id) {
                         self.narrow(id, now);
                     }
-                    break;
+                    continue;
                 }
                 Err(_) => {
                     self.findings.unreachable(id);
-                    break;
+                    continue;
                 }
             };
             any = true;

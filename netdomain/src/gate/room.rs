@@ -4,12 +4,12 @@
 //! The kernel hears of it by ICMP (RFC 1191), tells the socket, and refuses longer datagrams. The work
 //! OS is told the same in its turn: by the same message, and by the segment size of its connections.
 //! An ICMP message can be forged by whoever sees the datagrams; so it makes packets no shorter than
-//! [`MIN_MTU`], below which the datagrams may be cut outside instead.
+//! [`MIN_MTU`]. Datagrams that are too long even so are cut by our kernel, one by one.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu, set_ip_mtu_discover};
+use rustix::net::sockopt::ip_mtu;
 use sekisho_control::PathId;
 
 use super::device::MIN_MTU;
@@ -37,15 +37,6 @@ pub(super) struct Room {
     less: Option<(u16, Moment)>,
 }
 
-/// What a narrow network means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Narrow {
-    /// Packets become so short that they fit.
-    Fits,
-    /// The shortest that packets may become do not: they have to be cut outside.
-    Cut,
-}
-
 impl Room {
     /// As the device file says.
     pub(super) const fn new(most: u16) -> Self {
@@ -57,18 +48,15 @@ impl Room {
         self.less.map_or(self.most, |(mtu, _)| mtu)
     }
 
-    /// The network outside carries packets of `outer` bytes.
-    pub(super) fn narrow(&mut self, outer: u32, now: Moment) -> Narrow {
+    /// The network outside carries packets of `outer` bytes. Whether packets have another length now.
+    pub(super) fn narrow(&mut self, outer: u32, now: Moment) -> bool {
+        let before = self.mtu();
         let overhead = HEADERS + u32::try_from(WireGuard::OVERHEAD).unwrap_or(0);
         let inner = u16::try_from(outer.saturating_sub(overhead)).unwrap_or(u16::MAX);
         let inner = inner - inner % PADDING;
         let fits = inner.max(MIN_MTU).min(self.most);
         self.less = Some((fits, now + FORGET));
-        if inner < fits {
-            Narrow::Cut
-        } else {
-            Narrow::Fits
-        }
+        fits != before
     }
 
     /// There is another way, or it may have become wider.
@@ -95,13 +83,10 @@ impl Gate {
         let Ok(outer) = ip_mtu(socket.as_fd()) else {
             return;
         };
-        if self.room.narrow(outer, now) == Narrow::Cut
-            && let Err(error) = set_ip_mtu_discover(socket.as_fd(), Ipv4PathMtuDiscovery::DONT)
-        {
-            tracing::warn!(?path, %error, "datagrams that are too long cannot be cut");
+        if self.room.narrow(outer, now) {
+            tracing::info!(?path, outer, inner = self.room.mtu(), "a narrow way");
+            self.fit();
         }
-        tracing::info!(?path, outer, inner = self.room.mtu(), "a narrow way");
-        self.fit();
     }
 
     /// Another way: as long as ever, until it says otherwise.
@@ -137,7 +122,8 @@ mod tests {
     fn a_narrow_way_is_told_and_forgotten() {
         let mut room = Room::new(1420);
         // PPPoE as it is in Japan.
-        assert_eq!(room.narrow(1454, at(0)), Narrow::Fits);
+        assert!(room.narrow(1454, at(0)));
+        assert!(!room.narrow(1454, at(0)), "once");
         assert_eq!(room.mtu(), 1392);
         assert!(!room.is_stale(at(599)));
         assert!(room.is_stale(at(600)));
@@ -148,23 +134,24 @@ mod tests {
     #[test]
     fn a_forged_message_makes_no_packets_short() {
         let mut room = Room::new(1420);
-        assert_eq!(room.narrow(552, at(0)), Narrow::Cut);
+        assert!(room.narrow(552, at(0)));
         assert_eq!(room.mtu(), MIN_MTU);
-        assert_eq!(room.narrow(1340, at(1)), Narrow::Fits);
+        assert!(!room.narrow(1340, at(1)));
         assert_eq!(room.mtu(), MIN_MTU);
     }
 
     proptest! {
         /// Whatever is told: never shorter than the floor, never longer than the device file says, and
-        /// what is said to fit does, sealed and padded.
+        /// above the floor it fits, sealed and padded.
         #[test]
         fn what_fits_fits(most in MIN_MTU..=1440, outer in any::<u32>()) {
             let mut room = Room::new(most);
-            let narrow = room.narrow(outer, at(0));
+            let changed = room.narrow(outer, at(0));
+            prop_assert_eq!(changed, room.mtu() != most);
             prop_assert!((MIN_MTU..=most).contains(&room.mtu()));
             let longest = u32::from(room.mtu().next_multiple_of(PADDING).min(most));
             let sealed = longest + HEADERS + u32::try_from(WireGuard::OVERHEAD).unwrap();
-            prop_assert_eq!(narrow == Narrow::Cut, sealed > outer);
+            prop_assert!(sealed <= outer || room.mtu() == MIN_MTU);
         }
     }
 }

@@ -118,7 +118,6 @@ const GATE: &[Rule] = &[
     option(libc::SOL_UDP, libc::UDP_GRO),
     option(libc::SOL_SOCKET, libc::SO_RCVBUF),
     option(libc::SOL_SOCKET, libc::SO_SNDBUF),
-    option(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
 ];
 
 const fn question(request: u32) -> Rule {

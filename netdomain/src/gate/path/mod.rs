@@ -238,12 +238,12 @@ fn send_all(
     if !*single {
         match datagram::send_batch(socket, batch) {
             // A device without checksum offload (EIO before Linux 6.11), or a path MTU below the
-            // segment (EINVAL).
-            Err(Errno::IO | Errno::INVAL) => *single = true,
-            Err(error) => {
-                *too_long |= error == Errno::MSGSIZE;
-                return lost_or_failed(error);
+            // segment (EINVAL, since Linux 6.14 EMSGSIZE). One by one the kernel cuts them.
+            Err(error @ (Errno::IO | Errno::INVAL | Errno::MSGSIZE)) => {
+                *too_long |= error != Errno::IO;
+                *single = true;
             }
+            Err(error) => return lost_or_failed(error),
             Ok(()) => return Ok(0),
         }
     }

@@ -10,6 +10,8 @@ use sekisho_lab::address as at;
 /// of 16.
 const LINE: &str = "1400";
 const TOLD: &str = "1328";
+/// A line on which the shortest that packets may become (1,280 bytes, 1,340 with the tunnel) do not fit.
+const BELOW: &str = "1300";
 
 #[test]
 fn a_narrow_line_outside_is_told_to_the_work_os() {
@@ -32,6 +34,10 @@ fn a_narrow_line_outside_is_told_to_the_work_os() {
         "yes {canary} | head -c 300000 | curl -sS -m 10 -o /dev/null -T - http://{}/",
         at::COLLECTOR
     );
+    must(must(laptop.guest(&["sh", "-c", &upload])).ok());
+
+    // Below the floor packets stay as long as they are, and the datagrams are cut.
+    scene.run("cafe", &["ip", "link", "set", "dev", "wan", "mtu", BELOW]);
     must(must(laptop.guest(&["sh", "-c", &upload])).ok());
     must(laptop.wait_page(Duration::from_secs(5)));
     scene.holds(&laptop, Expects::Tunnelled);
