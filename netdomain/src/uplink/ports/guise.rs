@@ -67,7 +67,8 @@ impl Ports {
         let Some(mac) = self.member.as_ref().map(|member| member.mac) else {
             return;
         };
-        if self.guises.contains_key(&index) || self.fruitless >= MAX_FRUITLESS {
+        // With two cables in one office the other one waits: the MAC is on one of them.
+        if !self.guises.is_empty() || self.fruitless >= MAX_FRUITLESS {
             return;
         }
         self.fruitless += 1;
@@ -151,14 +152,20 @@ impl Ports {
         }
     }
 
-    /// The time for a proof under the work OS's MAC is over.
-    pub(super) fn trial_over(&mut self, index: u32, actions: &mut Vec<Action>) {
+    /// Whether the port has the work OS's MAC, and has to be proven.
+    pub(crate) fn is_on_trial(&self, index: u32) -> bool {
         let on_trial = |guise: &Guise| matches!(guise.stage, Stage::Donning | Stage::Worn);
+        self.guises.get(&index).is_some_and(on_trial)
+    }
+
+    /// The time for a proof under the work OS's MAC is over. It begins again where there is one: a proof
+    /// may end without the cable, behind a telephone or a dock.
+    pub(super) fn trial_over(&mut self, index: u32, actions: &mut Vec<Action>) {
         let proven = self
             .by_index
             .get(&index)
             .is_some_and(|port| matches!(port.state, State::Leased { proven: true, .. }));
-        if !proven && self.guises.get(&index).is_some_and(on_trial) {
+        if !proven && self.is_on_trial(index) {
             self.darken(index, actions);
             self.doff(index, actions);
             let name = self

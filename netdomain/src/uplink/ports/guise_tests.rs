@@ -79,7 +79,7 @@ impl Kernel {
                     self.up = false;
                     self.lose(was);
                 }
-                Action::SetMac { mac, own, .. } => {
+                Action::SetMac { port, mac, own } if port.index == 0 => {
                     assert!(!self.up, "the MAC of a link that is up was set");
                     (self.mac, self.own, self.trial) = (*mac, *own, own.is_some());
                     self.tell();
@@ -218,6 +218,55 @@ fn t22_a_cable_that_moved_during_the_change_costs_a_minute_of_the_mac() {
     desk.read_all();
     assert_eq!(desk.kernel.mac, OWN);
     assert_eq!(desk.world.dhcp, [0].into());
+}
+
+#[test]
+fn two_cables_in_one_office_do_not_both_take_on_the_mac() {
+    let mut desk = Desk::new();
+    desk.on(Event::Bound(0, lease(50)));
+    desk.prove();
+    desk.ask();
+    desk.read_all();
+    assert_eq!(desk.kernel.mac, member().mac);
+    // Proven while the first one is being proven anew.
+    desk.on(Event::Link(link(1, true, 0)));
+    desk.on(Event::Bound(1, lease(51)));
+    desk.on(Event::Gate(GateToUplink::Premises {
+        port: "eth1".into(),
+        proven: true,
+    }));
+    let asks = Event::Gate(GateToUplink::AskWire {
+        port: "eth1".into(),
+        address: Ipv4Addr::new(10, 250, 7, 23),
+        mtu: 1420,
+        member: member(),
+    });
+    assert_eq!(desk.on(asks.clone()), []);
+    // It does once the first one is out of it.
+    desk.kernel.plug(false);
+    desk.read_all();
+    desk.kernel.plug(true);
+    desk.read_all();
+    assert_eq!(desk.kernel.mac, OWN);
+    let changes = desk.on(asks);
+    let on_the_other =
+        |action: &Action| matches!(action, Action::SetMac { port, .. } if port.index == 1);
+    assert!(changes.iter().any(on_the_other), "{changes:?}");
+}
+
+#[test]
+fn a_proof_that_ends_without_the_cable_ends_the_mac() {
+    let (mut desk, _) = Desk::seated();
+    desk.on(Event::TrialOver(0));
+    assert!(desk.ports.is_on_trial(0), "proven: until the next one");
+    desk.on(Event::Gate(GateToUplink::Premises {
+        port: "eth0".into(),
+        proven: false,
+    }));
+    desk.on(Event::TrialOver(0));
+    assert!(!desk.ports.is_on_trial(0));
+    desk.read_all();
+    assert_eq!(desk.kernel.mac, OWN);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::uplink::{
 
 /// How long a port may take to prove the office under the work OS's MAC: 802.1X with a patient
 /// supplicant and a switch that thinks, a lease, and two questions to the beacon.
-const TRIAL: Duration = Duration::from_mins(1);
+pub(super) const TRIAL: Duration = Duration::from_mins(1);
 
 /// A transaction id that a neighbour cannot guess.
 fn random() -> u32 {

@@ -2,6 +2,7 @@
 
 use sekisho_control::{Channel, Command, Port, Report};
 
+use super::act::TRIAL;
 use super::{Event, MESSAGES_PER_TURN, Meter, Socket, Turn, UplinkError, now};
 use crate::uplink::{
     dhcp::Step,
@@ -151,6 +152,9 @@ impl Turn {
         while let Some((&index, _)) = self.trials.iter().find(|(_, due)| **due <= now) {
             self.trials.remove(&index);
             self.feed(Event::TrialOver(index))?;
+            if self.ports.is_on_trial(index) {
+                self.trials.insert(index, now + TRIAL);
+            }
         }
         for action in self.shortage.take(now) {
             self.act(action)?;
