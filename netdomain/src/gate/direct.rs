@@ -22,8 +22,7 @@ use thiserror::Error;
 
 use super::admit::{Admitted, Origin, Refusal, Rule, Subject};
 use super::device::Device;
-use super::edge::Resolver;
-use super::engine::{Gate, fill_random, random};
+use super::engine::{Gate, fill_random};
 use super::guest::MOST_FROM_GUEST;
 use super::packet::{Packet, Transport};
 use super::path::{MAX_WHOLE, deliver_whole, send_whole, whole};
@@ -188,8 +187,7 @@ impl Gate {
             address: place.address,
             ..*self.edge.device()
         };
-        let domains = self.plan.domains.clone();
-        self.resolver = Resolver::new(domains, &device, Box::new(random), now);
+        self.resolver.readdress(&device, now);
         self.guest.detach();
         self.unplugged = true;
     }

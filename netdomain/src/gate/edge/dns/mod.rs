@@ -167,6 +167,17 @@ impl Resolver {
         }
     }
 
+    /// The guest of `device` has another address now. Nothing is under way any more, and names carry no more
+    /// than before: an address that comes and goes is no new budget.
+    pub fn readdress(&mut self, device: &Device, now: Moment) {
+        let (mtu, router, address) = (device.mtu, device.router, device.address);
+        let mut seed = || u64::from((self.random)()) << 32 | u64::from((self.random)());
+        self.streams = Streams::new(router, mtu, seed(), now);
+        self.upstream = Upstream::new(address, mtu, seed(), now);
+        self.pending.fill_with(|| None);
+        (self.address, self.router) = (address, router);
+    }
+
     /// Takes the guest's query. `connected`: the tunnel is up, so that the names by which a work OS
     /// tests for a network may be answered.
     pub fn ask(
