@@ -46,4 +46,4 @@ pub use papers::{IkePapers, LaptopFiles, Papers, ServerIdentity, TlsPapers, Wire
 pub use prober::Prober;
 pub use process::{Output, Process};
 pub use service::{Esp, Guestbook, Visit, esp};
-pub use topology::{Cafe, Topology, Wall};
+pub use topology::{Cafe, PUBLIC_ONLY, Topology, Wall};

@@ -412,6 +412,15 @@ fn internet() -> Node {
     }
 }
 
+/// Rules for the cafe's router. The lab's internet answers for every address; one like any other carries
+/// no private ones (RFC 1918).
+pub const PUBLIC_ONLY: &str = "table ip public {
+    chain pass {
+        type filter hook forward priority filter;
+        iifname lan ip daddr 10.0.0.0/8 drop
+    };
+}";
+
 /// The public resolver is one by name only: that TLS is answered at all is what a test looks for.
 const DECOYS: &str = "
     ssl_certificate @DIR@/decoy.pem;

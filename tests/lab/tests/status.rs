@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::Signal;
 use sekisho_lab::{
-    Lab, NetLaptop, Options, Output, Setup, UP_LIMIT, Wall, address as at, programs,
+    Lab, NetLaptop, Options, Output, PUBLIC_ONLY, Setup, UP_LIMIT, Wall, address as at, programs,
 };
 use sekisho_skip::skip_unless;
 use sekisho_status::{
@@ -158,7 +158,8 @@ fn what_is_broken_is_named_and_what_is_whole_is_not() {
     let checks = wait_cause(&laptop, Step::Address, Cause::NoAddress);
     holds_before(&checks, Step::Address);
 
-    // The gateway.
+    // The gateway, in a network that leads nowhere else.
+    must(must(lab.run("cafe", &["nft", PUBLIC_ONLY])).ok());
     let gateway = lab.server("gateway-wireguard").unwrap();
     gateway.signal(Signal::STOP).unwrap();
     dhcp.signal(Signal::CONT).unwrap();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sekisho_attacks::{Expects, Scene, hall, must};
-use sekisho_lab::{Cafe, NetLaptop, Setup, UP_LIMIT, address as at};
+use sekisho_lab::{Cafe, NetLaptop, PUBLIC_ONLY, Setup, UP_LIMIT, address as at};
 
 const PORTAL: &str = "table ip portal {
     chain in {
@@ -21,14 +21,6 @@ const DEAD: &str = "table ip dead {
     chain in {
         type filter hook input priority filter;
         meta l4proto udp drop
-    };
-}";
-
-/// The lab's internet answers for every address; one like any other carries no private ones (RFC 1918).
-const PUBLIC_ONLY: &str = "table ip public {
-    chain pass {
-        type filter hook forward priority filter;
-        iifname lan ip daddr 10.0.0.0/8 drop
     };
 }";
 
