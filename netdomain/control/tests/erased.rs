@@ -17,9 +17,9 @@ static FOUND: AtomicUsize = AtomicUsize::new(0);
 
 struct Searching;
 
+#[allow(unsafe_code)]
 // SAFETY: every call goes on to the system's allocator as it came; the block is read while it is
 // still ours, over the length that it was asked for with.
-#[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Searching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // Fresh blocks are zero, so that the search never reads what nobody wrote.
