@@ -60,6 +60,8 @@ impl Gate {
         while self.resolver.segment_for_guest(&ethernet, &mut self.reply) {
             self.send_reply();
         }
+        // Also repeated ones, which nothing that was read precedes.
+        self.watch_carrier(now);
         let situation = self.machine.situation();
         while let Some(bytes) = self.resolver.segment_for_tunnel() {
             if let Ok(packet) = Packet::parse(&bytes, Offload::None) {

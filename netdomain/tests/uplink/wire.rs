@@ -142,6 +142,18 @@ impl Wire {
     }
 
     /// `nft` in the uplink's namespace.
+    /// The ways out of the wire's device, besides the end of all that finds none.
+    pub(crate) fn ways(&self) -> Vec<String> {
+        let routes = self.ip_host("route show table all");
+        let of_the_wire = |line: &&str| line.contains("table 51");
+        let (ends, ways): (Vec<&str>, Vec<&str>) = routes
+            .lines()
+            .filter(of_the_wire)
+            .partition(|line| line.starts_with("blackhole default table 51"));
+        assert_eq!(ends.len(), 1, "what finds nothing goes on: {routes}");
+        ways.into_iter().map(str::to_owned).collect()
+    }
+
     pub(crate) fn nft_host(&self, arguments: &[&str]) -> String {
         output(
             "ip",

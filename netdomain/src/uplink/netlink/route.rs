@@ -44,7 +44,7 @@ const ADDRESS_LOCAL: u16 = 2;
 pub(super) const ROUTE_DESTINATION: u16 = 1;
 pub(super) const ROUTE_DEVICE: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
-const ROUTE_PRIORITY: u16 = 6;
+pub(super) const ROUTE_PRIORITY: u16 = 6;
 const ROUTE_SOURCE: u16 = 7;
 
 pub(super) const IFF_UP: u32 = 0x1;

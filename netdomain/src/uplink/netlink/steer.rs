@@ -10,7 +10,7 @@ use super::{
     NetlinkError, Routing, failed,
     route::{
         AF_INET, NEW_LINK, NEW_ROUTE, NEXT_HOP_ON_LINK, PROTOCOL_STATIC, ROUTE_DESTINATION,
-        ROUTE_DEVICE, SCOPE_LINK, SCOPE_UNIVERSE, TABLE_MAIN, TYPE_UNICAST,
+        ROUTE_DEVICE, ROUTE_PRIORITY, SCOPE_LINK, SCOPE_UNIVERSE, TABLE_MAIN, TYPE_UNICAST,
     },
     wire::{CREATE, REPLACE, Writer},
 };
@@ -46,6 +46,9 @@ const ROUTE_HOP: u16 = 30;
 /// `NDA_DST`, `NTF_PROXY`.
 const NEIGHBOUR_ADDRESS: u16 = 1;
 const PROXY: u8 = 0x08;
+
+/// `RTN_BLACKHOLE`.
+const TYPE_BLACKHOLE: u8 = 6;
 
 /// The table that only the wire's device looks into, and the one nexthop object in it.
 const TABLE: u8 = 51;
@@ -89,9 +92,15 @@ impl Routing {
         .map_err(failed("set the MTU of the wire's device"))
     }
 
-    /// Lets what comes from this device look into the table of the wire. For the life of the
-    /// namespace: the table is empty while there is no wire.
+    /// Lets what comes from this device look into the table of the wire, and nowhere else. For the life
+    /// of the namespace: while there is no wire everything ends in the table, before the machine's own
+    /// routes, of which those to a port's router come back with its carrier.
     pub(crate) fn steer_device(&mut self, device: &str) -> Result<(), NetlinkError> {
+        self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
+            write_route(m, 0, TABLE, (SCOPE_UNIVERSE, TYPE_BLACKHOLE));
+            m.attribute(ROUTE_PRIORITY, &u32::MAX.to_ne_bytes());
+        })
+        .map_err(failed("end what has no wire"))?;
         let name = [device.as_bytes(), &[0]].concat();
         self.rule(TABLE, PRIORITY, |m| m.attribute(RULE_FROM_DEVICE, &name))
     }
@@ -150,7 +159,7 @@ impl Routing {
         })
         .map_err(failed("set the next hop of the wire"))?;
         self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
-            write_route(m, 0, TABLE, SCOPE_UNIVERSE);
+            write_route(m, 0, TABLE, (SCOPE_UNIVERSE, TYPE_UNICAST));
             m.attribute(ROUTE_HOP, &HOP.to_ne_bytes());
         })
         .map_err(failed("set the route of the wire"))?;
@@ -184,7 +193,7 @@ impl Routing {
             // in any other way. What it may say to them is the packet filter's.
             for table in [TABLE, TABLE_MAIN] {
                 self.ask(NEW_ROUTE, CREATE | REPLACE, |m| {
-                    write_route(m, prefix, table, SCOPE_LINK);
+                    write_route(m, prefix, table, (SCOPE_LINK, TYPE_UNICAST));
                     m.attribute(ROUTE_DESTINATION, &net.octets());
                     m.attribute(ROUTE_HOP, &LAN_HOP.to_ne_bytes());
                 })
@@ -254,17 +263,8 @@ fn write_link(message: &mut Writer, index: u32) {
     message.raw(&[0; 8]);
 }
 
-fn write_route(message: &mut Writer, prefix: u8, table: u8, scope: u8) {
-    message.raw(&[
-        AF_INET,
-        prefix,
-        0,
-        0,
-        table,
-        PROTOCOL_STATIC,
-        scope,
-        TYPE_UNICAST,
-    ]);
+fn write_route(message: &mut Writer, prefix: u8, table: u8, (scope, kind): (u8, u8)) {
+    message.raw(&[AF_INET, prefix, 0, 0, table, PROTOCOL_STATIC, scope, kind]);
     message.raw(&0u32.to_ne_bytes());
 }
 
@@ -274,13 +274,13 @@ fn write_rule(message: &mut Writer, table: u8) {
 }
 
 fn write_member(message: &mut Writer, steer: &Steer) {
-    write_route(message, 32, MEMBER_TABLE, SCOPE_LINK);
+    write_route(message, 32, MEMBER_TABLE, (SCOPE_LINK, TYPE_UNICAST));
     message.attribute(ROUTE_DESTINATION, &steer.address.octets());
     message.attribute(ROUTE_DEVICE, &steer.device.to_ne_bytes());
 }
 
 fn write_inward(message: &mut Writer, steer: &Steer) {
-    write_route(message, 32, TABLE_MAIN, SCOPE_LINK);
+    write_route(message, 32, TABLE_MAIN, (SCOPE_LINK, TYPE_UNICAST));
     message.attribute(ROUTE_DESTINATION, &steer.address.octets());
     message.attribute(ROUTE_DEVICE, &steer.device.to_ne_bytes());
 }
