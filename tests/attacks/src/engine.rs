@@ -7,7 +7,7 @@ use std::{
 
 use sekisho_lab::{LabError, NetLaptop, Part, Recordings, Setup, UP_LIMIT};
 
-use crate::{Download, Expects, Scene, must};
+use crate::{Download, Expects, Scene, must, times};
 
 /// From the end of an engine to the next tunnel: the policy's first pause (1 s), a handshake that is
 /// tried once more (1.5 s), and the way up.
@@ -108,10 +108,7 @@ impl Engine {
     /// closes within a second and the page is there again; a download of the guest's lives through
     /// the first ten.
     pub fn lives_through_kills(&self, laptop: &NetLaptop<'_>) {
-        let kills = std::env::var("SEKISHO_KILLS")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(KILLS);
+        let kills = times("SEKISHO_KILLS", KILLS);
         let mut download = Some(Download::start(laptop, 3_000_000, 100_000));
         let (mut closed, mut back) = (Vec::new(), Vec::new());
         for kill in 0..kills {

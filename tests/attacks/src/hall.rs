@@ -2,7 +2,9 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use sekisho_lab::{Cafe, NetLaptop, Process, Wall, address as at, packet::PacketSocket};
+use sekisho_lab::{
+    Cafe, NetLaptop, Process, ServerIdentity, Wall, address as at, packet::PacketSocket,
+};
 
 use crate::{Scene, must};
 
@@ -56,6 +58,16 @@ impl<'s> Hall<'s> {
         let mut arguments = vec![&*address, &*port, &*certificate, &*key];
         arguments.extend(always);
         self.scene.stage("cafe", name, "beacon.py", &arguments)
+    }
+
+    /// The stranger's own beacon with a key of his own. It answers any question.
+    pub fn false_beacon(&self) -> Process {
+        let papers = must(ServerIdentity::generate("beacon"));
+        for (name, text) in [("pem", &papers.certificate), ("key", &papers.key)] {
+            let file = self.scene.lab.dir().join(format!("false.{name}"));
+            must(std::fs::write(file, text));
+        }
+        self.beacon("false-beacon", "false", None)
     }
 
     /// Lays the stranger's own cable into the real hall, where the beacon is reached by it.

@@ -16,6 +16,7 @@ mod download;
 mod engine;
 pub mod hall;
 mod scene;
+mod traffic;
 
 use sekisho_lab::programs;
 use sekisho_skip::{skip, skip_unless};
@@ -24,6 +25,7 @@ pub use desk::Found;
 pub use download::Download;
 pub use engine::{BACK_WITHIN, Engine};
 pub use scene::{Expects, Scene};
+pub use traffic::{chatter, download_whole, streams, times};
 
 /// Says why a test cannot run here, if so.
 pub fn skipped() -> bool {

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use sekisho_attacks::{Expects, Scene, must};
+use sekisho_attacks::{Expects, Scene, download_whole, must};
 use sekisho_lab::{
     Cafe, Netns, address as at,
     oracle::{Canaries, count_canaries, count_frames},
@@ -33,21 +33,7 @@ fn bridged_the_guest_is_an_office_pc_to_the_lan_and_nothing_else() {
     let files = must(laptop.guest(&["busybox", "nc", "-w", "3", "10.12.30.4", "445"]));
     assert!(files.stdout.contains("office only"), "{files}");
     must(must(laptop.guest(&["ping", "-c", "2", "-W", "2", "10.12.10.5"])).ok());
-    let canary = laptop.canary().hex();
-    let url = format!("http://{}/download?canary={canary}", at::GROUPWARE);
-    let download = [
-        "curl",
-        "-sS",
-        "-m",
-        "30",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{size_download}",
-        &url,
-    ];
-    let got = must(must(laptop.guest_for(&download, Duration::from_secs(40))).ok()).stdout;
-    assert_eq!(got, (16 << 20).to_string());
+    download_whole(&laptop);
 
     // A printer on the same LAN, by itself and not by the router; and it finds the guest, as far as
     // policy lets it.

@@ -4,28 +4,11 @@
 use std::time::{Duration, Instant};
 
 use sekisho_attacks::{
-    Expects, Scene,
+    Expects, Scene, chatter,
     hall::{Hall, NOT_ITS_KEY, lookalike},
     must,
 };
-use sekisho_lab::{Cafe, NetLaptop, Part, ServerIdentity, UP_LIMIT, Wall, address as at};
-
-/// Traffic that does not wait for answers, each packet with the canary.
-fn chatter(laptop: &NetLaptop<'_>) -> sekisho_lab::Process {
-    let canary = laptop.canary().hex();
-    let ping = [
-        "ping",
-        "-q",
-        "-i",
-        "0.005",
-        "-s",
-        "256",
-        "-p",
-        &canary,
-        "10.12.10.5",
-    ];
-    must(laptop.guest_spawn("chatter", &ping))
-}
+use sekisho_lab::{Cafe, NetLaptop, Part, UP_LIMIT, Wall, address as at};
 
 fn no_carrier(laptop: &NetLaptop<'_>, mark: usize) {
     must(laptop.wait_event(mark, "no carrier", UP_LIMIT, |event| {
@@ -58,7 +41,7 @@ fn t22_bridged_a_hub_sees_neither_a_packet_nor_the_mac_of_the_guest() {
     };
     let laptop = scene.member_at_the_desk();
     for turn in 0..3 {
-        let _chatter = chatter(&laptop);
+        let _chatter = chatter(&laptop, 5);
         to_the_hub(&scene, &laptop);
         if turn == 0 {
             // There the guest has its address of the tunnel again, and works in it.
@@ -80,7 +63,7 @@ fn t22_bridged_the_cable_moves_while_gate_or_uplink_dies() {
     };
     let laptop = scene.member_at_the_desk();
     for part in [Part::Uplink, Part::Gate, Part::Uplink, Part::Gate] {
-        let _chatter = chatter(&laptop);
+        let _chatter = chatter(&laptop, 5);
         let mark = laptop.events().mark();
         must(laptop.kill(part));
         must(scene.lab.unplug(at::ETH1));
@@ -98,7 +81,7 @@ fn t28_bridged_kills_at_the_desk_leave_nothing_open_and_the_wire_comes_back() {
     };
     let laptop = scene.member_at_the_desk();
     for kill in 0..8 {
-        let _chatter = chatter(&laptop);
+        let _chatter = chatter(&laptop, 5);
         let mut random = [0; 1];
         must(getrandom::fill(&mut random));
         std::thread::sleep(Duration::from_millis(u64::from(random[0])));
@@ -121,7 +104,7 @@ fn t31_bridged_asleep_at_the_desk_awake_at_a_hub() {
         return;
     };
     let mut laptop = scene.member_at_the_desk();
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 5);
     let mark = laptop.events().mark();
     must(laptop.supervisor().signal(rustix::process::Signal::USR1));
     must(laptop.wait_closed(mark, Duration::from_secs(5)));
@@ -155,14 +138,9 @@ fn t19_bridged_a_copy_of_the_office_gets_no_wire_and_no_mac() {
         return;
     };
     let hall = Hall::copy(&scene);
-    let papers = must(ServerIdentity::generate("beacon"));
-    for (name, text) in [("pem", &papers.certificate), ("key", &papers.key)] {
-        let file = scene.lab.dir().join(format!("false.{name}"));
-        must(std::fs::write(file, text));
-    }
-    let _beacon = hall.beacon("false-beacon", "false", None);
+    let _beacon = hall.false_beacon();
     let laptop = scene.member_at_the_desk();
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 5);
     let (mark, line) = (laptop.events().mark(), laptop.log().mark());
     must(scene.lab.unplug(at::ETH1));
     must(scene.lab.plug(at::ETH1, Wall::Cafe));

@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use sekisho_attacks::{
-    Download, Expects, Found, Scene,
+    Download, Expects, Found, Scene, chatter,
     hall::{Hall, NOT_ITS_KEY, PROVEN, TOO_FAR, lookalike},
     must,
 };
 use sekisho_lab::{
-    Cafe, NetLaptop, Part, ServerIdentity, UP_LIMIT, Wall, address as at,
+    Cafe, NetLaptop, Part, UP_LIMIT, Wall, address as at,
     oracle::{Canaries, Rules, count_frames, judge},
 };
 
@@ -26,25 +26,6 @@ fn never_direct(laptop: &NetLaptop<'_>, mark: usize) {
         event.is("gate", "situation") && event.text("situation") == "direct"
     });
     assert!(direct.is_none(), "{direct:?}");
-}
-
-/// Traffic that does not wait for answers, each packet with the canary.
-fn chatter(laptop: &NetLaptop<'_>) -> sekisho_lab::Process {
-    let canary = laptop.canary().hex();
-    must(laptop.guest_spawn(
-        "chatter",
-        &[
-            "ping",
-            "-q",
-            "-i",
-            "0.002",
-            "-s",
-            "256",
-            "-p",
-            &canary,
-            "10.12.10.5",
-        ],
-    ))
 }
 
 /// Without haste: what the tunnel seals meanwhile is none of this test's.
@@ -65,7 +46,7 @@ fn t22_direct_a_cable_moved_to_a_hub_is_blocked_before_the_first_frame() {
         return;
     };
     let laptop = scene.at_the_desk();
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 2);
     let download = Download::start(&laptop, 6_000_000, 1_000_000);
     for turn in 0..5 {
         let mark = laptop.events().mark();
@@ -94,7 +75,7 @@ fn t22_direct_the_cable_moves_while_gate_or_uplink_dies() {
         return;
     };
     let laptop = scene.at_the_desk();
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 2);
     for part in [Part::Uplink, Part::Gate, Part::Uplink, Part::Gate] {
         let mark = laptop.events().mark();
         must(laptop.kill(part));
@@ -113,7 +94,7 @@ fn t28_direct_kills_at_the_desk_leave_nothing_open_and_the_wire_comes_back() {
         return;
     };
     let laptop = scene.at_the_desk();
-    let mut chatter = chatter(&laptop);
+    let mut chatter = chatter(&laptop, 2);
     for kill in 0..30 {
         let mut random = [0; 1];
         must(getrandom::fill(&mut random));
@@ -141,7 +122,7 @@ fn t31_direct_sleep_closes_the_wire_and_the_desk_is_proven_anew() {
         return;
     };
     let mut laptop = scene.at_the_desk();
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 2);
     let mark = laptop.events().mark();
     must(laptop.supervisor().signal(rustix::process::Signal::USR1));
     must(laptop.wait_closed(mark, Duration::from_secs(5)));
@@ -171,14 +152,9 @@ fn t19_direct_a_copy_of_the_office_gets_no_wire() {
         return;
     };
     let hall = Hall::copy(&scene);
-    let papers = must(ServerIdentity::generate("beacon"));
-    for (name, text) in [("pem", &papers.certificate), ("key", &papers.key)] {
-        let file = scene.lab.dir().join(format!("false.{name}"));
-        must(std::fs::write(file, text));
-    }
-    let _beacon = hall.beacon("false-beacon", "false", None);
+    let _beacon = hall.false_beacon();
     let laptop = scene.at_the_desk();
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 2);
     let (mark, line) = (laptop.events().mark(), laptop.log().mark());
     must(scene.lab.unplug(at::ETH1));
     scene.route_guest(Found::Tunnel);
@@ -204,7 +180,7 @@ fn t20_direct_a_relay_beyond_the_bound_gets_no_wire() {
     hall.lure();
     let laptop = scene.direct_laptop();
     must(laptop.wait_tunnel(0, UP_LIMIT));
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 2);
     hall.answered(&laptop, 0, TOO_FAR);
     must(slow.wait_line("relayed", Duration::from_secs(5)));
     must(laptop.wait_page(Duration::from_secs(10)));
@@ -235,7 +211,7 @@ fn t20_direct_a_relay_within_the_bound_is_a_longer_cable() {
     scene.route_guest(Found::Tunnel);
     hall.lure_with_proof();
     let laptop = scene.direct_laptop();
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 2);
     hall.answered(&laptop, 0, PROVEN);
     must(laptop.wait_direct(0, UP_LIMIT));
     let mark = laptop.events().mark();
@@ -277,7 +253,7 @@ fn direct_wifi_in_the_office_gets_no_wire() {
     let laptop = must(NetLaptop::start(&scene.lab, &setup));
     must(laptop.plug_guest());
     must(laptop.wait_tunnel(0, UP_LIMIT));
-    let _chatter = chatter(&laptop);
+    let _chatter = chatter(&laptop, 2);
     must(
         laptop.wait_event(0, "a lease over the air", UP_LIMIT, |event| {
             event.is("uplink", "uplink")

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use sekisho_attacks::{Expects, Scene, must};
+use sekisho_attacks::{Expects, Scene, download_whole, must};
 use sekisho_lab::{
     Cafe, address as at,
     oracle::{Canaries, count_canaries, count_frames, read},
@@ -34,22 +34,9 @@ fn direct_the_guest_reaches_the_office_with_its_own_address_and_nothing_else() {
     assert!(files.stdout.contains("office only"), "{files}");
     must(must(laptop.guest(&["ping", "-c", "2", "-W", "2", "10.12.10.5"])).ok());
     // A long download and an upload: super-packets both ways.
-    let canary = laptop.canary().hex();
-    let url = format!("http://{}/download?canary={canary}", at::GROUPWARE);
-    let download = [
-        "curl",
-        "-sS",
-        "-m",
-        "30",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{size_download}",
-        &url,
-    ];
-    let got = must(must(laptop.guest_for(&download, Duration::from_secs(40))).ok()).stdout;
-    assert_eq!(got, (16 << 20).to_string());
+    download_whole(&laptop);
     let sink = scene.stage("lgwan", "sink", "sink.py", &["10.12.10.5", "443"]);
+    let canary = laptop.canary().hex();
     let upload =
         format!("yes {canary} | head -c {UPLOAD} | curl -sS -m 30 telnet://10.12.10.5:443");
     must(laptop.guest_for(&["sh", "-c", &upload], Duration::from_secs(40)));

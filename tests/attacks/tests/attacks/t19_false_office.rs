@@ -8,7 +8,7 @@ use sekisho_attacks::{
     hall::{Hall, NOT_ITS_KEY, lookalike},
     must,
 };
-use sekisho_lab::{ServerIdentity, Wall, address as at};
+use sekisho_lab::{Wall, address as at};
 
 #[test]
 fn t19_a_copy_of_the_office_is_no_office() {
@@ -17,17 +17,7 @@ fn t19_a_copy_of_the_office_is_no_office() {
     };
     let lab = &scene.lab;
     let hall = Hall::copy(&scene);
-    let false_papers = must(ServerIdentity::generate("beacon"));
-    for (name, text) in [
-        ("pem", &false_papers.certificate),
-        ("key", &false_papers.key),
-    ] {
-        must(std::fs::write(
-            lab.dir().join(format!("false.{name}")),
-            text,
-        ));
-    }
-    let beacon = hall.beacon("false-beacon", "false", None);
+    let beacon = hall.false_beacon();
 
     // In the true office first: this laptop knows one when it stands in it.
     must(lab.unplug(at::ETH0));

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sekisho_attacks::{Expects, Scene, must};
+use sekisho_attacks::{Expects, Scene, must, streams, times};
 use sekisho_lab::{NetLaptop, Prober, Wall, address as at};
 
 /// Some three minutes.
@@ -45,16 +45,8 @@ fn t23_flapping_carriers_leak_nothing_and_the_tunnel_is_back_each_time() {
     let lab = &scene.lab;
     must(lab.plug(at::ETH1, Wall::Cafe));
     let laptop = scene.laptop();
-    let flaps = std::env::var("SEKISHO_FLAPS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(FLAPS);
-    let canary = laptop.canary().hex();
-    let script = format!(
-        "while :; do curl -s -m 5 -o /dev/null 'http://10.12.10.5/download?rate=1000000&canary={canary}'; \
-         yes {canary} | head -c 300000 | curl -s -m 5 -o /dev/null -T - http://10.12.10.6/; done"
-    );
-    let mut streams = must(laptop.guest_spawn("streams", &["sh", "-c", &script]));
+    let flaps = times("SEKISHO_FLAPS", FLAPS);
+    let mut streams = streams(&laptop, 5);
     let prober = must(Prober::open(&laptop));
     let marks = prober.during(|| flap(&scene, &laptop, &prober, flaps));
     let end = Instant::now();

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use sekisho_attacks::{Expects, Scene, must};
+use sekisho_attacks::{Expects, Scene, chatter, must, streams, times};
 use sekisho_lab::Part;
 
 /// A hundred of each.
@@ -16,32 +16,10 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 fn t28_a_hundred_kills_leak_nothing_and_the_tunnel_is_back_each_time() {
     let Some(scene) = Scene::cafe() else { return };
     let laptop = scene.laptop();
-    let canary = laptop.canary().hex();
-    // A packet each 5 ms with the canary as its pattern, and streams both ways.
-    let mut ping = must(laptop.guest_spawn(
-        "ping",
-        &[
-            "ping",
-            "-q",
-            "-i",
-            "0.005",
-            "-s",
-            "256",
-            "-p",
-            &canary,
-            "10.12.10.5",
-        ],
-    ));
-    let script = format!(
-        "while :; do curl -s -m 2 -o /dev/null 'http://10.12.10.5/download?rate=2000000&canary={canary}'; \
-         yes {canary} | head -c 300000 | curl -s -m 2 -o /dev/null -T - http://10.12.10.6/; done"
-    );
-    let mut streams = must(laptop.guest_spawn("streams", &["sh", "-c", &script]));
+    let mut ping = chatter(&laptop, 5);
+    let mut streams = streams(&laptop, 2);
 
-    let kills = std::env::var("SEKISHO_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(KILLS);
+    let kills = times("SEKISHO_KILLS", KILLS);
     let mut outages = Vec::new();
     for kill in 0..kills {
         let mut random = [0; 3];

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use sekisho_attacks::{Expects, Scene, must};
+use sekisho_attacks::{Expects, Scene, chatter, must, times};
 use sekisho_lab::{
     NetLaptop, Setup, address as at,
     dot1x::{Authenticator, Dot1xPapers, SERVER},
@@ -29,17 +29,9 @@ fn t28_a_killed_supplicant_leaks_nothing_and_the_office_is_back_each_time() {
     };
     let laptop = must(NetLaptop::start_up(&scene.lab, &setup));
     scene.placed(&laptop, 0, "onprem");
-    let canary = laptop.canary().hex();
-    let groupware = at::GROUPWARE.to_string();
-    let words = [
-        "ping", "-q", "-i", "0.02", "-s", "256", "-p", &canary, &groupware,
-    ];
-    let mut ping = must(laptop.guest_spawn("ping", &words));
+    let mut ping = chatter(&laptop, 20);
 
-    let kills = std::env::var("SEKISHO_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(KILLS);
+    let kills = times("SEKISHO_KILLS", KILLS);
     let (mut ways, mut offices) = (Vec::new(), Vec::new());
     for kill in 0..kills {
         let mut random = [0; 2];

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use sekisho_attacks::{Expects, Scene, must};
+use sekisho_attacks::{Expects, Scene, chatter, must};
 use sekisho_lab::{NetLaptop, Part, Setup, UP_LIMIT, Wall, address as at};
 
 /// What a process is left.
@@ -163,19 +163,7 @@ fn t30_a_full_disk_keeps_the_gate_closed_until_there_is_room() {
 fn t30_a_flushed_packet_filter_closes_and_is_loaded_again() {
     let Some(scene) = Scene::cafe() else { return };
     let laptop = scene.laptop();
-    let canary = laptop.canary().hex();
-    let ping = [
-        "ping",
-        "-q",
-        "-i",
-        "0.005",
-        "-s",
-        "256",
-        "-p",
-        &canary,
-        "10.12.10.5",
-    ];
-    let mut ping = must(laptop.guest_spawn("ping", &ping));
+    let mut ping = chatter(&laptop, 5);
     let (mark, line) = (laptop.events().mark(), laptop.log().mark());
     let flushed = scene.uplink(&laptop, &["nft", "flush", "ruleset"]);
     assert!(flushed.success(), "{flushed}");
