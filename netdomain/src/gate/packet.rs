@@ -132,6 +132,30 @@ pub struct Packet<'a, A = Ipv4Addr> {
 /// A packet of IPv6.
 pub type Packet6<'a> = Packet<'a, Ipv6Addr>;
 
+impl<'a, A: Family> Packet<'a, A> {
+    /// A packet whose headers are parsed, if what is said of its super-frame fits them.
+    fn of(
+        bytes: &'a [u8],
+        (source, destination): (A, A),
+        (protocol, transport, source_port, destination_port): Parsed,
+        offload: Offload,
+    ) -> Result<Self, Malformed> {
+        check_offload(offload, transport, &bytes[A::HEADER..])?;
+        Ok(Self {
+            bytes,
+            flow: Flow {
+                protocol,
+                source,
+                destination,
+                source_port,
+                destination_port,
+            },
+            transport,
+            offload,
+        })
+    }
+}
+
 impl<'a> Packet<'a> {
     /// Parses the IPv4 packet at the start of `bytes`; link-layer padding behind it is cut off.
     pub fn parse(bytes: &'a [u8], offload: Offload) -> Result<Self, Malformed> {
@@ -147,25 +171,13 @@ impl<'a> Packet<'a> {
         }
         let bytes = &bytes[..usize::from(ip.total_len())];
         let body = &bytes[IPV4_HEADER..];
-        let (protocol, transport, source_port, destination_port) = match ip.next_header() {
+        let parsed = match ip.next_header() {
             IpProtocol::Tcp => parse_tcp(body)?,
             IpProtocol::Udp => parse_udp(body)?,
             IpProtocol::Icmp => parse_icmp(body)?,
             other => return Err(Malformed::Protocol(other.into())),
         };
-        check_offload(offload, transport, body)?;
-        Ok(Self {
-            bytes,
-            flow: Flow {
-                protocol,
-                source: ip.src_addr(),
-                destination: ip.dst_addr(),
-                source_port,
-                destination_port,
-            },
-            transport,
-            offload,
-        })
+        Self::of(bytes, (ip.src_addr(), ip.dst_addr()), parsed, offload)
     }
 
     /// Whether nobody on the way may cut it into fragments (DF, RFC 791, section 3.1).

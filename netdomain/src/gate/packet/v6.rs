@@ -6,8 +6,7 @@ use sekisho_policy::Protocol;
 use smoltcp::wire::{IpProtocol, Ipv6Packet};
 
 use super::{
-    Flow, IPV6_HEADER, IcmpKind, Malformed, Offload, Packet, Parsed, Transport, check_offload,
-    parse_tcp, parse_udp,
+    IPV6_HEADER, IcmpKind, Malformed, Offload, Packet, Parsed, Transport, parse_tcp, parse_udp,
 };
 
 /// Bytes that every `ICMPv6` message has here: its header and the word behind it (RFC 4443).
@@ -26,7 +25,7 @@ impl<'a> Packet<'a, Ipv6Addr> {
         }
         let bytes = &bytes[..ip.total_len()];
         let body = &bytes[IPV6_HEADER..];
-        let (protocol, transport, source_port, destination_port) = match ip.next_header() {
+        let parsed = match ip.next_header() {
             IpProtocol::Tcp => parse_tcp(body)?,
             IpProtocol::Udp => parse_udp(body)?,
             IpProtocol::Icmpv6 => parse_icmp(body)?,
@@ -35,19 +34,7 @@ impl<'a> Packet<'a, Ipv6Addr> {
             other if EXTENSIONS.contains(&other.into()) => return Err(Malformed::Extensions),
             other => return Err(Malformed::Protocol(other.into())),
         };
-        check_offload(offload, transport, body)?;
-        Ok(Self {
-            bytes,
-            flow: Flow {
-                protocol,
-                source: ip.src_addr(),
-                destination: ip.dst_addr(),
-                source_port,
-                destination_port,
-            },
-            transport,
-            offload,
-        })
+        Self::of(bytes, (ip.src_addr(), ip.dst_addr()), parsed, offload)
     }
 }
 
