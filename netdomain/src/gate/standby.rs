@@ -157,6 +157,8 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use gotatun::x25519::{PublicKey, StaticSecret};
 
     use super::*;
@@ -220,6 +222,20 @@ mod tests {
         assert!(ask(&mut standby, 3, &mut gateway([8; 32]), 500).is_empty());
         for noise in [&[][..], &[2, 0, 0, 0], &[3, 0, 0, 0, 0, 0, 0], &[4; 92]] {
             assert!(!standby.is_for(PathId(3), noise));
+        }
+    }
+
+    /// A path that is asked later is not behind those before it, or the gateway would take its question for
+    /// a repeated one.
+    #[test]
+    fn every_path_is_answered_also_where_the_wall_clock_is_behind() {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let newest = wall.unwrap() + Duration::from_hours(1);
+        let mut standby = Standby::new(SECOND, 1420, newest, at(0));
+        let mut right = gateway(GATEWAY);
+        for (path, millis) in [(1, 100), (1, 5100), (2, 5400), (1, 10_200), (3, 10_500)] {
+            let answer = ask(&mut standby, path, &mut right, millis);
+            assert!(!answer.is_empty(), "path {path} after {millis} ms");
         }
     }
 }

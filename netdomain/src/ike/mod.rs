@@ -280,3 +280,19 @@ fn all_of<T: PemObject + AsRef<[u8]>>(text: &[u8]) -> Option<Vec<Vec<u8>>> {
         .collect();
     all.ok().filter(|all| !all.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lists.pem");
+        let most = usize::try_from(MAX_FILE).unwrap();
+        std::fs::write(&path, vec![b'#'; most]).unwrap();
+        assert_eq!(read(&path).unwrap().len(), most);
+        std::fs::write(&path, vec![b'#'; most + 1]).unwrap();
+        assert!(matches!(read(&path), Err(IkeError::TooLong(_))));
+    }
+}

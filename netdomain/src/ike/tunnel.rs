@@ -59,6 +59,15 @@ pub(super) enum Tries {
 const CUT_SHORT: u8 = 2;
 
 impl Tries {
+    /// After a turn: whether charon was at the token before it, and is now.
+    const fn after(self, was: bool, is: bool) -> Self {
+        match (self, was, is) {
+            (Self::Unanswered(tries), false, true) => Self::Unanswered(tries + 1),
+            (Self::Unanswered(_), true, false) => Self::Unanswered(0),
+            _ => self,
+        }
+    }
+
     const fn are_over(self) -> bool {
         match self {
             Self::Unanswered(tries) => tries >= CUT_SHORT,
@@ -213,15 +222,10 @@ impl Tunnel for Session {
             return Ok(());
         };
         let (vici, dialogue) = &mut **both;
-        let opened = dialogue.is_opening();
+        let was = dialogue.is_opening();
         let follows = converse(vici, dialogue);
-        match (opened, dialogue.is_opening(), self.settings.tries.get()) {
-            (false, true, Tries::Unanswered(tries)) => {
-                self.settings.tries.set(Tries::Unanswered(tries + 1));
-            }
-            (true, false, Tries::Unanswered(_)) => self.settings.tries.set(Tries::Unanswered(0)),
-            _ => {}
-        }
+        let tries = &self.settings.tries;
+        tries.set(tries.get().after(was, dialogue.is_opening()));
         match follows {
             Ok(Follows::Down(why)) => return Err(why),
             Ok(Follows::Locked(why)) => {
@@ -308,4 +312,25 @@ fn converse(vici: &mut Vici, dialogue: &mut Dialogue) -> Result<Follows, ViciErr
         }
     }
     Ok(Follows::Nothing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_not_asked_a_third_time_before_it_has_said_something() {
+        let mut tries = Tries::Unanswered(0);
+        for cut_short in 1..=CUT_SHORT {
+            assert!(!tries.are_over(), "the first {cut_short} may be tried");
+            // The path is lost while charon is at it, and the next attempt begins.
+            tries = tries.after(false, false).after(false, true);
+        }
+        assert!(tries.are_over());
+        // One that opens takes nothing off the next.
+        let opened = Tries::Unanswered(1).after(false, true).after(true, false);
+        assert_eq!(opened, Tries::Unanswered(0));
+        assert!(Tries::Refused.are_over());
+        assert_eq!(Tries::Refused.after(true, false), Tries::Refused);
+    }
 }

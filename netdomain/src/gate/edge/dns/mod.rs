@@ -477,3 +477,56 @@ impl Resolver {
         Some((server, port, id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smoltcp::wire::EthernetAddress;
+
+    use super::*;
+    use crate::gate::fixture::{GUEST, Issue, MTU, at};
+
+    /// A name that carries 120 bytes out.
+    fn question(number: usize) -> Vec<u8> {
+        let mut bytes = vec![0x12, 0x34, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let label = |number: usize| format!("{number:0>60}");
+        let (first, second) = (label(number), label(number + 1000));
+        for label in [&*first, &*second, "t", "mihon-city", "example", ""] {
+            bytes.push(u8::try_from(label.len()).unwrap());
+            bytes.extend_from_slice(label.as_bytes());
+        }
+        bytes.extend_from_slice(&[0, 1, 0, 1]);
+        bytes
+    }
+
+    #[test]
+    fn an_address_that_comes_and_goes_is_no_new_budget() {
+        let mac = EthernetAddress([2, 0, 0, 0, 0, 1]);
+        let device = Device {
+            address: GUEST,
+            prefix: 24,
+            router: Ipv4Addr::new(10, 250, 7, 1),
+            v6: None,
+            mac,
+            mtu: MTU,
+        };
+        let ethernet = Ethernet {
+            guest: mac,
+            gate: mac,
+        };
+        let policy = Issue::default().verified();
+        let mut resolver = Resolver::new(Domains::new(&policy), &device, Box::new(|| 7), at(0));
+        let mut reply = Reply::with_mtu(MTU);
+        let mut carried = 0;
+        for number in 0..200 {
+            if number % 10 == 0 {
+                let address = Ipv4Addr::new(10, 12, 100, u8::try_from(number / 10).unwrap());
+                resolver.readdress(&Device { address, ..device }, at(0));
+            }
+            let back = Back::Datagram { port: 5353 };
+            let wire = (&ethernet, &mut reply);
+            let asked = resolver.put(&question(number), back, true, wire, at(0));
+            carried += usize::from(asked == Asked::Forward) * 120;
+        }
+        assert!((1000..2500).contains(&carried), "{carried} bytes");
+    }
+}
