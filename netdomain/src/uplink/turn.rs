@@ -26,8 +26,9 @@ use sekisho_control::{
 
 use super::{
     Endpoints, UplinkError,
-    dhcp::{Client, Socket},
+    dhcp::Client,
     dot1x,
+    frames::FrameSocket,
     meter::Meter,
     netlink::{Ethtool, LinkEvents, NeighbourWatch, Routing, RuleWatch, Sets, Wireless},
     ports::{Event, Ports},
@@ -80,7 +81,7 @@ pub(super) struct Turn {
     /// Where the policy demands 802.1X and the laptop can speak it.
     dot1x: Option<dot1x::Keeper>,
     terminate: UnixStream,
-    clients: BTreeMap<u32, (Client, Socket)>,
+    clients: BTreeMap<u32, (Client, FrameSocket)>,
     /// Where the policy gives the SIM a quota.
     meter: Option<Meter>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well. A path of

@@ -4,48 +4,13 @@
 //! the packet filter then needs no rule for DHCP at all. A socket filter lets in datagrams to UDP
 //! port 68 only, so that a flood of other frames costs this process nothing.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-};
+use std::io;
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
-    addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque},
-    bind, recv, send, socket_with,
-};
-use socket2::{SockFilter, SockRef};
+use socket2::SockFilter;
 
-/// `ETH_P_IP`, in network byte order as `sockaddr_ll` wants it.
-const IPV4: u16 = 0x0800u16.to_be();
+use crate::uplink::frames::FrameSocket;
 
-/// Longest frame taken: what fits an Ethernet wire without jumbo frames.
-const FRAME: usize = 1514;
-
-/// `struct sockaddr_ll` (packet(7)), which rustix does not know.
-#[repr(C)]
-struct LinkLayerAddress {
-    family: u16,
-    protocol: u16,
-    interface: i32,
-    hardware: u16,
-    packet: u8,
-    length: u8,
-    address: [u8; 8],
-}
-
-#[allow(unsafe_code)]
-// SAFETY: the pointer is to a whole `LinkLayerAddress` that lives through the call of `f`, with its
-// exact size, and the type has the layout of `struct sockaddr_ll` (20 bytes, no padding).
-unsafe impl SocketAddrArg for LinkLayerAddress {
-    unsafe fn with_sockaddr<R>(
-        &self,
-        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
-    ) -> R {
-        const { assert!(size_of::<LinkLayerAddress>() == 20) };
-        f(std::ptr::from_ref(self).cast(), 20)
-    }
-}
+const IPV4: u16 = 0x0800;
 
 /// Passes untagged, unfragmented IPv4 UDP to port 68 and nothing else (classic BPF).
 fn dhcp_only() -> [SockFilter; 13] {
@@ -75,62 +40,7 @@ fn dhcp_only() -> [SockFilter; 13] {
     ]
 }
 
-/// The DHCP client's socket on one port.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    fd: OwnedFd,
-}
-
-impl Socket {
-    /// Opens it on the interface with this index, in the caller's network namespace.
-    pub(crate) fn open(interface: u32) -> io::Result<Self> {
-        // Protocol 0: nothing is received until the filter is in place and the socket bound.
-        let fd = socket_with(
-            AddressFamily::PACKET,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?;
-        SockRef::from(&fd).attach_filter(&dhcp_only())?;
-        bind(
-            &fd,
-            &LinkLayerAddress {
-                family: AddressFamily::PACKET.as_raw(),
-                protocol: IPV4,
-                interface: i32::try_from(interface).map_err(io::Error::other)?,
-                hardware: 0,
-                packet: 0,
-                length: 0,
-                address: [0; 8],
-            },
-        )?;
-        Ok(Self { fd })
-    }
-
-    /// Sends a frame. A full queue or a link that just went down loses it, as a wire would; the
-    /// client sends again.
-    pub(crate) fn send(&self, frame: &[u8]) {
-        if let Err(errno) = send(&self.fd, frame, SendFlags::empty()) {
-            tracing::debug!(%errno, "a DHCP frame was not sent");
-        }
-    }
-
-    /// The next frame, `None` when there is none now.
-    pub(crate) fn receive<'b>(&self, buffer: &'b mut [u8; FRAME]) -> Option<&'b [u8]> {
-        let (length, whole) = recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC).ok()?;
-        // A frame longer than the buffer is cut; a cut frame does not parse.
-        let _ = whole;
-        Some(&buffer[..length.min(FRAME)])
-    }
-
-    /// A buffer for [`Socket::receive`].
-    pub(crate) fn buffer() -> Box<[u8; FRAME]> {
-        Box::new([0; FRAME])
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+/// Opens the DHCP client's socket on the interface with this index, in the caller's network namespace.
+pub(crate) fn open(interface: u32) -> io::Result<FrameSocket> {
+    FrameSocket::open(interface, IPV4, &dhcp_only())
 }

@@ -15,8 +15,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{
-    Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
+use rustix::{
+    net::{AddressFamily, SocketType, netdevice::name_to_index, socket},
+    process::{
+        Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
+    },
 };
 
 use super::{
@@ -24,6 +27,7 @@ use super::{
     message::Carrier,
     status::Look,
 };
+use crate::uplink::frames::send_once;
 
 /// Where the distribution puts it.
 const PROGRAM: &str = "/usr/sbin/wpa_supplicant";
@@ -47,6 +51,12 @@ const ANSWER: usize = 4096;
 /// Seconds after a failure until it begins again, in place of 60: a server that was being restarted
 /// must not cost a person a minute, and three attempts a minute cost a server nothing.
 const HELD: &str = "SET EAPOL::heldPeriod 20";
+
+/// Ethernet type of EAPOL, and the address that authenticators listen at (IEEE 802.1X-2020, 11.1).
+const EAPOL: u16 = 0x888e;
+const PAE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 3];
+/// EAPOL-Start of version 1, which every authenticator knows, without a body (11.3, 11.6).
+const EAPOL_START: &[u8] = &[1, 1, 0, 0];
 
 /// What became of it in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +92,8 @@ pub(super) struct Supplicant {
     port: String,
     started: Duration,
     talk: Talk,
+    /// The authenticator was called on its behalf.
+    called: bool,
 }
 
 impl Supplicant {
@@ -121,6 +133,7 @@ impl Supplicant {
             port: port.to_owned(),
             started: now,
             talk: Talk::Opening,
+            called: false,
         })
     }
 
@@ -150,6 +163,23 @@ impl Supplicant {
     /// Since when it runs.
     pub(super) const fn started(&self) -> Duration {
         self.started
+    }
+
+    /// Calls the authenticator, once. The supplicant waits two seconds for one that speaks first, as those
+    /// on a radio do; one on a cable waits to be called, and a member of a LAN is authenticated twice.
+    pub(super) fn call(&mut self) {
+        if std::mem::replace(&mut self.called, true) {
+            return;
+        }
+        let index = socket(AddressFamily::INET, SocketType::DGRAM, None)
+            .and_then(|any| name_to_index(&any, &self.port));
+        let sent = index
+            .map_err(io::Error::from)
+            .and_then(|index| send_once(index, EAPOL, PAE_GROUP, EAPOL_START));
+        // Its own call follows.
+        if let Err(error) = sent {
+            tracing::debug!(port = self.port, %error, "the authenticator was not called");
+        }
     }
 
     /// Does what is to be done; cheap where nothing is.

@@ -5,9 +5,9 @@ use std::{os::fd::BorrowedFd, time::Duration};
 use rustix::{event::epoll, io::Errno, net::Shutdown};
 use sekisho_control::{ChannelError, Report, UplinkToGate};
 
-use super::{Client, DHCP, Event, Socket, Turn, UplinkError, now};
+use super::{Client, DHCP, Event, Turn, UplinkError, now};
 use crate::uplink::{
-    NetlinkError,
+    NetlinkError, dhcp,
     dot1x::Standing,
     gate_ended,
     netlink::{AddressSet, HostRoute},
@@ -137,7 +137,7 @@ impl Turn {
     }
 
     pub(super) fn start_dhcp(&mut self, index: u32, mac: [u8; 6]) -> Result<(), UplinkError> {
-        let socket = match Socket::open(index) {
+        let socket = match dhcp::open(index) {
             Ok(socket) => socket,
             // The link may be gone again; its event is on the way.
             Err(error) => {

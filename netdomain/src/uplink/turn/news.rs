@@ -3,9 +3,10 @@
 use sekisho_control::{Channel, Command, Port, Report};
 
 use super::act::TRIAL;
-use super::{Event, MESSAGES_PER_TURN, Meter, Socket, Turn, UplinkError, now};
+use super::{Event, MESSAGES_PER_TURN, Meter, Turn, UplinkError, now};
 use crate::uplink::{
     dhcp::Step,
+    frames::FrameSocket,
     gate_ended,
     netlink::{Link, LinkEvent},
     quota::Mark,
@@ -119,7 +120,7 @@ impl Turn {
     }
 
     pub(super) fn on_frames(&mut self, index: u32) -> Result<(), UplinkError> {
-        let mut buffer = Socket::buffer();
+        let mut buffer = FrameSocket::buffer();
         for _ in 0..FRAMES_PER_TURN {
             // The port may have gone with the steps of the last frame.
             let Some((client, socket)) = self.clients.get_mut(&index) else {
