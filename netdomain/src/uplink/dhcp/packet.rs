@@ -449,7 +449,6 @@ mod tests {
     #[test]
     fn a_member_says_its_name_and_what_it_is_and_always_the_same_identifier() {
         let member = |host: &[u8]| LanMember {
-            mac: MAC,
             host: HostName::new(host),
             class: VendorClass::new(&[b'c'; 48]),
         };
