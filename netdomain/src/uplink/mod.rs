@@ -19,6 +19,7 @@
 //! | `wifi` | the supplicant, and the process that keeps it |
 //! | `dot1x` | 802.1X on cables: the supplicants, and the process that keeps them |
 //! | `dhcp` | the DHCP client of one port |
+//! | `duplicate` | whether somebody else has the address that is the work OS's |
 //! | `frames` | packet sockets |
 //! | `uninvited` | what comes to a proven port unasked: told, not used |
 //! | `wire` | the work OS's way onto the office LAN, where policy knows one |
@@ -28,6 +29,7 @@
 
 mod dhcp;
 mod dot1x;
+mod duplicate;
 mod endpoints;
 mod frames;
 mod meter;

@@ -27,7 +27,7 @@ const PLACE: LanPlace = LanPlace {
     prefix: 24,
     router: Ipv4Addr::new(192, 168, 43, 1),
 };
-const RESERVED: &str = "--dhcp-host=02:53:4b:00:07:17,192.168.43.77";
+pub(super) const RESERVED: &str = "--dhcp-host=02:53:4b:00:07:17,192.168.43.77";
 const MAC: &str = "02:53:4b:00:07:17";
 /// A printer on the same LAN, and a server behind the router.
 const PRINTER: &str = "192.168.43.20:9100";
@@ -37,7 +37,7 @@ const AT_ROUTER: &str = "192.168.43.1:7000";
 const HEADER: usize = 12;
 
 /// A policy that makes members, and lets them be woken.
-fn bridged() -> String {
+pub(super) fn bridged() -> String {
     let text = Issue::default().text();
     let text = text.replace("lan_address = \"10.12.0.2:51820\"\n", "");
     text.replace(
@@ -58,13 +58,13 @@ fn lan() -> (Wire, UdpSocket, UdpSocket) {
     (lan, printer, server)
 }
 
-fn say(gate: &Gate, proven: bool) {
+pub(super) fn say(gate: &Gate, proven: bool) {
     let port = "eth0".to_owned();
     gate.send(&GateToUplink::Premises { port, proven }, &[])
         .unwrap();
 }
 
-fn ask(gate: &Gate) {
+pub(super) fn ask(gate: &Gate) {
     let ask = GateToUplink::AskWire {
         port: "eth0".into(),
         address: GUEST,

@@ -62,6 +62,11 @@ impl Ports {
         self.member.as_ref().filter(|_| is_member)
     }
 
+    /// The MAC of this port, where its lease is the work OS's.
+    pub(crate) fn member_mac_at(&self, index: u32) -> Option<[u8; 6]> {
+        self.member_at(index).and(self.member_mac)
+    }
+
     /// Gives a proven port the work OS's MAC. Its proof ends with its link.
     pub(super) fn don(&mut self, index: u32, actions: &mut Vec<Action>) {
         let Some(mac) = self.member_mac else {
