@@ -32,6 +32,7 @@ mod dot1x;
 mod duplicate;
 mod endpoints;
 mod frames;
+mod link_layer;
 mod meter;
 mod modem;
 pub(crate) mod netlink;

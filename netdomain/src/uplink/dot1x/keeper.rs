@@ -24,7 +24,7 @@ use sekisho_sandbox::{Access, Capabilities, Limits, Network, Sandbox};
 use super::{
     Standing,
     message::{Carrier, FromKeeper, ToKeeper},
-    status::{Look, Verdict},
+    status::Verdict,
     supplicant::{Supplicant, Turn},
 };
 
@@ -246,9 +246,6 @@ impl Port {
             Some(supplicant) => match supplicant.turn(now) {
                 Turn::Nothing => {}
                 Turn::Saw(look) => {
-                    if look == Look::Calling {
-                        supplicant.call();
-                    }
                     let was = self.verdict.standing();
                     self.verdict.see(look, now);
                     if self.verdict.standing() == Standing::Authenticated {

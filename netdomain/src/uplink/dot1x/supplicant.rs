@@ -15,19 +15,16 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    net::{AddressFamily, SocketType, netdevice::name_to_index, socket},
-    process::{
-        Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
-    },
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
 };
 
 use super::{
+    call::call,
     keeper::{OWN_SOCKETS, SOCKETS},
     message::Carrier,
     status::Look,
 };
-use crate::uplink::frames::send_once;
 
 /// Where the distribution puts it.
 const PROGRAM: &str = "/usr/sbin/wpa_supplicant";
@@ -39,6 +36,9 @@ const OPENS_WITHIN: Duration = Duration::from_secs(5);
 const OPENS_LOOK: Duration = Duration::from_millis(20);
 /// How often it is asked though nothing happened: one that hangs must be noticed.
 const QUIET: Duration = Duration::from_secs(1);
+/// How often it is asked until it calls or hears somebody: it says nothing of that, and the keeper is to
+/// call at once.
+const BEGINS: Duration = Duration::from_millis(20);
 /// Shortest pause between two questions, however much happens: a neighbour's flood of EAPOL makes
 /// twenty questions a second, and the loss of a port is seen this much later at most.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -51,12 +51,6 @@ const ANSWER: usize = 4096;
 /// Seconds after a failure until it begins again, in place of 60: a server that was being restarted
 /// must not cost a person a minute, and three attempts a minute cost a server nothing.
 const HELD: &str = "SET EAPOL::heldPeriod 20";
-
-/// Ethernet type of EAPOL, and the address that authenticators listen at (IEEE 802.1X-2020, 11.1).
-const EAPOL: u16 = 0x888e;
-const PAE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 3];
-/// EAPOL-Start of version 1, which every authenticator knows, without a body (11.3, 11.6).
-const EAPOL_START: &[u8] = &[1, 1, 0, 0];
 
 /// What became of it in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +86,8 @@ pub(super) struct Supplicant {
     port: String,
     started: Duration,
     talk: Talk,
-    /// The authenticator was called on its behalf.
-    called: bool,
+    /// It was seen to call or to hear somebody.
+    began: bool,
 }
 
 impl Supplicant {
@@ -133,7 +127,7 @@ impl Supplicant {
             port: port.to_owned(),
             started: now,
             talk: Talk::Opening,
-            called: false,
+            began: false,
         })
     }
 
@@ -163,23 +157,6 @@ impl Supplicant {
     /// Since when it runs.
     pub(super) const fn started(&self) -> Duration {
         self.started
-    }
-
-    /// Calls the authenticator, once. The supplicant waits two seconds for one that speaks first, as those
-    /// on a radio do; one on a cable waits to be called, and a member of a LAN is authenticated twice.
-    pub(super) fn call(&mut self) {
-        if std::mem::replace(&mut self.called, true) {
-            return;
-        }
-        let index = socket(AddressFamily::INET, SocketType::DGRAM, None)
-            .and_then(|any| name_to_index(&any, &self.port));
-        let sent = index
-            .map_err(io::Error::from)
-            .and_then(|index| send_once(index, EAPOL, PAE_GROUP, EAPOL_START));
-        // Its own call follows.
-        if let Err(error) = sent {
-            tracing::debug!(port = self.port, %error, "the authenticator was not called");
-        }
     }
 
     /// Does what is to be done; cheap where nothing is.
@@ -259,9 +236,22 @@ impl Supplicant {
             match receive(questions, &mut answer)? {
                 Some(length) => {
                     let text = std::str::from_utf8(&answer[..length]).unwrap_or_default();
-                    turn = Turn::Saw(Look::read(text));
+                    let look = Look::read(text);
+                    turn = Turn::Saw(look);
                     *asked = None;
                     *next = since + QUIET;
+                    if !self.began {
+                        match look {
+                            Look::Unclear => *next = since + BEGINS,
+                            Look::Calling => {
+                                if let Err(error) = call(&self.port) {
+                                    tracing::debug!(port = self.port, %error, "no call");
+                                }
+                                self.began = true;
+                            }
+                            _ => self.began = true,
+                        }
+                    }
                 }
                 None if now.saturating_sub(since) >= ANSWERS_WITHIN => {
                     return Err(io::ErrorKind::TimedOut.into());
@@ -269,7 +259,7 @@ impl Supplicant {
                 None => {}
             }
         }
-        if *happened {
+        if *happened && self.began {
             // `next` is one quiet time after the last question.
             let soonest = (*next).saturating_sub(QUIET) + PAUSE;
             *next = (*next).min(soonest.max(now));

@@ -232,7 +232,7 @@ mod tests {
         let (free, step) = &steps[3];
         assert_eq!(*step, Step::Free);
         assert!(*free < Duration::from_millis(400), "{free:?}");
-        assert_eq!(steps[5].0 - steps[4].0, ANNOUNCE_PAUSE);
+        assert_eq!(steps[5].0, steps[4].0 + ANNOUNCE_PAUSE);
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
         let claim = announcement(OTHER, ADDRESS);
         let mut defences = 0;
         for tenth in 0..1000 {
-            let now = Duration::from_secs(60) + Duration::from_millis(tenth * 100);
+            let now = Duration::from_millis(60_000 + tenth * 100);
             let steps = watch.on_frame(now, &claim);
             if !steps.is_empty() {
                 defences += 1;
