@@ -96,8 +96,8 @@ pub enum Report {
         /// What, if anything.
         demand: Option<Demand>,
     },
-    /// Over this port somebody answered in place of the beacon who does not speak TLS at all (gate). A
-    /// network that leads every connection to a page of its own does so.
+    /// Over this port somebody answered in place of the beacon or of a gateway who does not speak TLS at
+    /// all (gate). A network that leads every connection to a page of its own does so.
     Stranger {
         /// Interface name.
         port: String,
@@ -434,6 +434,12 @@ pub enum UplinkToGate {
         /// Interface.
         port: String,
     },
+    /// A connection that [`GateToUplink::Knock`] asked for. One descriptor: a TCP socket, non-blocking,
+    /// bound to the port, connecting or connected.
+    Knock {
+        /// Interface.
+        port: String,
+    },
     /// The wire of a proven port, which [`GateToUplink::AskWire`] asked for. Two descriptors: a TUN
     /// device with a `virtio_net_hdr` before each IPv4 packet; and a netlink socket to ask the
     /// kernel for the port's carrier. What is written to the first leaves over this port if it
@@ -495,6 +501,12 @@ pub struct LanPlace {
 pub enum GateToUplink {
     /// Connect to the beacon over this port (again) and hand over the socket.
     ProbeBeacon {
+        /// Interface.
+        port: String,
+    },
+    /// No gateway answers over this port: connect to where policy lets connections go and hand over the
+    /// socket, so that the gate hears who does. Not wanted where the beacon is asked anyway.
+    Knock {
         /// Interface.
         port: String,
     },
@@ -639,7 +651,7 @@ impl Carries for UplinkToGate {
     fn descriptors(&self) -> usize {
         match self {
             Self::Wire { .. } => 2,
-            Self::Path { .. } | Self::Beacon { .. } | Self::Stream { .. } => 1,
+            Self::Path { .. } | Self::Beacon { .. } | Self::Knock { .. } | Self::Stream { .. } => 1,
             Self::StreamPath { .. }
             | Self::PathLost { .. }
             | Self::WireLost { .. }

@@ -230,6 +230,7 @@ impl Endpoints {
             .filter(|gateway| gateway.kinds.contains(&kind))
             .flat_map(|gateway| [Some(gateway.outside), gateway.lan]);
         let beacon = self.beacon_for(kind).map(|beacon| beacon.address);
+        let beacon = beacon.or_else(|| self.beacon_as_door(kind));
         let mut addresses: Vec<Ipv4Addr> = gateways
             .chain([beacon])
             .flatten()
@@ -245,6 +246,28 @@ impl Endpoints {
         self.beacon
             .as_ref()
             .filter(|beacon| beacon.kinds.contains(&kind))
+    }
+
+    /// Where it is asked who answers over a port of this kind when no gateway does: at a gateway that takes
+    /// connections over it, whose address and port the tunnel itself goes to; else at the beacon's.
+    pub fn door_for(&self, kind: UplinkKind) -> Option<SocketAddrV4> {
+        let mut gateways = self.gateways.iter().filter(|g| g.kinds.contains(&kind));
+        gateways
+            .find(|gateway| gateway.transport == Transport::Tcp)
+            .map(|gateway| gateway.outside)
+            .or_else(|| self.beacon_as_door(kind))
+    }
+
+    /// The beacon's address, where it is that door: over this kind nothing is proven by it, and no gateway
+    /// takes connections.
+    pub fn beacon_as_door(&self, kind: UplinkKind) -> Option<SocketAddrV4> {
+        let mut gateways = self.gateways.iter().filter(|g| g.kinds.contains(&kind));
+        let first = gateways.next()?;
+        let connects = |gateway: &Gateway| gateway.transport == Transport::Tcp;
+        if self.beacon_for(kind).is_some() || connects(first) || gateways.any(connects) {
+            return None;
+        }
+        self.beacon.as_ref().map(|beacon| beacon.address)
     }
 
     /// What a port of this kind must have agreed on before it may prove the premises.
@@ -349,6 +372,38 @@ mod tests {
         ] {
             assert_eq!(endpoints.kind(name, false), kind, "{name}");
         }
+    }
+
+    /// Asked is where policy lets connections go already, or at the beacon where nothing else is; and not
+    /// where the beacon is asked for its proof, nor over what no gateway may be reached by.
+    #[test]
+    fn who_answers_is_asked_at_a_gateway_or_at_the_beacon() {
+        let mut endpoints = sample();
+        let beacon = endpoints.beacon.as_ref().unwrap().address;
+        assert_eq!(endpoints.door_for(UplinkKind::Wifi), Some(beacon));
+        assert_eq!(endpoints.beacon_as_door(UplinkKind::Wired), None);
+        assert_eq!(endpoints.door_for(UplinkKind::Sim), None);
+        assert!(
+            endpoints
+                .destinations(UplinkKind::Wifi)
+                .contains(beacon.ip())
+        );
+        let tls: SocketAddrV4 = "203.0.113.10:443".parse().unwrap();
+        endpoints.gateways.push(Gateway {
+            transport: Transport::Tcp,
+            outside: tls,
+            ..endpoints.gateways[0].clone()
+        });
+        assert_eq!(endpoints.door_for(UplinkKind::Wifi), Some(tls));
+        assert_eq!(endpoints.beacon_as_door(UplinkKind::Wifi), None);
+        assert!(
+            !endpoints
+                .destinations(UplinkKind::Wifi)
+                .contains(beacon.ip())
+        );
+        endpoints.beacon = None;
+        endpoints.gateways.pop();
+        assert_eq!(endpoints.door_for(UplinkKind::Wifi), None);
     }
 
     #[test]

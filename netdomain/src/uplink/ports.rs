@@ -14,6 +14,8 @@ mod event;
 mod guise;
 #[cfg(test)]
 mod guise_tests;
+#[cfg(test)]
+mod knock_tests;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -156,6 +158,11 @@ impl Ports {
                     self.probe(index, &mut actions);
                 }
             }
+            Event::Gate(GateToUplink::Knock { port }) => {
+                if let Some(index) = self.index_of(&port) {
+                    self.knock(index, &mut actions);
+                }
+            }
             Event::Gate(GateToUplink::Premises { port, proven }) => {
                 if let Some(index) = self.index_of(&port) {
                     self.on_premises(index, proven, &mut actions);
@@ -274,6 +281,9 @@ impl Ports {
             actions.push(Action::Allow(port.name.clone(), PortSet::Slow));
         }
         actions.push(Action::Allow(port.name.clone(), PortSet::Open));
+        if self.endpoints.beacon_as_door(port.kind).is_some() {
+            actions.push(Action::Allow(port.name.clone(), PortSet::Asking));
+        }
         if self.endpoints.beacon_for(port.kind).is_some() && port.may_prove() {
             actions.push(Action::Allow(port.name.clone(), PortSet::Premises));
         }

@@ -41,25 +41,25 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     text.push_str(OWN);
     let doors = [
         Door {
-            ports: "open",
+            ports: &["open"],
             peers: "outside",
             protocol: "udp",
             elements: outside(&[Transport::Udp, Transport::Esp]),
         },
         Door {
-            ports: "open",
+            ports: &["open"],
             peers: "outside_tcp",
             protocol: "tcp",
             elements: outside(&[Transport::Tcp]),
         },
         Door {
-            ports: "proven",
+            ports: &["proven"],
             peers: "lan",
             protocol: "udp",
             elements: lan,
         },
         Door {
-            ports: "premises",
+            ports: &["premises", "asking"],
             peers: "beacon",
             protocol: "tcp",
             elements: beacon,
@@ -68,7 +68,7 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     let mut inward = String::from("    iifname . ip daddr != @own drop\n");
     let mut outward = String::from("    oifname . ip saddr != @own drop\n");
     // The sets of ports exist in any case, so that opening a port never depends on the policy.
-    for ports in ["open", "proven", "premises"] {
+    for ports in ["open", "proven", "premises", "asking"] {
         let _ = writeln!(text, "  set {ports} {{ type ifname; }}");
     }
     for door in &doors {
@@ -193,7 +193,7 @@ const ARP_END: &str = "  }
 
 /// Ports of one set may talk to peers of another.
 struct Door {
-    ports: &'static str,
+    ports: &'static [&'static str],
     peers: &'static str,
     protocol: &'static str,
     elements: String,
@@ -214,14 +214,16 @@ impl Door {
             sets,
             "  set {peers} {{ type ipv4_addr . inet_service; elements = {{ {elements} }} }}"
         );
-        let _ = writeln!(
-            inward,
-            "    iifname @{ports} ip saddr . {protocol} sport @{peers} ct state established accept"
-        );
-        let _ = writeln!(
-            outward,
-            "    oifname @{ports} ip daddr . {protocol} dport @{peers} accept"
-        );
+        for ports in *ports {
+            let _ = writeln!(
+                inward,
+                "    iifname @{ports} ip saddr . {protocol} sport @{peers} ct state established accept"
+            );
+            let _ = writeln!(
+                outward,
+                "    oifname @{ports} ip daddr . {protocol} dport @{peers} accept"
+            );
+        }
     }
 }
 
@@ -309,6 +311,7 @@ table inet sekisho {
   set open { type ifname; }
   set proven { type ifname; }
   set premises { type ifname; }
+  set asking { type ifname; }
   set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }
   set lan { type ipv4_addr . inet_service; elements = { 10.12.0.2 . 51820 } }
   set beacon { type ipv4_addr . inet_service; elements = { 10.12.0.200 . 8443 } }
@@ -320,6 +323,7 @@ table inet sekisho {
     iifname @open ip saddr . udp sport @outside ct state established accept
     iifname @proven ip saddr . udp sport @lan ct state established accept
     iifname @premises ip saddr . tcp sport @beacon ct state established accept
+    iifname @asking ip saddr . tcp sport @beacon ct state established accept
     iifname @open icmp type destination-unreachable icmp code 4 ct state related accept
     iifname @proven counter name uninvited
   }
@@ -329,6 +333,7 @@ table inet sekisho {
     oifname @open ip daddr . udp dport @outside accept
     oifname @proven ip daddr . udp dport @lan accept
     oifname @premises ip daddr . tcp dport @beacon accept
+    oifname @asking ip daddr . tcp dport @beacon accept
   }
   chain forward {
     type filter hook forward priority filter; policy drop;

@@ -121,6 +121,11 @@ impl Paths {
             .collect()
     }
 
+    /// The port of each path.
+    pub(super) fn ports(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.info.port)
+    }
+
     /// Puts the path aside for a while, longer each time.
     pub(super) fn condemn(&mut self, id: PathId, now: Moment, timings: &Timings) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.info.id == id) {

@@ -116,6 +116,13 @@ pub(crate) enum Action {
         /// The beacon.
         to: SocketAddrV4,
     },
+    /// Connect to where policy lets connections go and send [`UplinkToGate::Knock`] with the socket.
+    OpenKnock {
+        /// Where the socket is bound to.
+        from: Bound,
+        /// Where it leads.
+        to: SocketAddrV4,
+    },
     /// Join the work OS's packets to a proven port, and hand the gate the wire.
     OpenWire(OpenWire),
     /// Part them again.

@@ -17,7 +17,7 @@ use service::{GENERAL, MODEM, NETWORK, Service};
 const CLOSED_LIMIT: Duration = Duration::from_secs(5);
 
 /// A scene and ModemManager in it; none where it cannot be.
-fn scene() -> Option<(Scene, Service)> {
+pub(crate) fn scene() -> Option<(Scene, Service)> {
     let scene = Scene::cafe()?;
     if skip_unless(
         service::is_there(),
@@ -29,7 +29,7 @@ fn scene() -> Option<(Scene, Service)> {
     Some((scene, service))
 }
 
-fn setup(scene: &Scene, service: &Service) -> Setup {
+pub(crate) fn setup(scene: &Scene, service: &Service) -> Setup {
     let sim = format!(
         "kind = \"sim\"\nrank = 1\ninterfaces = [\"{}\"]\n\
          apn = \"mihon.closed.example\"\nplmn = [\"44010\"]\n",
@@ -60,7 +60,7 @@ fn finds(found: &'static str) -> impl Fn(&Event) -> bool {
 }
 
 /// What `sekisho` says.
-fn says(laptop: &NetLaptop<'_>, arguments: &[&str]) -> String {
+pub(crate) fn says(laptop: &NetLaptop<'_>, arguments: &[&str]) -> String {
     must(laptop.sekisho(arguments)).stdout
 }
 

@@ -2,6 +2,7 @@
 
 mod engine;
 mod gateways;
+mod knocks;
 mod model;
 mod moves;
 mod office;
