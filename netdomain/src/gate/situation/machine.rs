@@ -24,6 +24,8 @@ pub struct Machine {
     pub(super) attempt: Option<Attempt>,
     /// The tunnel that an engine is at.
     pub(super) engaged: Option<Engaged>,
+    /// When an engine last began.
+    pub(super) began: Moment,
     /// What gateways demand of the person.
     pub(super) demands: Demands,
     /// The gateways whose engine can take its tunnel from path to path.
@@ -54,6 +56,7 @@ impl Machine {
             knocks: Knocks::default(),
             attempt: None,
             engaged: None,
+            began: Moment::default(),
             demands: Demands::default(),
             roaming: Vec::new(),
             session: None,
@@ -240,11 +243,6 @@ impl Machine {
     pub(super) fn usable(&self, id: PathId, now: Moment) -> bool {
         self.paths
             .usable(id, now, |port| self.proofs.hold(port, now))
-    }
-
-    pub(super) fn best(&self, proof: Proof, now: Moment) -> Option<PathId> {
-        self.paths
-            .best(proof, now, |port| self.proofs.hold(port, now))
     }
 
     /// Everything that follows from the present state and the time.

@@ -47,7 +47,10 @@ fn t13_a_captive_portal_is_recognised_over_a_sim() {
     let doctor = ["doctor", "--lang", "en"];
     until_said(&laptop, &doctor, "seems to want a sign-in page");
     let advice = says(&laptop, &["doctor", "--lang", "ja"]);
-    assert!(advice.contains("認証ページの入力を求めているようです"), "{advice}");
+    assert!(
+        advice.contains("認証ページの入力を求めているようです"),
+        "{advice}"
+    );
     // Once in 15 s, and no request was made.
     std::thread::sleep(Duration::from_secs(5));
     let asked = connections(&scene);

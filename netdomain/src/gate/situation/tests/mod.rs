@@ -6,6 +6,7 @@ mod knocks;
 mod model;
 mod moves;
 mod office;
+mod turns;
 mod ways;
 
 use super::*;
