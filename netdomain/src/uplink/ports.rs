@@ -188,14 +188,14 @@ impl Ports {
                 }
             }
             Event::Suspend => {
-                self.asleep = true;
                 self.listening.append(&mut self.armed);
-                for index in self.indices() {
-                    self.darken(index, &mut actions);
-                    actions.push(Action::Down(index));
-                    let listens = self.listening.contains(&index);
-                    self.lie_down(index, listens, &mut actions);
-                }
+                self.shut_all(&mut actions);
+            }
+            Event::End => {
+                // Whoever comes after this process knows nothing of a proof.
+                let listening = std::mem::take(&mut self.listening);
+                actions.extend(listening.into_iter().map(|port| Action::Wake(port, false)));
+                self.shut_all(&mut actions);
             }
             Event::Resume => {
                 let listening = std::mem::take(&mut self.listening);
@@ -206,6 +206,17 @@ impl Ports {
             }
         }
         actions
+    }
+
+    /// Shuts every port. One that listens for whoever wakes the laptop goes on listening.
+    fn shut_all(&mut self, actions: &mut Vec<Action>) {
+        self.asleep = true;
+        for index in self.indices() {
+            self.darken(index, actions);
+            actions.push(Action::Down(index));
+            let listens = self.listening.contains(&index);
+            self.lie_down(index, listens, actions);
+        }
     }
 
     /// Ports that are not among these links any more.

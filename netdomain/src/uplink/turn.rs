@@ -232,10 +232,11 @@ impl Turn {
             self.links_down();
         }
         let counted = self.count(true);
-        let closed = self.feed(Event::Suspend);
+        let closed = self.feed(Event::End);
         if closed.is_err() {
-            // Whatever went wrong on the way, no link stays up.
+            // Whatever went wrong on the way, no link stays up and no card listens.
             self.links_down();
+            self.deafen();
         }
         served.and(counted).and(closed)
     }
@@ -243,6 +244,16 @@ impl Turn {
     fn links_down(&mut self) {
         for index in self.ports.indices() {
             let _ = self.routing.set_up(index, false);
+        }
+    }
+
+    /// Lets no card wake the laptop.
+    fn deafen(&mut self) {
+        let Some(ethtool) = &mut self.ethtool else {
+            return;
+        };
+        for index in self.ports.indices() {
+            let _ = ethtool.set_wake(index, false);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::io::{Errno, read, write};
-use sekisho_control::{GateToUplink, LanPlace, Report, Side, UplinkToGate};
+use sekisho_control::{Command, GateToUplink, LanPlace, Report, Side, UplinkToGate};
 
 use super::{
     Gate, RANGE, ROUTER,
@@ -353,7 +353,8 @@ fn t22_the_next_cable_sees_the_cards_own_mac() {
     seat(&gate);
     assert_eq!(mac(&lan), MAC);
     uplink.kill();
-    drop(gate);
+    // The device goes with its last descriptor.
+    drop((gate, wire));
     let before = std::fs::read_to_string(lan.folder().join("leases")).unwrap();
     let uplink = lan.start_with_papers();
     uplink.report("ready", |report| *report == Report::Ready);
@@ -362,4 +363,14 @@ fn t22_the_next_cable_sees_the_cards_own_mac() {
     next_path(&gate, Side::Outside);
     assert!(!lan.ip_host("link show eth0").contains("alias"));
     assert!(before.contains(MAC));
+
+    // One that ends in an orderly way gives it back itself.
+    say(&gate, true);
+    ask(&gate);
+    seat(&gate);
+    assert_eq!(mac(&lan), MAC);
+    uplink.command(&Command::Shutdown);
+    assert!(uplink.end().success());
+    assert_ne!(mac(&lan), MAC);
+    assert!(!lan.ip_host("link show eth0").contains("alias"));
 }

@@ -44,6 +44,8 @@ pub(crate) enum Event {
     Suspend,
     /// Start over.
     Resume,
+    /// Shut everything for good: the process ends, and leaves nothing on a card that is not the card's.
+    End,
 }
 
 /// What to do.
