@@ -91,6 +91,7 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
         forward.push_str(DIRECT);
     }
     if endpoints.direct == Some(Direct::Bridged) {
+        let _ = writeln!(text, "  counter {NAMESAKE} {{ }}");
         (split, forward) = member(&doors, &forward);
     }
     for (chain, rules) in [
@@ -115,6 +116,10 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
 fn member(doors: &[Door], forward: &str) -> (String, String) {
     let mut split = String::from(
         "  chain split {\n    type filter hook prerouting priority raw; policy accept;\n",
+    );
+    let _ = writeln!(
+        split,
+        "    iifname . ip saddr @direct counter name {NAMESAKE} drop"
     );
     let mut rules = String::new();
     for door in doors.iter().filter(|door| !door.elements.is_empty()) {
@@ -164,6 +169,11 @@ const OWN: &str = "  set own { type ifname . ipv4_addr; }\n";
 /// office desk that is next to nothing, unless somebody sits on the cable: who sends to the laptop,
 /// or in its name to others, whose answers then come here.
 pub(crate) const UNINVITED: &str = "uninvited";
+/// Counts what comes from the LAN in the work OS's own name, where it is a member, before it is dropped (the
+/// kernel itself would). A switch does not send back what a port says, so there is somebody beside it: a
+/// hub, or another with its address. What merely comes to it unasked says nothing: the office's consoles
+/// and scanners speak to it as to any PC, and answers come late.
+pub(crate) const NAMESAKE: &str = "namesake";
 /// Where policy lets packets onto a proven port without a tunnel: between the wire's device and that
 /// port, from and to the one address that goes with it. Between ports nothing is ever forwarded.
 const DIRECT: &str = "    iifname direct0 oifname . ip saddr @direct accept
@@ -443,6 +453,7 @@ table arp sekisho {
         assert_eq!(
             chain("split"),
             [
+                "    iifname . ip saddr @direct counter name namesake drop",
                 "    iifname . ip daddr @direct ip saddr . udp sport @outside accept",
                 "    iifname . ip daddr @direct ip saddr . udp sport @lan accept",
                 "    iifname . ip daddr @direct ip saddr . tcp sport @beacon accept",
