@@ -605,6 +605,8 @@ pub enum EngineToGate {
         attempt: u32,
         /// Why, in a few plain words of the engine's own.
         why: String,
+        /// Its program was killed by a signal, which says nothing about the gateway.
+        crashed: bool,
     },
 }
 

@@ -11,7 +11,7 @@ use sekisho_control::{
 };
 
 use super::{Channels, EngineError};
-use crate::program::Program;
+use crate::program::{Ending, Program};
 
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
@@ -205,9 +205,10 @@ impl<E: Engine> Keeper<E> {
                 Source::Control | Source::Gate => {}
             }
         }
-        if ended && let Some(why) = task.program.ended() {
+        if ended && let Some(Ending { why, crashed }) = task.program.ended() {
             match task.tunnel.next() {
                 Ok(Some(program)) => task.program = program,
+                Ok(None) if crashed => return self.crash(why),
                 Ok(None) => return self.end(&why),
                 Err(more) => return self.end(&format!("{more} ({why})")),
             }
@@ -343,8 +344,31 @@ impl<E: Engine> Keeper<E> {
         }
     }
 
+    /// The same, where the program was killed.
+    fn crash(&mut self, why: String) {
+        if let Some(Task { attempt, .. }) = self.task.take() {
+            let crashed = true;
+            self.tell(
+                &EngineToGate::Down {
+                    attempt,
+                    why,
+                    crashed,
+                },
+                None,
+            );
+        }
+    }
+
     fn down(&mut self, attempt: u32, why: String) {
-        self.tell(&EngineToGate::Down { attempt, why }, None);
+        let crashed = false;
+        self.tell(
+            &EngineToGate::Down {
+                attempt,
+                why,
+                crashed,
+            },
+            None,
+        );
     }
 
     /// A gate that does not take what it must hear is as good as gone.

@@ -124,7 +124,7 @@ impl Gate {
             .filter(|task| task.engine == engine)
             .map(|task| task.path)
         {
-            self.happen(Event::EngineDown(path), now);
+            self.happen(Event::EngineCrashed(path), now);
         }
     }
 
@@ -280,9 +280,16 @@ impl Gate {
                     now,
                 );
             }
-            EngineToGate::Down { why, .. } => {
-                tracing::info!(?path, ?why, "the engine's tunnel is down");
-                self.happen(Event::EngineDown(path), now);
+            EngineToGate::Down { why, crashed, .. } => {
+                tracing::info!(?path, ?why, crashed, "the engine's tunnel is down");
+                self.happen(
+                    if crashed {
+                        Event::EngineCrashed(path)
+                    } else {
+                        Event::EngineDown(path)
+                    },
+                    now,
+                );
             }
         }
     }

@@ -221,10 +221,12 @@ fn a_path_to_somebody_else_is_not_taken() {
 fn the_end_of_an_engine_closes_the_gate() {
     // By its word.
     let (mut world, engine, attempt, far) = tunnelled();
-    let why = "over".to_owned();
-    engine
-        .send(&EngineToGate::Down { attempt, why }, &[])
-        .unwrap();
+    let down = EngineToGate::Down {
+        attempt,
+        why: "over".to_owned(),
+        crashed: false,
+    };
+    engine.send(&down, &[]).unwrap();
     world.until("the gate is closed", |world| closed(world));
     question(&mut world, GROUPWARE);
     world.settle();

@@ -27,6 +27,7 @@ pub(super) fn any_event() -> impl Strategy<Value = Event> {
         4 => id().prop_map(Event::Checked),
         4 => id().prop_map(Event::EngineUp),
         1 => id().prop_map(Event::EngineDown),
+        1 => id().prop_map(Event::EngineCrashed),
         1 => id().prop_map(Event::PathLost),
         1 => port().prop_map(Event::CarrierLost),
         6 => (id(), any::<bool>()).prop_map(|(path, handshake)| Event::Heard { path, handshake }),
@@ -82,9 +83,10 @@ impl Model {
                 Action::Disengage(_) => self.engaged = None,
                 Action::Move { from, to } => {
                     assert_eq!(self.engaged, Some((from.0, true)), "moved what is not up");
-                    let gateway = |id: &PathId| match event {
-                        Event::PathUp(info) if info.id == *id => Some(info.gateway),
-                        _ => self.paths.get(&id.0).map(|info| info.gateway),
+                    let gateway = |id: &PathId| match (self.paths.get(&id.0), event) {
+                        (Some(known), _) => Some(known.gateway),
+                        (None, Event::PathUp(info)) if info.id == *id => Some(info.gateway),
+                        (None, _) => None,
                     };
                     assert_eq!(gateway(from), gateway(to), "moved to another gateway");
                     self.engaged = Some((to.0, true));
