@@ -139,10 +139,9 @@ impl Knock {
     /// Goes on as far as the socket allows.
     pub fn advance(&mut self, now: Moment) -> Heard {
         match self.step() {
-            Ok(Some(true)) => Heard::Nothing,
             Ok(Some(false)) => Heard::Stranger,
             Ok(None) if now < self.deadline => Heard::Waiting,
-            Ok(None) | Err(_) => Heard::Nothing,
+            Ok(Some(true) | None) | Err(_) => Heard::Nothing,
         }
     }
 
