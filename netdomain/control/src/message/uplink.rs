@@ -149,7 +149,8 @@ pub enum GateToUplink {
         port: String,
     },
     /// No gateway answers over this port: connect to where policy lets connections go and hand over the
-    /// socket, so that the gate hears who does. Not wanted where the beacon is asked anyway.
+    /// socket, so that the gate hears who does. None comes where that would be the beacon, and it is asked
+    /// for its proof anyway.
     Knock {
         /// Interface.
         port: String,

@@ -1,7 +1,7 @@
 //! Who answers over a port where no gateway does: which connections are made, and which doors open.
 
 use super::{
-    super::{Uplink, endpoints::sample},
+    super::{Transport, Uplink, endpoints::sample},
     tests::{World, lease, link},
     *,
 };
@@ -52,6 +52,15 @@ fn a_radio_is_asked_at_the_beacon_and_a_cable_asks_it_anyway() {
     assert_eq!(to.to_string(), "10.12.0.200:8443");
     assert_eq!(knock(&mut ports, "eth0"), []);
     assert_eq!(knock(&mut ports, "eth9"), []);
+    // A gateway that takes connections is asked over both.
+    ports.endpoints.gateways[0].transport = Transport::Tcp;
+    for port in ["eth0", "wlan1"] {
+        let asked = knock(&mut ports, port);
+        let [Action::OpenKnock { from, to }] = &asked[..] else {
+            panic!("{asked:?}");
+        };
+        assert_eq!((&*from.port, *to), (port, sample().gateways[0].outside));
+    }
 }
 
 /// What comes of it is no proof: a radio opens nothing of the office's, whatever the gate says.

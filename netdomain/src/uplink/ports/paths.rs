@@ -129,11 +129,10 @@ impl Ports {
         }
     }
 
-    /// Asks who answers over a port, where the beacon is not asked anyway.
+    /// Asks who answers over a port.
     pub(super) fn knock(&self, index: u32, actions: &mut Vec<Action>) {
         if let Some(port) = self.by_index.get(&index).filter(|_| self.gate)
             && let State::Leased { lease, .. } = &port.state
-            && !(self.endpoints.beacon_for(port.kind).is_some() && port.may_prove())
             && let Some(to) = self.endpoints.door_for(port.kind)
         {
             actions.push(Action::OpenKnock {

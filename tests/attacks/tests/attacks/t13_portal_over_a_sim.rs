@@ -4,10 +4,22 @@
 use std::time::{Duration, Instant};
 
 use sekisho_attacks::{Expects, Scene, must};
-use sekisho_lab::{NetLaptop, PUBLIC_ONLY, UP_LIMIT, address as at};
+use sekisho_lab::{NetLaptop, PUBLIC_ONLY, Setup, UP_LIMIT, address as at};
 
-use super::sim_modem::{says, scene, setup};
+use super::sim_modem::{says, scene, setup, setup_under, with_modem};
 use super::t13_captive_portal::{DEAD, PORTAL, SEEMS};
+
+/// A portal that breaks in on the ports of pages alone, and drops the rest.
+const PAGES_ONLY: &str = "table ip portal {
+    chain in {
+        type nat hook prerouting priority dstnat - 1;
+        iifname lan tcp dport { 80, 443 } redirect to :80
+    };
+    chain pass {
+        type filter hook forward priority filter;
+        iifname lan drop
+    };
+}";
 
 /// Connections to the beacon's address that the bearer carried.
 const COUNTED: &str = "table ip counted {
@@ -101,4 +113,37 @@ fn t13_a_dead_gateway_over_a_sim_is_not_called_a_portal() {
     let status = says(&laptop, &["status", "--lang", "en"]);
     assert!(!status.contains(SEEMS), "{status}");
     scene.holds(&laptop, Expects::Tunnelled);
+}
+
+/// Where a gateway takes TLS on the port of pages, a portal that answers there alone is recognised too.
+#[test]
+fn t13_a_captive_portal_on_443_is_recognised_at_a_gateway_that_takes_tls() {
+    let Some((scene, service)) = with_modem(Scene::without_udp) else {
+        return;
+    };
+    scene.run("cafe", &["nft", PAGES_ONLY]);
+    let router = at::CAFE_ROUTER.to_string();
+    let _portal = scene.stage("cafe", "portal", "portal.py", &[&router, "80"]);
+    let policy = scene.lab.papers().policy_with_tls();
+    let setup = Setup {
+        tls: true,
+        ..setup_under(&policy, &service)
+    };
+    let laptop = must(NetLaptop::start(&scene.lab, &setup));
+    must(laptop.plug_guest());
+    until_said(&laptop, &["status", "--lang", "en"], SEEMS);
+    let doctor = ["doctor", "--lang", "en"];
+    until_said(&laptop, &doctor, "seems to want a sign-in page");
+    assert!(laptop.page(Duration::from_secs(1)).is_err());
+    scene.holds(&laptop, Expects::Closed);
+
+    // The control: the same network without the page leads to that gateway.
+    must(scene.lab.capture());
+    let mark = laptop.events().mark();
+    scene.run("cafe", &["nft", "delete table ip portal"]);
+    must(laptop.wait_tunnel(mark, 2 * UP_LIMIT));
+    must(laptop.wait_page(UP_LIMIT));
+    let status = says(&laptop, &["status", "--lang", "en"]);
+    assert!(!status.contains(SEEMS), "{status}");
+    scene.holds(&laptop, Expects::Beyond);
 }
