@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long a tunnel waits for another path when its own was cut. The gate decides; this is for one that
 /// does not.
 const PATHLESS: Duration = Duration::from_secs(1);
+/// From its last word to its end: a process that is killed closes its sockets first.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 /// How long charon may take to say goodbye. The gate is closed to this tunnel by then.
 const LEAVE: Duration = Duration::from_millis(500);
 
@@ -122,6 +124,8 @@ enum Conversation {
     Starting { asked: bool },
     /// It listens; nothing goes out before there is a way.
     On(Box<(Vici, Dialogue)>),
+    /// It speaks no more. Most likely it has just ended, which its own descriptor tells, and how.
+    Over { why: ViciError, until: Moment },
 }
 
 /// The way to the gateway.
@@ -172,7 +176,9 @@ impl Tunnel for Session {
     fn patience(&self) -> Option<Duration> {
         match (&self.conversation, &self.way) {
             (Conversation::Starting { .. }, _) => Some(LOOK),
-            (Conversation::On(_), Way::Cut(until)) => Some(until.since(Moment::now())),
+            (Conversation::Over { until, .. }, _) | (Conversation::On(_), Way::Cut(until)) => {
+                Some(until.since(Moment::now()))
+            }
             (Conversation::On(_), Way::Awaited | Way::Open(_)) => None,
         }
     }
@@ -218,6 +224,11 @@ impl Tunnel for Session {
             let both = self.open(stream).map_err(|error| error.to_string())?;
             self.conversation = Conversation::On(Box::new(both));
         }
+        if let Conversation::Over { why, until } = &self.conversation
+            && Moment::now() >= *until
+        {
+            return Err(why.to_string());
+        }
         let Conversation::On(both) = &mut self.conversation else {
             return Ok(());
         };
@@ -233,6 +244,11 @@ impl Tunnel for Session {
                 return Err(why);
             }
             Ok(Follows::Nothing | Follows::Ask(_)) => {}
+            Err(why @ (ViciError::Closed | ViciError::Socket(_))) => {
+                let until = Moment::now() + LAST_MOMENT;
+                self.conversation = Conversation::Over { why, until };
+                return Ok(());
+            }
             Err(error) => return Err(error.to_string()),
         }
         if dialogue.take_news() {
