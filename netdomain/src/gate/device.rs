@@ -169,7 +169,8 @@ const fn is_unicast(address: Ipv6Addr) -> bool {
     (first >> 13 == 1 && !six_to_four && !teredo) || address.is_unique_local()
 }
 
-fn parse_mac(text: &str) -> Option<EthernetAddress> {
+/// A MAC as it is written in the device file.
+pub(crate) fn parse_mac(text: &str) -> Option<EthernetAddress> {
     let mut bytes = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut bytes {

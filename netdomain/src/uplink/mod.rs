@@ -19,6 +19,8 @@
 //! | `wifi` | the supplicant, and the process that keeps it |
 //! | `dot1x` | 802.1X on cables: the supplicants, and the process that keeps them |
 //! | `dhcp` | the DHCP client of one port |
+//! | `duplicate` | whether somebody else has the address that is the work OS's |
+//! | `frames` | packet sockets |
 //! | `uninvited` | what comes to a proven port unasked: told, not used |
 //! | `wire` | the work OS's way onto the office LAN, where policy knows one |
 //! | `routers` | whether the routers answer ARP: told, not used |
@@ -27,7 +29,9 @@
 
 mod dhcp;
 mod dot1x;
+mod duplicate;
 mod endpoints;
+mod frames;
 mod link_layer;
 mod meter;
 mod modem;
@@ -48,7 +52,12 @@ use std::{io, path::PathBuf};
 
 use sekisho_control::{Channel, ChannelError, inherited};
 
-use crate::papers::{Papers, PapersError};
+use sekisho_policy::Direct;
+
+use crate::{
+    gate::device::parse_mac,
+    papers::{Papers, PapersError},
+};
 
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
 pub(crate) use dot1x::fuzz as fuzz_dot1x;
@@ -101,6 +110,9 @@ pub struct Args {
     /// The laptop's papers for 802.1X on cables.
     #[arg(long)]
     pub dot1x: Option<PathBuf>,
+    /// The work OS's MAC, which a port takes on where policy says `bridged`.
+    #[arg(long, value_parser = unicast_mac)]
+    pub member_mac: Option<[u8; 6]>,
     /// Run as this user (and group of the same number) once everything is open.
     #[arg(long)]
     pub user: Option<u32>,
@@ -191,7 +203,11 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
     let present: Vec<String> = routing.links()?.into_iter().map(|link| link.name).collect();
     setup::harden(&present)?;
 
-    let ports = ports::Ports::new(endpoints.clone(), args.ports.clone());
+    if endpoints.direct == Some(Direct::Bridged) && args.member_mac.is_none() {
+        tracing::warn!("no place on the office LAN: the supervisor names no `--member-mac`");
+    }
+    let ports =
+        ports::Ports::new(endpoints.clone(), args.ports.clone()).for_member(args.member_mac);
     let meter = endpoints
         .quota()
         .map(|quota| meter::Meter::open(quota, args.usage.as_deref(), turn::now()));
@@ -237,6 +253,14 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
         turn.attach_gate(gate)?;
     }
     turn.run()
+}
+
+/// A MAC that one station can have, from the command line.
+fn unicast_mac(text: &str) -> Result<[u8; 6], &'static str> {
+    parse_mac(text)
+        .filter(smoltcp::wire::EthernetAddress::is_unicast)
+        .map(|mac| mac.0)
+        .ok_or("not a unicast MAC address like 02:53:4b:00:07:17")
 }
 
 fn supervisor(source: ChannelError) -> UplinkError {

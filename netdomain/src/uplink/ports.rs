@@ -87,12 +87,16 @@ pub(crate) struct Ports {
     /// The wire that is open.
     wire: Option<OpenWire>,
     next_wire: u32,
-    /// Who the work OS is on a LAN, once a gate has told.
+    /// The work OS's MAC, where it may be a member of a LAN.
+    member_mac: Option<[u8; 6]>,
+    /// Who it is there besides, once a gate has told.
     member: Option<LanMember>,
     /// Ports whose MAC is not, or was until now not, their card's.
     guises: BTreeMap<u32, Guise>,
     /// Changes of a MAC since the last wire.
     fruitless: u8,
+    /// Changes of a MAC since the last wire that lasted.
+    hasty: u8,
     /// Ports that a magic packet may wake the laptop through.
     armed: BTreeSet<u32>,
     /// Ports that were such when the laptop went to sleep.
@@ -113,11 +117,21 @@ impl Ports {
             next_path: 0,
             wire: None,
             next_wire: 0,
+            member_mac: None,
             member: None,
             guises: BTreeMap::new(),
             fruitless: 0,
+            hasty: 0,
             armed: BTreeSet::new(),
             listening: BTreeSet::new(),
+        }
+    }
+
+    /// The same for a laptop whose work OS has this MAC where it is a member of a LAN.
+    pub(crate) fn for_member(self, mac: Option<[u8; 6]>) -> Self {
+        Self {
+            member_mac: mac,
+            ..self
         }
     }
 

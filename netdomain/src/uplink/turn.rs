@@ -1,6 +1,7 @@
 //! The loop: waits for links, frames, messages and time, feeds the machines, does what they say.
 
 mod act;
+mod lent;
 mod modem;
 mod news;
 mod open;
@@ -27,8 +28,9 @@ use sekisho_policy::Direct;
 
 use super::{
     Endpoints, UplinkError,
-    dhcp::{Client, Socket},
+    dhcp::Client,
     dot1x,
+    frames::FrameSocket,
     meter::Meter,
     netlink::{Ethtool, LinkEvents, NeighbourWatch, Routing, RuleWatch, Sets, Wireless},
     ports::{Event, Ports},
@@ -45,6 +47,9 @@ pub(super) type Modem = Channel<UplinkToModem, ModemToUplink>;
 /// Messages taken from the gate in one turn, for a flood of them must not starve the news of a pulled
 /// cable.
 const MESSAGES_PER_TURN: usize = 32;
+/// Frames that one port's DHCP client, or the watch over its address, reads in one turn; a flood on one
+/// port must not starve the news of a pulled cable on another.
+const FRAMES_PER_TURN: usize = 32;
 
 /// What became readable.
 const CONTROL: u64 = 0;
@@ -81,7 +86,9 @@ pub(super) struct Turn {
     /// Where the policy demands 802.1X and the laptop can speak it.
     dot1x: Option<dot1x::Keeper>,
     terminate: UnixStream,
-    clients: BTreeMap<u32, (Client, Socket)>,
+    clients: BTreeMap<u32, (Client, FrameSocket)>,
+    /// Leases with the work OS's address.
+    lent: BTreeMap<u32, lent::Lent>,
     /// Where the policy gives the SIM a quota.
     meter: Option<Meter>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well. A path of
@@ -156,6 +163,7 @@ impl Turn {
             dot1x: None,
             terminate,
             clients: BTreeMap::new(),
+            lent: BTreeMap::new(),
             meter,
             paths: BTreeMap::new(),
             wire: None,
@@ -281,6 +289,10 @@ impl Turn {
                     MODEM => self.on_modem()?,
                     RULES | LINKS => {}
                     NEIGHBOURS => self.on_neighbours()?,
+                    token if token >= lent::ARP => {
+                        let index = u32::try_from(token - lent::ARP).unwrap_or(0);
+                        self.on_arp(index)?;
+                    }
                     token => {
                         let index = u32::try_from(token.saturating_sub(DHCP)).unwrap_or(0);
                         self.on_frames(index)?;
@@ -302,9 +314,11 @@ impl Turn {
 
     fn wait(&self) -> Option<Timespec> {
         let clients = self.clients.values().map(|(client, _)| client.due());
+        let lent = self.lent.values().filter_map(lent::Lent::due);
         let meter = self.meter.as_ref().filter(|_| self.ports.has_sim());
         let uninvited = self.ports.any_proven().then(|| self.uninvited.due());
         let due = clients
+            .chain(lent)
             .chain(meter.map(Meter::due))
             .chain(uninvited)
             .chain(self.shortage.due())

@@ -71,6 +71,9 @@ impl Stage {
         for program in ["sekisho-netdomain", "sekisho-guest-host"] {
             symlink(understudy(), programs.join(program)).unwrap();
         }
+        // The supervisor takes the work OS's MAC from it, for the uplink.
+        let device = "mac = '02:53:4b:00:07:17'\nmtu = 1420\naddress = '10.250.7.23/16'\n";
+        std::fs::write(programs.join("d"), device).unwrap();
         std::fs::write(
             programs.join("supervisor.toml"),
             format!(

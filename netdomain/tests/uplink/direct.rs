@@ -60,7 +60,6 @@ fn premises(proven: bool) -> GateToUplink {
 
 pub(super) fn member() -> LanMember {
     LanMember {
-        mac: [0x02, 0x53, 0x4b, 0x00, 0x07, 0x17],
         host: HostName::new(b"shimin-017"),
         class: VendorClass::new(b"MSFT 5.0"),
     }

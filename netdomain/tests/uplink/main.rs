@@ -3,6 +3,7 @@
 
 mod bridged;
 mod direct;
+mod duplicate;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod quota;

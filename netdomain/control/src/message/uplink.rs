@@ -115,12 +115,11 @@ impl Carries for UplinkToGate {
     }
 }
 
-/// Who the work OS is on a LAN: what an office PC tells a DHCP server of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Who the work OS is on a LAN: what an office PC tells a DHCP server of itself, besides its MAC. That
+/// one the uplink has of the supervisor; a gate that has fallen cannot name another station's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LanMember {
-    /// Its MAC.
-    pub mac: [u8; 6],
     /// Its name, if it told one.
     pub host: Option<HostName>,
     /// What kind of client it says that it is, if it told.

@@ -90,11 +90,7 @@ impl Edge {
         Self {
             device,
             place,
-            member: LanMember {
-                mac: device.mac.0,
-                host: None,
-                class: None,
-            },
+            member: LanMember::default(),
             ethernet: Ethernet {
                 guest: device.mac,
                 gate: GATE_MAC,

@@ -19,6 +19,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(16);
 const SELECT_TRIES: u32 = 3;
 /// Shortest pause between two renewals of the same lease.
 const MIN_RENEW_PAUSE: Duration = Duration::from_secs(10);
+/// Pause after an address that somebody else has (RFC 2131, section 3.1, point 5).
+const DECLINE_PAUSE: Duration = Duration::from_secs(10);
 /// Replies that are named as ignored between two of our own sendings; the rest of a flood is
 /// dropped in silence.
 const REPORTS_PER_SENDING: u32 = 3;
@@ -177,6 +179,23 @@ impl Client {
                 vec![step]
             }
         }
+    }
+
+    /// Gives back the lease, whose address somebody else was found to have, and looks for another after a
+    /// pause.
+    pub(crate) fn decline(&mut self, now: Duration) -> Vec<Step> {
+        let State::Bound { lease, .. } = self.state.clone() else {
+            return Vec::new();
+        };
+        self.begin(now);
+        let kind = RequestKind::Decline {
+            address: lease.address,
+            server: lease.server,
+        };
+        let step = self.send(now, kind);
+        self.restart(now);
+        self.due = self.due.max(now + DECLINE_PAUSE);
+        vec![step]
     }
 
     /// Takes a frame that arrived on the port.

@@ -9,7 +9,7 @@ mod socket;
 
 pub(crate) use client::Lease;
 pub(crate) use client::{Client, Step};
-pub(crate) use socket::Socket;
+pub(crate) use socket::open;
 
 /// Drives a client with `data` as frames, 16 bits of length before each: see [`crate::fuzzing`].
 pub(crate) fn fuzz(mac: [u8; 6], random: fn() -> u32, data: &[u8]) {

@@ -69,6 +69,11 @@ pub(super) enum RequestKind {
     Rebind {
         address: Ipv4Addr,
     },
+    /// Gives back an address that somebody else has.
+    Decline {
+        address: Ipv4Addr,
+        server: Ipv4Addr,
+    },
 }
 
 /// What a server said to us.
@@ -185,9 +190,12 @@ pub(super) fn write(request: &Request, mac: [u8; 6], member: Option<&LanMember>)
     let class = member.and_then(|member| member.class.as_ref());
     let host = host.map(|host| (OPTION_HOST, host.as_bytes()));
     let class = class.map(|class| (OPTION_CLASS, class.as_bytes()));
+    let declines = matches!(request.kind, RequestKind::Decline { .. });
     let said: Vec<DhcpOption<'_>> = [host, class]
         .into_iter()
         .flatten()
+        // RFC 2131, table 5: it asks for nothing.
+        .filter(|_| !declines)
         .map(|(kind, data)| DhcpOption { kind, data })
         .collect();
     let mac = EthernetAddress(mac);
@@ -207,7 +215,7 @@ pub(super) fn write(request: &Request, mac: [u8; 6], member: Option<&LanMember>)
         requested_ip: None,
         client_identifier: Some(mac),
         server_identifier: None,
-        parameter_request_list: Some(&WANTED),
+        parameter_request_list: (!declines).then_some(&WANTED),
         dns_servers: None,
         max_size: None,
         lease_duration: None,
@@ -220,6 +228,11 @@ pub(super) fn write(request: &Request, mac: [u8; 6], member: Option<&LanMember>)
     match request.kind {
         RequestKind::Discover => dhcp.message_type = DhcpMessageType::Discover,
         RequestKind::Select { address, server } => {
+            dhcp.requested_ip = Some(address);
+            dhcp.server_identifier = Some(server);
+        }
+        RequestKind::Decline { address, server } => {
+            dhcp.message_type = DhcpMessageType::Decline;
             dhcp.requested_ip = Some(address);
             dhcp.server_identifier = Some(server);
         }
@@ -449,7 +462,6 @@ mod tests {
     #[test]
     fn a_member_says_its_name_and_what_it_is_and_always_the_same_identifier() {
         let member = |host: &[u8]| LanMember {
-            mac: MAC,
             host: HostName::new(host),
             class: VendorClass::new(&[b'c'; 48]),
         };

@@ -160,6 +160,9 @@ impl Ports {
         {
             actions.push(port.report(standing.words()));
         }
+        if (was, standing) == (Standing::Asking, Standing::Refused) {
+            self.refused(index, actions);
+        }
     }
 
     /// The quota of the SIM is spent, or begins anew.

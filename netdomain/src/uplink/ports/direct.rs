@@ -118,10 +118,10 @@ impl Ports {
     /// Whether the port has its lease as the work OS, with its MAC and name. Where it has not, what is
     /// needed for that is begun, and the proof ends; the gate asks again with the next.
     fn joins(&mut self, index: u32, member: LanMember, actions: &mut Vec<Action>) -> bool {
-        let mac = member.mac;
-        let Some(first) = self.take_member(member) else {
+        let Some(mac) = self.member_mac else {
             return false;
         };
+        let first = self.take_member(member);
         let has = self.by_index.get(&index).map(|port| port.mac);
         if has != Some(mac) {
             self.don(index, actions);

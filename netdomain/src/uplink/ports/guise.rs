@@ -17,6 +17,10 @@ use crate::uplink::netlink::Link;
 /// Changes of the MAC in a row that led to no wire. After so many the port keeps its own until the
 /// laptop has slept or the uplink starts anew: each costs the tunnel some seconds.
 const MAX_FRUITLESS: u8 = 3;
+/// Changes of the MAC in a row that led to no wire that was still there at the end of a minute: more than
+/// anybody makes by hand, and an end to the game with a switch that bounces its port whenever it sees
+/// another MAC on it.
+const MAX_HASTY: u8 = 16;
 
 /// A port that has, or is about to lose, a MAC that is not its card's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,39 +43,41 @@ enum Stage {
 }
 
 impl Ports {
-    /// Takes the work OS's word of itself. The MAC that was named first stays: a gate that has
-    /// fallen cannot try one after the other. Whether it is that one, and whether it was news.
-    pub(super) fn take_member(&mut self, member: LanMember) -> Option<bool> {
-        let unicast = member.mac[0] & 1 == 0 && member.mac != [0; 6];
+    /// Takes the work OS's word of itself. Whether it is the first.
+    pub(super) fn take_member(&mut self, member: LanMember) -> bool {
         let Some(known) = &mut self.member else {
-            self.member = Some(member).filter(|_| unicast);
-            return unicast.then_some(true);
+            self.member = Some(member);
+            return true;
         };
-        if known.mac != member.mac {
-            return None;
-        }
         // A gate that was started anew has not heard the work OS's name yet.
         known.host = member.host.or(known.host.take());
         known.class = member.class.or(known.class.take());
-        Some(false)
+        false
     }
 
     /// What a DHCP client of this port says of itself: more than its MAC where it is the work OS's.
     pub(crate) fn member_at(&self, index: u32) -> Option<&LanMember> {
         let port = self.by_index.get(&index)?;
-        self.member.as_ref().filter(|m| m.mac == port.mac)
+        let is_member = self.member_mac == Some(port.mac);
+        self.member.as_ref().filter(|_| is_member)
+    }
+
+    /// The MAC of this port, where its lease is the work OS's.
+    pub(crate) fn member_mac_at(&self, index: u32) -> Option<[u8; 6]> {
+        self.member_at(index).and(self.member_mac)
     }
 
     /// Gives a proven port the work OS's MAC. Its proof ends with its link.
     pub(super) fn don(&mut self, index: u32, actions: &mut Vec<Action>) {
-        let Some(mac) = self.member.as_ref().map(|member| member.mac) else {
+        let Some(mac) = self.member_mac else {
             return;
         };
         // With two cables in one office the other one waits: the MAC is on one of them.
-        if !self.guises.is_empty() || self.fruitless >= MAX_FRUITLESS {
+        if !self.guises.is_empty() || self.fruitless >= MAX_FRUITLESS || self.hasty >= MAX_HASTY {
             return;
         }
         self.fruitless += 1;
+        self.hasty += 1;
         self.darken(index, actions);
         let Some(port) = self.by_index.get_mut(&index) else {
             return;
@@ -165,16 +171,31 @@ impl Ports {
             .by_index
             .get(&index)
             .is_some_and(|port| matches!(port.state, State::Leased { proven: true, .. }));
-        if !proven && self.is_on_trial(index) {
-            self.darken(index, actions);
-            self.doff(index, actions);
-            let name = self
-                .by_index
-                .get(&index)
-                .map_or("a port", |port| &*port.name);
-            let what = format!("{name}: the LAN under the work OS's MAC, where nothing was proven");
-            actions.push(Action::Report(Report::Ignored { what }));
+        if self.wire.as_ref().is_some_and(|w| w.port.index == index) {
+            self.hasty = 0;
         }
+        if !proven && self.is_on_trial(index) {
+            self.give_up(index, "where nothing was proven", actions);
+        }
+    }
+
+    /// The authenticator refuses a port that has the work OS's MAC. There is nothing to wait for: it
+    /// may take the laptop's certificate under the card's own MAC only.
+    pub(super) fn refused(&mut self, index: u32, actions: &mut Vec<Action>) {
+        if self.is_on_trial(index) {
+            self.give_up(index, "which 802.1X refused", actions);
+        }
+    }
+
+    fn give_up(&mut self, index: u32, why: &str, actions: &mut Vec<Action>) {
+        self.darken(index, actions);
+        self.doff(index, actions);
+        let name = self
+            .by_index
+            .get(&index)
+            .map_or("a port", |port| &*port.name);
+        let what = format!("{name}: the LAN under the work OS's MAC, {why}");
+        actions.push(Action::Report(Report::Ignored { what }));
     }
 
     /// The laptop goes to sleep; the link is down by now. A port that listens for whoever wakes it
@@ -189,7 +210,7 @@ impl Ports {
 
     /// It woke up; the links are still down.
     pub(super) fn get_up(&mut self, actions: &mut Vec<Action>) {
-        self.fruitless = 0;
+        (self.fruitless, self.hasty) = (0, 0);
         let asleep =
             |(index, guise): (&u32, &Guise)| (guise.stage == Stage::Asleep).then_some(*index);
         let indices: Vec<u32> = self.guises.iter().filter_map(asleep).collect();

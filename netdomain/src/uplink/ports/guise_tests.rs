@@ -8,7 +8,8 @@ use sekisho_policy::Direct;
 
 use super::{
     super::endpoints::sample,
-    tests::{World, lease, link, member},
+    dot1x_tests::demand,
+    tests::{MEMBER, World, lease, link, member, standing},
     *,
 };
 
@@ -31,6 +32,10 @@ struct Kernel {
     news: Vec<Link>,
     /// The port has a MAC for which a proof is due.
     trial: bool,
+    /// The MAC that the supplicant of this carrier was started under.
+    asks_as: Option<[u8; 6]>,
+    /// The MAC that the authenticator has let in.
+    let_in: Option<[u8; 6]>,
 }
 
 impl Kernel {
@@ -44,6 +49,8 @@ impl Kernel {
             wake: false,
             news: Vec::new(),
             trial: false,
+            asks_as: None,
+            let_in: None,
         }
     }
 
@@ -64,6 +71,7 @@ impl Kernel {
     fn plug(&mut self, cable: bool) {
         let was = self.up && self.cable;
         self.cable = cable;
+        self.let_in = None;
         self.lose(was);
     }
 
@@ -75,8 +83,11 @@ impl Kernel {
                     self.up = true;
                     self.lose(was);
                 }
+                Action::BeginDot1x(_) => self.asks_as = Some(self.mac),
+                Action::EndDot1x(0) => self.asks_as = None,
                 Action::Down(0) => {
                     self.up = false;
+                    self.let_in = None;
                     self.lose(was);
                 }
                 Action::SetMac { port, mac, own } if port.index == 0 => {
@@ -103,11 +114,21 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
+        Self::of(sample())
+    }
+
+    /// At a switch that has to let in each MAC.
+    fn with_dot1x() -> Self {
         let mut endpoints = sample();
+        demand(&mut endpoints);
+        Self::of(endpoints)
+    }
+
+    fn of(mut endpoints: Endpoints) -> Self {
         endpoints.direct = Some(Direct::Bridged);
         endpoints.wake_on_lan = true;
         let mut desk = Self {
-            ports: Ports::new(endpoints, Vec::new()),
+            ports: Ports::new(endpoints, Vec::new()).for_member(Some(MEMBER)),
             kernel: Kernel::new(),
             world: World::default(),
         };
@@ -126,10 +147,11 @@ impl Desk {
 
     /// Another process, with what the last one left on the card.
     fn begin_anew(&mut self) {
-        self.ports = Ports::new(self.ports.endpoints.clone(), Vec::new());
+        self.ports = Ports::new(self.ports.endpoints.clone(), Vec::new()).for_member(Some(MEMBER));
         self.world = World::default();
         self.kernel.news.clear();
         self.kernel.trial = false;
+        (self.kernel.asks_as, self.kernel.let_in) = (None, None);
         self.on(Event::GateAttached);
         self.kernel.tell();
         self.read();
@@ -171,7 +193,7 @@ impl Desk {
         desk.prove();
         desk.ask();
         desk.read_all();
-        assert_eq!(desk.kernel.mac, member().mac);
+        assert_eq!(desk.kernel.mac, MEMBER);
         desk.on(Event::Bound(0, lease(77)));
         desk.prove();
         let opened = desk.ask();
@@ -238,7 +260,7 @@ fn two_cables_in_one_office_do_not_both_take_on_the_mac() {
     desk.prove();
     desk.ask();
     desk.read_all();
-    assert_eq!(desk.kernel.mac, member().mac);
+    assert_eq!(desk.kernel.mac, MEMBER);
     // Proven while the first one is being proven anew.
     desk.on(Event::Link(link(1, true, 0)));
     desk.on(Event::Bound(1, lease(51)));
@@ -306,12 +328,12 @@ fn a_lan_that_does_not_take_the_mac_is_not_asked_for_ever() {
 #[test]
 fn a_card_that_has_the_work_oss_mac_itself_asks_for_the_lease_again_by_name() {
     let mut desk = Desk::new();
-    desk.kernel.mac = member().mac;
-    desk.ports.by_index.get_mut(&0).unwrap().mac = member().mac;
+    desk.kernel.mac = MEMBER;
+    desk.ports.by_index.get_mut(&0).unwrap().mac = MEMBER;
     desk.on(Event::Bound(0, lease(50)));
     desk.prove();
     let actions = desk.ask();
-    assert!(actions.contains(&Action::StartDhcp(0, member().mac)));
+    assert!(actions.contains(&Action::StartDhcp(0, MEMBER)));
     assert!(
         !actions
             .iter()
@@ -322,39 +344,106 @@ fn a_card_that_has_the_work_oss_mac_itself_asks_for_the_lease_again_by_name() {
     assert!(matches!(desk.ask()[..], [Action::OpenWire(_)]));
 }
 
-/// A gate that has fallen cannot try one MAC after the other.
+/// A gate says when, and not which MAC: a message that named one would be none of the protocol's.
 #[test]
-fn t36_one_mac_for_the_life_of_the_process() {
+fn t36_a_gate_that_has_fallen_names_no_mac() {
+    let (desk, _) = Desk::seated();
+    assert_eq!(desk.kernel.mac, MEMBER);
+    let word = serde_json::to_value(member()).unwrap();
+    assert!(serde_json::from_value::<LanMember>(word.clone()).is_ok());
+    let mut with_mac = word;
+    with_mac["mac"] = serde_json::json!([2, 0, 0, 0, 0, 9]);
+    assert!(serde_json::from_value::<LanMember>(with_mac).is_err());
+    // And where the supervisor named none, no port changes its own.
+    let mut desk = Desk::new();
+    desk.ports.member_mac = None;
+    desk.on(Event::Bound(0, lease(50)));
+    desk.prove();
+    assert_eq!(desk.ask(), []);
+    assert_eq!(desk.kernel.mac, OWN);
+}
+
+/// A switch that lets the work OS's MAC in and bounces the port as soon as it sees it.
+#[test]
+fn a_port_that_is_bounced_at_each_change_keeps_its_own_mac_in_the_end() {
+    let mut desk = Desk::new();
+    let bounced = |desk: &mut Desk| {
+        desk.on(Event::Bound(0, lease(50)));
+        desk.prove();
+        let changes = !desk.ask().is_empty();
+        desk.read_all();
+        if changes {
+            desk.on(Event::Bound(0, lease(77)));
+            desk.prove();
+            assert!(matches!(desk.ask()[..], [Action::OpenWire(_)]));
+        }
+        desk.kernel.plug(false);
+        desk.read_all();
+        desk.kernel.plug(true);
+        desk.read_all();
+        assert_eq!(desk.kernel.mac, OWN);
+        changes
+    };
+    let changes = (0..40).filter(|_| bounced(&mut desk)).count();
+    assert_eq!(changes, 16);
+    // A wire that is there at the end of the minute begins the count anew.
     let (mut desk, _) = Desk::seated();
-    let mut other = member();
-    other.mac[5] ^= 1;
-    for mac in [other.mac, [0xff; 6], [1, 0, 0, 0, 0, 1], [0; 6]] {
-        let asked = desk.on(Event::Gate(GateToUplink::AskWire {
-            port: "eth0".into(),
-            address: Ipv4Addr::new(10, 250, 7, 23),
-            mtu: 1420,
-            member: LanMember { mac, ..member() },
-        }));
-        assert_eq!(asked, [], "{mac:?}");
+    desk.on(Event::TrialOver(0));
+    assert_eq!(desk.ports.hasty, 0);
+}
+
+#[test]
+fn a_member_is_authenticated_anew_under_its_own_mac() {
+    let mut desk = Desk::with_dot1x();
+    desk.on(Event::Standing(0, Standing::Authenticated));
+    desk.on(Event::Bound(0, lease(50)));
+    desk.prove();
+    desk.ask();
+    desk.read_all();
+    assert_eq!(desk.kernel.mac, MEMBER);
+    // Nothing that was agreed under the card's own MAC counts, whatever the gate says.
+    desk.on(Event::Bound(0, lease(77)));
+    desk.prove();
+    assert_eq!(desk.ask(), []);
+    desk.on(Event::Standing(0, Standing::Authenticated));
+    desk.prove();
+    assert_eq!(desk.ask(), [], "another lease than the one before");
+    desk.on(Event::Bound(0, lease(77)));
+    desk.prove();
+    assert!(matches!(desk.ask()[..], [Action::OpenWire(_)]));
+    // A refusal once it was authenticated ends the wire; the supplicant asks anew, without a change.
+    let wire = desk.ports.wire.clone().unwrap();
+    let actions = desk.on(Event::Standing(0, Standing::Refused));
+    assert_eq!(actions[0], Action::ShutWire(wire));
+    assert_eq!(desk.kernel.mac, MEMBER);
+}
+
+#[test]
+fn a_switch_that_refuses_the_work_oss_mac_has_the_cards_own_again_at_once() {
+    let mut desk = Desk::with_dot1x();
+    let mut changes = 0;
+    loop {
+        desk.on(Event::Standing(0, Standing::Authenticated));
+        desk.on(Event::Bound(0, lease(50)));
+        desk.prove();
+        if desk.ask().is_empty() {
+            break;
+        }
+        changes += 1;
+        desk.read_all();
+        assert_eq!(desk.kernel.mac, MEMBER);
+        desk.on(Event::Standing(0, Standing::Refused));
+        desk.read_all();
+        assert_eq!((desk.kernel.mac, desk.kernel.own), (OWN, None));
+        assert!(desk.world.dot1x.contains(&0), "it is asked anew");
     }
-    let mut fresh = Desk::new();
-    fresh.on(Event::Bound(0, lease(50)));
-    fresh.prove();
-    for mac in [[0xff; 6], [1, 0, 0, 0, 0, 1], [0; 6]] {
-        let asked = fresh.on(Event::Gate(GateToUplink::AskWire {
-            port: "eth0".into(),
-            address: Ipv4Addr::new(10, 250, 7, 23),
-            mtu: 1420,
-            member: LanMember { mac, ..member() },
-        }));
-        assert_eq!(asked, [], "{mac:?}");
-    }
+    assert_eq!(changes, 3);
 }
 
 #[test]
 fn a_new_process_gives_back_what_the_last_one_left_on() {
     let mut desk = Desk::new();
-    (desk.kernel.mac, desk.kernel.own) = (member().mac, Some(OWN));
+    (desk.kernel.mac, desk.kernel.own) = (MEMBER, Some(OWN));
     desk.begin_anew();
     assert_eq!(desk.world.dhcp, [].into(), "nothing is sent under it");
     desk.read_all();
@@ -371,7 +460,7 @@ fn a_process_that_ends_leaves_no_card_that_listens() {
             desk.on(Event::Suspend);
         }
         assert!(desk.kernel.wake);
-        assert_eq!(desk.kernel.mac, member().mac);
+        assert_eq!(desk.kernel.mac, MEMBER);
         desk.on(Event::End);
         assert!(!desk.kernel.wake && !desk.kernel.up, "asleep: {sleeps}");
         assert_eq!((desk.kernel.mac, desk.kernel.own), (OWN, None));
@@ -396,11 +485,7 @@ fn a_magic_packet_wakes_at_the_proven_desk_and_nowhere_else() {
     desk.on(Event::Suspend);
     desk.read_all();
     assert!(desk.kernel.wake && !desk.kernel.up);
-    assert_eq!(
-        desk.kernel.mac,
-        member().mac,
-        "by the MAC that the LAN knows"
-    );
+    assert_eq!(desk.kernel.mac, MEMBER, "by the MAC that the LAN knows");
     desk.on(Event::Resume);
     desk.read_all();
     assert!(!desk.kernel.wake && desk.kernel.up);
@@ -447,6 +532,7 @@ enum Do {
     Bound,
     Prove(bool),
     Ask,
+    Stand(Standing),
     Trial,
     Gate(bool),
     Sleep(bool),
@@ -461,6 +547,7 @@ fn step() -> impl Strategy<Value = Do> {
         4 => Just(Do::Bound),
         4 => prop::bool::weighted(0.8).prop_map(Do::Prove),
         4 => Just(Do::Ask),
+        4 => standing().prop_map(Do::Stand),
         1 => Just(Do::Trial),
         1 => any::<bool>().prop_map(Do::Gate),
         1 => any::<bool>().prop_map(Do::Sleep),
@@ -470,12 +557,14 @@ fn step() -> impl Strategy<Value = Do> {
 
 proptest! {
     /// Whatever happens in whatever order, a wire is open only under the work OS's MAC on a link that
-    /// the machine believes proven; and with the cable out and all news read, the card has its own.
+    /// the machine believes proven, and, where policy demands it, that the authenticator let in under that
+    /// MAC; and with the cable out and all news read, the card has its own.
     #[test]
     fn a_wire_is_a_members_and_without_a_cable_the_mac_is_the_cards(
+        dot1x: bool,
         steps in prop::collection::vec(step(), 0..120),
     ) {
-        let mut desk = Desk::new();
+        let mut desk = if dot1x { Desk::with_dot1x() } else { Desk::new() };
         for step in steps {
             match step {
                 Do::Plug(cable) if cable != desk.kernel.cable => desk.kernel.plug(cable),
@@ -496,7 +585,11 @@ proptest! {
                 Do::Trial if desk.kernel.trial => {
                     desk.on(Event::TrialOver(0));
                 }
-                Do::Plug(_) | Do::Bound | Do::Trial => {}
+                Do::Stand(standing) if let Some(mac) = desk.kernel.asks_as => {
+                    desk.kernel.let_in = (standing == Standing::Authenticated).then_some(mac);
+                    desk.on(Event::Standing(0, standing));
+                }
+                Do::Plug(_) | Do::Bound | Do::Trial | Do::Stand(_) => {}
                 Do::Gate(there) => {
                     desk.on(if there { Event::GateAttached } else { Event::GateLost });
                 }
@@ -517,8 +610,11 @@ proptest! {
             }
             prop_assert!(desk.ports.wire.is_none() || desk.ports.gate);
             if desk.ports.wire.is_some() {
-                prop_assert_eq!(desk.kernel.mac, member().mac);
+                prop_assert_eq!(desk.kernel.mac, MEMBER);
                 prop_assert!(desk.ports.any_proven());
+                // The loss of a cable is news to the machine once it has read it.
+                let unread = !desk.kernel.news.is_empty();
+                prop_assert!(!dot1x || unread || desk.kernel.let_in == Some(MEMBER));
             }
             prop_assert!(!desk.kernel.wake || desk.ports.any_proven() || desk.ports.asleep);
         }

@@ -299,7 +299,7 @@ fn a_laptop_has_no_hundred_cards() {
     assert_eq!(taken, MAX_PORTS);
 }
 
-fn standing() -> impl Strategy<Value = Standing> {
+pub(super) fn standing() -> impl Strategy<Value = Standing> {
     prop::sample::select(vec![
         Standing::Asking,
         Standing::Authenticated,
@@ -312,12 +312,11 @@ fn standing() -> impl Strategy<Value = Standing> {
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 250, 7, 23);
 
+/// The work OS's MAC, as the supervisor tells it.
+pub(super) const MEMBER: [u8; 6] = [2, 0x53, 0x4b, 0, 7, 0x17];
+
 pub(super) fn member() -> LanMember {
-    LanMember {
-        mac: [2, 0x53, 0x4b, 0, 7, 0x17],
-        host: None,
-        class: None,
-    }
+    LanMember::default()
 }
 
 fn ask_wire(port: &str, address: Ipv4Addr) -> Event {

@@ -5,9 +5,9 @@ use std::{os::fd::BorrowedFd, time::Duration};
 use rustix::{event::epoll, io::Errno, net::Shutdown};
 use sekisho_control::{ChannelError, Report, UplinkToGate};
 
-use super::{Client, DHCP, Event, Socket, Turn, UplinkError, now};
+use super::{Client, DHCP, Event, Turn, UplinkError, now};
 use crate::uplink::{
-    NetlinkError,
+    NetlinkError, dhcp,
     dot1x::Standing,
     gate_ended,
     netlink::{AddressSet, HostRoute},
@@ -20,7 +20,7 @@ use crate::uplink::{
 pub(super) const TRIAL: Duration = Duration::from_mins(1);
 
 /// A transaction id that a neighbour cannot guess.
-fn random() -> u32 {
+pub(super) fn random() -> u32 {
     let mut bytes = [0; 4];
     // Fails on no kernel that runs this program; a fixed id is only easier to guess.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
@@ -50,6 +50,7 @@ impl Turn {
             Action::StartDhcp(index, mac) => self.start_dhcp(index, mac)?,
             Action::StopDhcp(index) => {
                 self.shortage.stopped(index);
+                self.take_back(index);
                 if let Some((_, socket)) = self.clients.remove(&index) {
                     let _ = epoll::delete(&self.epoll, &socket);
                 }
@@ -138,7 +139,8 @@ impl Turn {
     }
 
     pub(super) fn start_dhcp(&mut self, index: u32, mac: [u8; 6]) -> Result<(), UplinkError> {
-        let socket = match Socket::open(index) {
+        self.take_back(index);
+        let socket = match dhcp::open(index) {
             Ok(socket) => socket,
             // The link may be gone again; its event is on the way.
             Err(error) => {

@@ -3,18 +3,15 @@
 use sekisho_control::{Channel, Command, Port, Report};
 
 use super::act::TRIAL;
-use super::{Event, MESSAGES_PER_TURN, Meter, Socket, Turn, UplinkError, now};
+use super::{Event, FRAMES_PER_TURN, MESSAGES_PER_TURN, Meter, Turn, UplinkError, now};
 use crate::uplink::{
     dhcp::Step,
+    frames::FrameSocket,
     gate_ended,
     netlink::{Link, LinkEvent},
     quota::Mark,
     supervisor,
 };
-
-/// Frames that one port's DHCP client reads in one turn; a flood on one port must not starve the
-/// news of a pulled cable on another.
-const FRAMES_PER_TURN: usize = 32;
 
 impl Turn {
     pub(super) fn on_links(&mut self) -> Result<(), UplinkError> {
@@ -119,7 +116,7 @@ impl Turn {
     }
 
     pub(super) fn on_frames(&mut self, index: u32) -> Result<(), UplinkError> {
-        let mut buffer = Socket::buffer();
+        let mut buffer = FrameSocket::buffer();
         for _ in 0..FRAMES_PER_TURN {
             // The port may have gone with the steps of the last frame.
             let Some((client, socket)) = self.clients.get_mut(&index) else {
@@ -149,6 +146,7 @@ impl Turn {
                 self.follow(index, steps)?;
             }
         }
+        self.on_lent_time()?;
         while let Some((&index, _)) = self.trials.iter().find(|(_, due)| **due <= now) {
             self.trials.remove(&index);
             self.feed(Event::TrialOver(index))?;
@@ -203,8 +201,11 @@ impl Turn {
                         socket.send(&frame);
                     }
                 }
-                Step::Bound(lease) => self.feed(Event::Bound(index, lease))?,
-                Step::Lost => self.feed(Event::LeaseLost(index))?,
+                Step::Bound(lease) => self.lend(index, lease)?,
+                Step::Lost => {
+                    self.take_back(index);
+                    self.feed(Event::LeaseLost(index))?;
+                }
                 Step::Portal => self.feed(Event::Portal(index))?,
                 Step::Ignored(what) => self.report(&Report::Ignored { what })?,
             }

@@ -57,7 +57,7 @@ impl Config {
             ]
             .into(),
         });
-        let mut recipes = vec![work, self.gate(), self.uplink()];
+        let mut recipes = vec![work, self.gate(), self.uplink()?];
         recipes.extend(guest);
         recipes.extend(self.tls.as_ref().map(|tls| self.tls(tls)));
         recipes.extend(self.modem.as_ref().map(|modem| self.modem(modem)));
@@ -106,7 +106,8 @@ impl Config {
         }
     }
 
-    fn uplink(&self) -> Recipe {
+    fn uplink(&self) -> Result<Recipe, ConfigError> {
+        let device: Device = read_toml(&self.device)?;
         let mut words = vec![self.program("sekisho-netdomain"), "uplink".into()];
         words.extend(self.signed());
         words.extend(pairs(&[
@@ -126,11 +127,13 @@ impl Config {
         if self.modem.is_some() {
             words.extend(pairs(&[("--modem", MODEM)]));
         }
+        // Not by way of the gate, which could name another station's.
+        words.extend(pairs(&[("--member-mac", &device.mac)]));
         words.extend(user(self.users.uplink));
-        Recipe {
+        Ok(Recipe {
             role: Role::Uplink,
             words,
-        }
+        })
     }
 
     fn tls(&self, tls: &Tls) -> Recipe {

@@ -42,7 +42,7 @@ fn the_vmm_is_given_its_nic_and_its_channels() {
             "/usr/lib/sekisho/sekisho-netdomain uplink --policy {0}/policy.toml \
              --signature {0}/policy.toml.sig --trust {0}/trust.pem \
              --state /var/lib/sekisho --netns {{netns}} --gate {{path}} --control {{control}} \
-             --usage /var/lib/uplink --ports eth0,eth1 --user 64018",
+             --usage /var/lib/uplink --ports eth0,eth1 --member-mac 02:53:4b:00:07:17 --user 64018",
             folder.display()
         )
     );

@@ -68,6 +68,12 @@ fn t22_bridged_the_cable_moves_while_gate_or_uplink_dies() {
         must(laptop.kill(part));
         must(scene.lab.unplug(at::ETH1));
         must(scene.lab.plug(at::ETH1, Wall::Cafe));
+        // The tunnel over the desk's cable may be the way out for a moment before its path is gone too.
+        must(
+            laptop.wait_event(mark, "a lease at the hub", UP_LIMIT, |event| {
+                event.is("uplink", "uplink") && event.text("event") == "leased"
+            }),
+        );
         scene.placed(&laptop, mark, "remote");
         back_to_the_desk(&scene, &laptop);
     }

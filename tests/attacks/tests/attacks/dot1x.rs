@@ -10,7 +10,7 @@ use sekisho_lab::{
     packet::{PacketSocket, arp_frame},
 };
 
-/// How long a port may take: two seconds until the supplicant calls, EAP, a lease, the beacon.
+/// How long a port may take: EAP, a lease, the beacon.
 const SOON: Duration = Duration::from_secs(20);
 /// How soon the loss of a port must have ended the proof: a look each second, and two for an answer.
 const LOST: Duration = Duration::from_secs(5);

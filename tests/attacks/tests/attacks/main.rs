@@ -1,6 +1,8 @@
 //! The attack catalogue, one module an attack. Needs root and the built programs:
 //! `cargo build -p sekisho-netdomain -p sekisho-supervisor -p sekisho-lab`.
 
+mod bridged_address;
+mod bridged_dot1x;
 mod bridged_lan;
 mod bridged_moved;
 mod direct_moved;

@@ -83,6 +83,29 @@ fn bound(now: Duration) -> Client {
     client
 }
 
+#[test]
+fn an_address_that_somebody_else_has_is_given_back_and_another_asked_for_after_a_pause() {
+    let now = START + Duration::from_secs(1);
+    let mut client = bound(now);
+    let steps = client.decline(now);
+    assert_eq!(
+        sent(&steps),
+        Some((DhcpMessageType::Decline, Some(ADDRESS), true))
+    );
+    let Step::Send(frame) = &steps[0] else {
+        panic!("{steps:?}");
+    };
+    let packet = DhcpPacket::new_checked(&frame[14 + 20 + 8..]).unwrap();
+    let codes: Vec<u8> = packet.options().map(|option| option.kind).collect();
+    assert_eq!(codes, [53, 61, 54, 50], "RFC 2131, table 5");
+    assert_eq!(client.decline(now), [], "once");
+    assert!(client.due() >= now + Duration::from_secs(10));
+    // What the server still says of it counts for nothing.
+    assert_eq!(hear(&mut client, now, &reply(ReplyKind::Ack, SERVER)), []);
+    let again = client.on_time(client.due());
+    assert_eq!(sent(&again).unwrap().0, DhcpMessageType::Discover);
+}
+
 /// T13: the laptop asks whether there is a portal, and is told once a lease.
 #[test]
 fn t13_a_captive_portal_is_told_with_the_lease() {
