@@ -82,9 +82,11 @@ impl Model {
                 Action::Disengage(_) => self.engaged = None,
                 Action::Move { from, to } => {
                     assert_eq!(self.engaged, Some((from.0, true)), "moved what is not up");
-                    let gateway = |id: &PathId| match event {
-                        Event::PathUp(info) if info.id == *id => Some(info.gateway),
-                        _ => self.paths.get(&id.0).map(|info| info.gateway),
+                    // A second path of a name that lives is none.
+                    let gateway = |id: &PathId| match (self.paths.get(&id.0), event) {
+                        (Some(info), _) => Some(info.gateway),
+                        (None, Event::PathUp(info)) if info.id == *id => Some(info.gateway),
+                        (None, _) => None,
                     };
                     assert_eq!(gateway(from), gateway(to), "moved to another gateway");
                     self.engaged = Some((to.0, true));
