@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Demand, DemandId, HostName, Secret, VendorClass};
+use crate::{Demand, DemandId, HostName, Secret, TokenFault, VendorClass};
 
 /// Where a process can be given a fresh socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -559,6 +559,8 @@ pub enum GateToEngine {
         /// Which one.
         attempt: u32,
     },
+    /// Erase what the person answered, if it is kept: they are to be asked again.
+    Forget,
 }
 
 /// Engine of a tunnel to gate.
@@ -586,6 +588,12 @@ pub enum EngineToGate {
         /// Which attempt.
         attempt: u32,
     },
+    /// The token opened with the person's PIN: the answer of this attempt, or the one that the engine
+    /// keeps since an earlier one. What comes now is the gateway's to decide.
+    Opened {
+        /// Which attempt.
+        attempt: u32,
+    },
     /// The tunnel has ended, or could not be begun; after [`GateToEngine::Answer`] most often because
     /// the answer was not taken.
     Down {
@@ -593,6 +601,8 @@ pub enum EngineToGate {
         attempt: u32,
         /// Why, in a few plain words of the engine's own.
         why: String,
+        /// What is wrong with the token, where that is why.
+        token: Option<TokenFault>,
     },
 }
 
@@ -652,7 +662,7 @@ impl Carries for GateToEngine {
     fn descriptors(&self) -> usize {
         match self {
             Self::Stream { .. } => 1,
-            Self::Begin { .. } | Self::Answer { .. } | Self::End { .. } => 0,
+            Self::Begin { .. } | Self::Answer { .. } | Self::End { .. } | Self::Forget => 0,
         }
     }
 }
@@ -661,7 +671,7 @@ impl Carries for EngineToGate {
     fn descriptors(&self) -> usize {
         match self {
             Self::Up { .. } => 1,
-            Self::Dial { .. } | Self::Ask { .. } | Self::Down { .. } => 0,
+            Self::Dial { .. } | Self::Ask { .. } | Self::Opened { .. } | Self::Down { .. } => 0,
         }
     }
 }

@@ -70,6 +70,15 @@ impl Engines {
         }
     }
 
+    /// Lets the engine that may keep a PIN erase it. One that cannot be told is cut off, which erases it
+    /// as well.
+    pub(super) fn forget(&mut self) {
+        let engine = EngineKind::Ike;
+        if self.channel(engine).is_some() && !self.tell(engine, &GateToEngine::Forget, &[]) {
+            self.set_channel(engine, None);
+        }
+    }
+
     fn set_channel(&mut self, engine: EngineKind, channel: Option<EngineChannel>) {
         match engine {
             EngineKind::Tls => self.tls = channel,
@@ -234,6 +243,7 @@ impl Gate {
     fn engine_says(&mut self, engine: EngineKind, received: Received<EngineToGate>, now: Moment) {
         let (EngineToGate::Dial { attempt }
         | EngineToGate::Ask { attempt }
+        | EngineToGate::Opened { attempt }
         | EngineToGate::Up { attempt, .. }
         | EngineToGate::Down { attempt, .. }) = received.message;
         let left = self.engines.leaving.map(|(attempt, _)| attempt);
@@ -260,6 +270,7 @@ impl Gate {
                 self.happen(Event::EngineDown(path), now);
             }
             EngineToGate::Ask { .. } => self.happen(Event::EngineAsks(path), now),
+            EngineToGate::Opened { .. } => self.happen(Event::TokenOpened(path), now),
             EngineToGate::Up { address, mtu, .. } => {
                 let socket = received.fds.into_iter().next();
                 if self.machine.lacks_factor(path) {
@@ -280,9 +291,13 @@ impl Gate {
                     now,
                 );
             }
-            EngineToGate::Down { why, .. } => {
+            EngineToGate::Down { why, token, .. } => {
                 tracing::info!(?path, ?why, "the engine's tunnel is down");
-                self.happen(Event::EngineDown(path), now);
+                let event = match token {
+                    None => Event::EngineDown(path),
+                    Some(fault) => Event::TokenFailed(path, fault),
+                };
+                self.happen(event, now);
             }
         }
     }

@@ -223,7 +223,14 @@ fn the_end_of_an_engine_closes_the_gate() {
     let (mut world, engine, attempt, far) = tunnelled();
     let why = "over".to_owned();
     engine
-        .send(&EngineToGate::Down { attempt, why }, &[])
+        .send(
+            &EngineToGate::Down {
+                attempt,
+                why,
+                token: None,
+            },
+            &[],
+        )
         .unwrap();
     world.until("the gate is closed", |world| closed(world));
     question(&mut world, GROUPWARE);

@@ -165,6 +165,7 @@ impl Machine {
                 gateway,
                 until: Some(now + self.timings.up_within),
             });
+            self.demands.entitle(gateway, actions);
             actions.push(Action::Engage(path));
         }
     }

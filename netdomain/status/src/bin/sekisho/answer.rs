@@ -25,6 +25,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(300);
 /// From the word that the person is there to the asking: a connection to the gateway.
 const ASKED_WITHIN: Duration = Duration::from_secs(30);
+/// From the word that the person is there to the end of a look for their card.
+const LOOKED_WITHIN: Duration = Duration::from_secs(4);
 /// From the answer to the tunnel: as long as policy gives an engine by default, and some more.
 const JUDGED_WITHIN: Duration = Duration::from_mins(1);
 
@@ -43,6 +45,8 @@ enum Next {
     Connected,
     /// It is not asked for at present, as this says.
     Stopped(Demand),
+    /// The card is not there, and was looked for.
+    Absent(Demand),
 }
 
 /// `called` when the person was said to be there.
@@ -54,7 +58,8 @@ fn next(status: Status, called: bool) -> Next {
         Some(demand) => match demand.state {
             DemandStage::Asked => Next::Answer(demand),
             DemandStage::Stopped => Next::Stopped(demand),
-            DemandStage::Lapsed if !called => Next::Call,
+            DemandStage::Lapsed | DemandStage::Absent if !called => Next::Call,
+            DemandStage::Absent => Next::Absent(demand),
             DemandStage::Judged | DemandStage::Refused | DemandStage::Lapsed => Next::Wait,
         },
         None if called => Next::Wait,
@@ -69,7 +74,10 @@ fn outcome(status: &Status, answered: DemandId) -> Option<bool> {
     }
     let demand = status.demand.as_ref()?;
     let over = demand.id != answered
-        || matches!(demand.state, DemandStage::Refused | DemandStage::Stopped);
+        || matches!(
+            demand.state,
+            DemandStage::Refused | DemandStage::Stopped | DemandStage::Absent
+        );
     over.then_some(false)
 }
 
@@ -97,7 +105,10 @@ pub(crate) fn run(
                 let text = lang.of("すでにつながっています", "it is connected already");
                 return Ok(say(true, text));
             }
-            Next::Stopped(demand) => return Ok(say(false, &words::demand(&demand, lang))),
+            Next::Absent(_) if started.elapsed() < LOOKED_WITHIN => {}
+            Next::Stopped(demand) | Next::Absent(demand) => {
+                return Ok(say(false, &words::demand(&demand, lang)));
+            }
         }
         sleep(LOOK);
     };
@@ -134,7 +145,9 @@ pub(crate) fn run(
             Some(true) => return Ok(say(true, lang.of("つながりました", "connected"))),
             Some(false) => {
                 let text = lang.of("受け付けられませんでした", "it was not taken");
-                return Ok(say(false, text));
+                let absent = status.demand.filter(|now| now.state == DemandStage::Absent);
+                let text = absent.map_or(text.into(), |absent| words::demand(&absent, lang));
+                return Ok(say(false, &text));
             }
             None => sleep(LOOK),
         }
@@ -198,6 +211,9 @@ mod tests {
         let lapsed = Some(DemandStage::Lapsed);
         assert_eq!(next(status(lapsed), false), Next::Call);
         assert_eq!(next(status(lapsed), true), Next::Wait);
+        let absent = Some(DemandStage::Absent);
+        assert_eq!(next(status(absent), false), Next::Call);
+        assert!(matches!(next(status(absent), true), Next::Absent(_)));
         let asked = next(status(Some(DemandStage::Asked)), true);
         assert!(matches!(asked, Next::Answer(demand) if demand.id == DemandId(7)));
         let stopped = next(status(Some(DemandStage::Stopped)), false);
@@ -209,8 +225,14 @@ mod tests {
         let judged = status(Some(DemandStage::Judged));
         assert_eq!(outcome(&judged, DemandId(7)), None);
         assert_eq!(outcome(&judged, DemandId(6)), Some(false));
-        let refused = status(Some(DemandStage::Refused));
-        assert_eq!(outcome(&refused, DemandId(7)), Some(false));
+        for stage in [
+            DemandStage::Refused,
+            DemandStage::Stopped,
+            DemandStage::Absent,
+        ] {
+            let over = status(Some(stage));
+            assert_eq!(outcome(&over, DemandId(7)), Some(false));
+        }
         assert_eq!(outcome(&status(None), DemandId(7)), None);
     }
 }
