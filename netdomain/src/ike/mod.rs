@@ -314,6 +314,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pin_is_the_persons_or_a_files_and_never_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "1234\n").unwrap();
+            path
+        };
+        let token = |token_pin| KeyArgs {
+            key: None,
+            token: Some("/usr/lib/token.so".into()),
+            token_key: Some("0a".into()),
+            token_pin,
+            token_needs: Vec::new(),
+        };
+        let pin = |key: Result<Key, IkeError>| match key {
+            Ok(Key::Token { pin, .. }) => pin,
+            Ok(Key::Here(_)) => panic!("a key in a file"),
+            Err(error) => panic!("{error}"),
+        };
+        let of_file = pin(token(Some(file("pin"))).open(false));
+        assert!(matches!(of_file, Pin::File(pin) if *pin == *b"1234"));
+        assert!(matches!(pin(token(None).open(true)), Pin::Asked));
+        let both = token(Some(file("pin"))).open(true);
+        assert!(matches!(both, Err(IkeError::PinInFile)));
+        assert!(matches!(token(None).open(false), Err(IkeError::NoPin)));
+        let in_file = KeyArgs {
+            key: Some(file("key")),
+            token: None,
+            token_key: None,
+            ..token(None)
+        };
+        assert!(matches!(in_file.open(false), Ok(Key::Here(_))));
+        assert!(matches!(in_file.open(true), Err(IkeError::NoToken)));
+    }
+
+    #[test]
     fn a_file_is_read_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lists.pem");

@@ -121,11 +121,9 @@ pub(super) struct Known {
 impl Known {
     /// A tunnel is wanted: whether the token may be asked for it.
     pub(super) const fn may_begin(&mut self) -> bool {
-        self.fault = match self.tries.are_over() {
-            true => Some(TokenFault::Spent),
-            false => None,
-        };
-        self.fault.is_none()
+        let spent = self.tries.are_over();
+        self.fault = if spent { Some(TokenFault::Spent) } else { None };
+        !spent
     }
 
     /// Why the last tunnel ended, where the token is why.

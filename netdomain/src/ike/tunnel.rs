@@ -327,14 +327,12 @@ impl Session {
             return self.try_pin(None);
         }
         let kept = self.settings.known.borrow_mut().good();
-        match kept {
-            Some(pin) => self.try_pin(Some(pin)),
-            None => {
-                self.token.asked = true;
-                news.push(News::Ask);
-                Ok(())
-            }
+        if kept.is_some() {
+            return self.try_pin(kept);
         }
+        self.token.asked = true;
+        news.push(News::Ask);
+        Ok(())
     }
 
     /// Gives charon a PIN, the person's or that of the file. It goes to charon's socket and nowhere else.

@@ -407,33 +407,14 @@ fn a_token_with_its_pin_in_a_file_is_taken_when_it_is_put_in() {
 #[test]
 fn a_laptop_whose_pin_policy_asks_for_has_it_in_no_file() {
     let Some(scene) = scene() else { return };
-    let policy = || Some(scene.lab.papers().policy_with_pin("3m"));
-    for (setup, complaint) in [
-        (card::setup(true, card::into_token), "take `pin` out of"),
-        (
-            Setup {
-                ike: true,
-                ..Setup::default()
-            },
-            "name the token in `[ike.token]`",
-        ),
-    ] {
-        let setup = Setup {
-            policy: policy(),
-            ..setup
-        };
-        let laptop = must(NetLaptop::start(&scene.lab, &setup));
-        must(laptop.log().wait_line(complaint, UP_LIMIT));
-        assert!(laptop.wait_tunnel(0, Duration::from_secs(2)).is_err());
-        drop(laptop);
-        fs::remove_dir_all(files(&scene)).unwrap();
-    }
-    // The other way round: nobody is asked, and there is no file.
-    let setup = card::setup(false, card::into_card);
+    let setup = Setup {
+        policy: Some(scene.lab.papers().policy_with_pin("3m")),
+        ..card::setup(true, card::into_token)
+    };
     let laptop = must(NetLaptop::start(&scene.lab, &setup));
     must(laptop.plug_guest());
-    let complaint = "the token's PIN is in no file";
-    must(laptop.log().wait_line(complaint, UP_LIMIT));
+    must(laptop.log().wait_line("take `pin` out of", UP_LIMIT));
+    assert!(laptop.wait_tunnel(0, Duration::from_secs(3)).is_err());
     no_page(&laptop);
     scene.holds(&laptop, Expects::Closed);
 }
