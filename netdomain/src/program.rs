@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,6 +21,15 @@ const MAX_LINE: usize = 4 << 10;
 const READ: usize = 1024;
 /// Reads after its end: what a pipe holds (pipe(7)).
 const LAST_WORDS: usize = (64 << 10) / READ;
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// In words.
+    pub(crate) why: String,
+    /// By a signal, and not by its own will.
+    pub(crate) crashed: bool,
+}
 
 /// A running program. Its end is ours: dropping it kills it, and so does our own death.
 #[derive(Debug)]
@@ -162,7 +171,7 @@ impl Program {
     }
 
     /// How it ended, if it has; its last words go to the log.
-    pub(crate) fn ended(&mut self) -> Option<String> {
+    pub(crate) fn ended(&mut self) -> Option<Ending> {
         let status = self.child.try_wait().ok().flatten()?;
         for _ in 0..LAST_WORDS {
             if self.silent || !self.has_words() {
@@ -170,7 +179,10 @@ impl Program {
             }
             self.log();
         }
-        Some(format!("{} ended: {status}", self.name))
+        Some(Ending {
+            why: format!("{} ended: {status}", self.name),
+            crashed: status.signal().is_some(),
+        })
     }
 }
 
@@ -264,7 +276,22 @@ mod tests {
         )
         .unwrap();
         let end = program.ended().unwrap();
-        assert!(end.ends_with("exit status: 0"), "{end}");
+        assert!(end.why.ends_with("exit status: 0"), "{end:?}");
+        assert!(!end.crashed);
         assert_eq!(program.said, MAX_WORDS);
+    }
+
+    #[test]
+    fn a_program_that_is_killed_has_crashed() {
+        let mut command = Command::new("/usr/bin/sleep");
+        command.arg("60");
+        let mut program = Program::start("sleep", &mut command, None).unwrap();
+        pidfd_send_signal(&program.pidfd, Signal::KILL).unwrap();
+        poll(
+            &mut [PollFd::from_borrowed_fd(program.end(), PollFlags::IN)],
+            None,
+        )
+        .unwrap();
+        assert!(program.ended().unwrap().crashed);
     }
 }

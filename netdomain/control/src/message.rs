@@ -601,9 +601,21 @@ pub enum EngineToGate {
         attempt: u32,
         /// Why, in a few plain words of the engine's own.
         why: String,
-        /// What is wrong with the token, where that is why.
-        token: Option<TokenFault>,
+        /// What it says about the gateway and the way to it.
+        cause: DownCause,
     },
+}
+
+/// Why an engine's tunnel is down, as far as it matters for what is tried next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DownCause {
+    /// By the gateway, the way to it, or anything else.
+    Any,
+    /// Its program was killed by a signal, which says nothing about the gateway.
+    Crashed,
+    /// By the laptop's own token.
+    Token(TokenFault),
 }
 
 /// How many descriptors travel beside a message. A channel sends and accepts exactly as many.

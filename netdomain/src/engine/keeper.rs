@@ -7,11 +7,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sekisho_control::{
-    Channel, Command, EngineToGate, GateToEngine, Port, Received, Report, Secret, TokenFault,
+    Channel, Command, DownCause, EngineToGate, GateToEngine, Port, Received, Report, Secret,
+    TokenFault,
 };
 
 use super::{Channels, EngineError};
-use crate::program::Program;
+use crate::program::{Ending, Program};
 
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
@@ -216,9 +217,10 @@ impl<E: Engine> Keeper<E> {
                 Source::Control | Source::Gate => {}
             }
         }
-        if ended && let Some(why) = task.program.ended() {
+        if ended && let Some(Ending { why, crashed }) = task.program.ended() {
             match task.tunnel.next() {
                 Ok(Some(program)) => task.program = program,
+                Ok(None) if crashed => return self.crash(why),
                 Ok(None) => return self.end(&why),
                 Err(more) => return self.end(&format!("{more} ({why})")),
             }
@@ -357,12 +359,24 @@ impl<E: Engine> Keeper<E> {
         }
     }
 
+    /// The same, where the program was killed.
+    fn crash(&mut self, why: String) {
+        if let Some(Task { attempt, .. }) = self.task.take() {
+            self.tell_down(attempt, why, DownCause::Crashed);
+        }
+    }
+
     fn down(&mut self, attempt: u32, why: String) {
-        let token = self.engine.token_fault();
+        let fault = self.engine.token_fault();
+        let cause = fault.map_or(DownCause::Any, DownCause::Token);
+        self.tell_down(attempt, why, cause);
+    }
+
+    fn tell_down(&mut self, attempt: u32, why: String, cause: DownCause) {
         let down = EngineToGate::Down {
             attempt,
             why,
-            token,
+            cause,
         };
         self.tell(&down, None);
     }

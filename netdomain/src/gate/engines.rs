@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{SocketType, sockopt};
 use sekisho_control::{
-    Channel, EngineToGate, GateToEngine, GateToUplink, PathId, Received, UplinkToGate,
+    Channel, DownCause, EngineToGate, GateToEngine, GateToUplink, PathId, Received, UplinkToGate,
 };
 
 use super::engine::Gate;
@@ -133,7 +133,7 @@ impl Gate {
             .filter(|task| task.engine == engine)
             .map(|task| task.path)
         {
-            self.happen(Event::EngineDown(path), now);
+            self.happen(Event::EngineCrashed(path), now);
         }
     }
 
@@ -291,11 +291,12 @@ impl Gate {
                     now,
                 );
             }
-            EngineToGate::Down { why, token, .. } => {
-                tracing::info!(?path, ?why, "the engine's tunnel is down");
-                let event = match token {
-                    None => Event::EngineDown(path),
-                    Some(fault) => Event::TokenFailed(path, fault),
+            EngineToGate::Down { why, cause, .. } => {
+                tracing::info!(?path, ?why, ?cause, "the engine's tunnel is down");
+                let event = match cause {
+                    DownCause::Any => Event::EngineDown(path),
+                    DownCause::Crashed => Event::EngineCrashed(path),
+                    DownCause::Token(fault) => Event::TokenFailed(path, fault),
                 };
                 self.happen(event, now);
             }

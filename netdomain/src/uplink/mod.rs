@@ -28,6 +28,7 @@
 mod dhcp;
 mod dot1x;
 mod endpoints;
+mod link_layer;
 mod meter;
 mod modem;
 pub(crate) mod netlink;

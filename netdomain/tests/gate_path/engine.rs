@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use sekisho_control::{
-    Channel, EngineToGate, GateToEngine, GateToUplink, PathId, SituationReport, UplinkToGate,
+    Channel, DownCause, EngineToGate, GateToEngine, GateToUplink, PathId, SituationReport,
+    UplinkToGate,
 };
 use sekisho_framelink::NetHdr;
 use smoltcp::wire::TcpControl;
@@ -221,17 +222,12 @@ fn a_path_to_somebody_else_is_not_taken() {
 fn the_end_of_an_engine_closes_the_gate() {
     // By its word.
     let (mut world, engine, attempt, far) = tunnelled();
-    let why = "over".to_owned();
-    engine
-        .send(
-            &EngineToGate::Down {
-                attempt,
-                why,
-                token: None,
-            },
-            &[],
-        )
-        .unwrap();
+    let down = EngineToGate::Down {
+        attempt,
+        why: "over".to_owned(),
+        cause: DownCause::Any,
+    };
+    engine.send(&down, &[]).unwrap();
     world.until("the gate is closed", |world| closed(world));
     question(&mut world, GROUPWARE);
     world.settle();

@@ -8,6 +8,8 @@
 //! gateway's LAN side is there, over a port that has just been proven. It does not for a path that is
 //! only preferred: whether that one leads anywhere would show after the tunnel has left the other.
 
+use std::time::Duration;
+
 use sekisho_control::PathId;
 
 use super::liveness::Liveness;
@@ -15,6 +17,10 @@ use super::paths::Proof;
 use super::way::Phase;
 use super::{Action, GatewayId, Machine};
 use crate::moment::Moment;
+
+/// From the crash of an engine whose tunnel was up to its next beginning. A program that crashes each time
+/// that it is up takes some 300 ms to be up: its gateway hears from it twice a second at the most.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// A tunnel of an engine's.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +62,16 @@ impl Machine {
         if self.engaged.is_some_and(|engaged| engaged.path == path) {
             self.attempt_failed(path, now);
             self.disengage(actions);
+        }
+    }
+
+    /// The engine, or its program, was killed. What it did until then led somewhere: it goes on there at
+    /// once.
+    pub(super) fn engine_crashed(&mut self, path: PathId, now: Moment, actions: &mut Vec<Action>) {
+        let served = self.engaged.is_some_and(|engaged| engaged.carries(path));
+        self.engine_down(path, now, actions);
+        if served {
+            self.paths.excuse(path, now + AGAIN);
         }
     }
 

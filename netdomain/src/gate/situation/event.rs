@@ -31,8 +31,10 @@ pub enum Event {
     /// The engine of this path's tunnel says that the gateway has proven itself and the tunnel is
     /// up.
     EngineUp(PathId),
-    /// The engine ended the tunnel of this path, or is itself gone.
+    /// The engine ended the tunnel of this path.
     EngineDown(PathId),
+    /// The engine of this path's tunnel, or its program, was killed.
+    EngineCrashed(PathId),
     /// The engine of this path's tunnel needs the second factor.
     EngineAsks(PathId),
     /// The engine of this path's tunnel says that the token opened with the person's PIN.

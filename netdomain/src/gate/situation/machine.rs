@@ -94,6 +94,7 @@ impl Machine {
             Event::Checked(path) => self.checked(path, now),
             Event::EngineUp(path) => self.engine_up(path, now, actions),
             Event::EngineDown(path) => self.engine_down(path, now, actions),
+            Event::EngineCrashed(path) => self.engine_crashed(path, now, actions),
             Event::EngineAsks(path) => self.engine_asks(path, now, actions),
             Event::TokenOpened(path) => self.token_opened(path, now, actions),
             Event::TokenFailed(path, fault) => self.token_failed(path, fault, now, actions),

@@ -144,6 +144,15 @@ impl Paths {
         }
     }
 
+    /// What failed was not the path: it may be used again from then on, and no pause is longer for it.
+    pub(super) fn excuse(&mut self, id: PathId, from: Moment) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.info.id == id) {
+            entry.not_before = entry.not_before.map(|due| due.min(from));
+            entry.failures = 0;
+            entry.dead = false;
+        }
+    }
+
     /// The path is known to live, without being in use.
     pub(super) fn lives(&mut self, id: PathId) {
         self.pardon_one(id);

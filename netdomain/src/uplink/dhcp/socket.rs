@@ -10,42 +10,17 @@ use std::{
 };
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
-    addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque},
-    bind, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
 };
 use socket2::{SockFilter, SockRef};
 
-/// `ETH_P_IP`, in network byte order as `sockaddr_ll` wants it.
-const IPV4: u16 = 0x0800u16.to_be();
+use crate::uplink::link_layer::LinkLayerAddress;
+
+/// `ETH_P_IP`.
+const IPV4: u16 = 0x0800;
 
 /// Longest frame taken: what fits an Ethernet wire without jumbo frames.
 const FRAME: usize = 1514;
-
-/// `struct sockaddr_ll` (packet(7)), which rustix does not know.
-#[repr(C)]
-struct LinkLayerAddress {
-    family: u16,
-    protocol: u16,
-    interface: i32,
-    hardware: u16,
-    packet: u8,
-    length: u8,
-    address: [u8; 8],
-}
-
-#[allow(unsafe_code)]
-// SAFETY: the pointer is to a whole `LinkLayerAddress` that lives through the call of `f`, with its
-// exact size, and the type has the layout of `struct sockaddr_ll` (20 bytes, no padding).
-unsafe impl SocketAddrArg for LinkLayerAddress {
-    unsafe fn with_sockaddr<R>(
-        &self,
-        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
-    ) -> R {
-        const { assert!(size_of::<LinkLayerAddress>() == 20) };
-        f(std::ptr::from_ref(self).cast(), 20)
-    }
-}
 
 /// Passes untagged, unfragmented IPv4 UDP to port 68 and nothing else (classic BPF).
 fn dhcp_only() -> [SockFilter; 13] {
@@ -94,15 +69,7 @@ impl Socket {
         SockRef::from(&fd).attach_filter(&dhcp_only())?;
         bind(
             &fd,
-            &LinkLayerAddress {
-                family: AddressFamily::PACKET.as_raw(),
-                protocol: IPV4,
-                interface: i32::try_from(interface).map_err(io::Error::other)?,
-                hardware: 0,
-                packet: 0,
-                length: 0,
-                address: [0; 8],
-            },
+            &LinkLayerAddress::of(interface, IPV4).map_err(io::Error::other)?,
         )?;
         Ok(Self { fd })
     }

@@ -16,7 +16,9 @@
 //! | `keeper` | the keeper's loop |
 //! | `supplicant` | one running supplicant, asked |
 //! | `status` | what its answers mean |
+//! | `call` | the first call to the authenticator |
 
+mod call;
 mod config;
 mod keeper;
 mod message;

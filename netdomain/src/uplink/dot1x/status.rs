@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// hour, and its server answers within a moment. Longer than this, nobody vouches for the port.
 pub(super) const RENEWS_WITHIN: Duration = Duration::from_secs(10);
 
-/// An authenticator speaks as soon as there is a carrier, or answers the supplicant's first call,
-/// which comes two seconds later. Only what is told to people hangs on this.
+/// An authenticator speaks as soon as there is a carrier, or answers the keeper's call or, where that was
+/// lost, the supplicant's own, which comes two seconds later. Only what is told to people hangs on this.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a port stands with the authenticator at its other end (IEEE 802.1X-2020).

@@ -20,6 +20,7 @@ use rustix::process::{
 };
 
 use super::{
+    call::call,
     keeper::{OWN_SOCKETS, SOCKETS},
     message::Carrier,
     status::Look,
@@ -35,6 +36,9 @@ const OPENS_WITHIN: Duration = Duration::from_secs(5);
 const OPENS_LOOK: Duration = Duration::from_millis(20);
 /// How often it is asked though nothing happened: one that hangs must be noticed.
 const QUIET: Duration = Duration::from_secs(1);
+/// How often it is asked until it calls or hears somebody: it says nothing of that, and the keeper is to
+/// call at once.
+const BEGINS: Duration = Duration::from_millis(20);
 /// Shortest pause between two questions, however much happens: a neighbour's flood of EAPOL makes
 /// twenty questions a second, and the loss of a port is seen this much later at most.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -82,6 +86,8 @@ pub(super) struct Supplicant {
     port: String,
     started: Duration,
     talk: Talk,
+    /// It was seen to call or to hear somebody.
+    began: bool,
 }
 
 impl Supplicant {
@@ -121,6 +127,7 @@ impl Supplicant {
             port: port.to_owned(),
             started: now,
             talk: Talk::Opening,
+            began: false,
         })
     }
 
@@ -229,9 +236,22 @@ impl Supplicant {
             match receive(questions, &mut answer)? {
                 Some(length) => {
                     let text = std::str::from_utf8(&answer[..length]).unwrap_or_default();
-                    turn = Turn::Saw(Look::read(text));
+                    let look = Look::read(text);
+                    turn = Turn::Saw(look);
                     *asked = None;
                     *next = since + QUIET;
+                    if !self.began {
+                        match look {
+                            Look::Unclear => *next = since + BEGINS,
+                            Look::Calling => {
+                                if let Err(error) = call(&self.port) {
+                                    tracing::debug!(port = self.port, %error, "no call");
+                                }
+                                self.began = true;
+                            }
+                            _ => self.began = true,
+                        }
+                    }
                 }
                 None if now.saturating_sub(since) >= ANSWERS_WITHIN => {
                     return Err(io::ErrorKind::TimedOut.into());
@@ -239,7 +259,7 @@ impl Supplicant {
                 None => {}
             }
         }
-        if *happened {
+        if *happened && self.began {
             // `next` is one quiet time after the last question.
             let soonest = (*next).saturating_sub(QUIET) + PAUSE;
             *next = (*next).min(soonest.max(now));

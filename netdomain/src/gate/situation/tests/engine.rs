@@ -62,6 +62,31 @@ fn an_engine_that_is_down_closes_the_gate_and_is_begun_again() {
 }
 
 #[test]
+fn an_engine_that_crashed_while_it_served_is_begun_again_soon() {
+    let began = |bench: &mut Bench, from| {
+        let seen = bench.run(from, from + 5000);
+        let engage = |(when, act)| (act == Action::Engage(PathId(2))).then_some(when);
+        seen.into_iter().find_map(engage)
+    };
+    let mut bench = Bench::new();
+    let first = bench.event(Event::PathUp(engine_path(2, "eth0")), 0);
+    assert!(first.contains(&Action::Engage(PathId(2))), "{first:?}");
+    for crash in 0..5 {
+        let at = 2000 + crash * 10_000;
+        bench.event(Event::EngineUp(PathId(2)), at);
+        let actions = bench.event(Event::EngineCrashed(PathId(2)), at + 100);
+        assert_eq!(bench.way(), None);
+        assert!(actions.contains(&Action::Disengage(PathId(2))));
+        let again = began(&mut bench, at + 100).unwrap();
+        assert!((at + 300..at + 400).contains(&again), "{again}");
+    }
+    // One that never was up waits as after any failure.
+    bench.event(Event::EngineCrashed(PathId(2)), 60_000);
+    let again = began(&mut bench, 60_000).unwrap();
+    assert!(again >= 61_000, "{again}");
+}
+
+#[test]
 fn an_engine_that_takes_too_long_is_told_to_end() {
     let mut bench = engaged();
     let seen = bench.run(1600, 21_600);

@@ -27,6 +27,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => id().prop_map(Event::Checked),
         4 => id().prop_map(Event::EngineUp),
         1 => id().prop_map(Event::EngineDown),
+        1 => id().prop_map(Event::EngineCrashed),
         1 => id().prop_map(Event::PathLost),
         1 => port().prop_map(Event::CarrierLost),
         6 => (id(), any::<bool>()).prop_map(|(path, handshake)| Event::Heard { path, handshake }),
@@ -82,9 +83,8 @@ impl Model {
                 Action::Disengage(_) => self.engaged = None,
                 Action::Move { from, to } => {
                     assert_eq!(self.engaged, Some((from.0, true)), "moved what is not up");
-                    // A second path of a name that lives is none.
                     let gateway = |id: &PathId| match (self.paths.get(&id.0), event) {
-                        (Some(info), _) => Some(info.gateway),
+                        (Some(known), _) => Some(known.gateway),
                         (None, Event::PathUp(info)) if info.id == *id => Some(info.gateway),
                         (None, _) => None,
                     };
