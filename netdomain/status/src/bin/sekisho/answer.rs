@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sekisho_control::{DemandId, DemandStage};
+use sekisho_control::{DemandId, DemandStage, Factor};
 use sekisho_status::{
     Demand, Status,
     client::{Client, ClientError},
@@ -112,19 +112,7 @@ pub(crate) fn run(
         }
         sleep(LOOK);
     };
-    let prompt = match lang {
-        Lang::Ja => format!(
-            "{}（{}）: ",
-            words::factor(demand.factor, lang),
-            demand.gateway
-        ),
-        Lang::En => format!(
-            "{} ({}): ",
-            words::factor(demand.factor, lang),
-            demand.gateway
-        ),
-    };
-    let answer = match typed::secret(&prompt)? {
+    let answer = match typed::secret(&prompt(&demand, lang))? {
         Typed::Answer(answer) => answer,
         Typed::Cancelled => return Ok(say(false, lang.of("取り消しました", "cancelled"))),
         Typed::NoAnswer => {
@@ -159,6 +147,21 @@ pub(crate) fn run(
     Ok(say(false, text))
 }
 
+/// What is asked for, and of a card, which locks itself, how often it may be wrong.
+fn prompt(demand: &Demand, lang: Lang) -> String {
+    let (what, gateway, tries) = (
+        words::factor(demand.factor, lang),
+        &demand.gateway,
+        demand.tries,
+    );
+    match (demand.factor, lang) {
+        (Factor::Otp, Lang::Ja) => format!("{what}（{gateway}）: "),
+        (Factor::Otp, Lang::En) => format!("{what} ({gateway}): "),
+        (Factor::Pin, Lang::Ja) => format!("{what}（{gateway}、あと {tries} 回）: "),
+        (Factor::Pin, Lang::En) => format!("{what} ({gateway}, tries left: {tries}): "),
+    }
+}
+
 fn say(good: bool, text: &str) -> ExitCode {
     if good {
         println!("{text}");
@@ -185,7 +188,7 @@ fn told(said: Result<(), ClientError>, lang: Lang) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use sekisho_control::{Demand as Told, Factor, Report};
+    use sekisho_control::{Demand as Told, Report};
     use sekisho_status::Ledger;
 
     use super::*;
@@ -218,6 +221,20 @@ mod tests {
         assert!(matches!(asked, Next::Answer(demand) if demand.id == DemandId(7)));
         let stopped = next(status(Some(DemandStage::Stopped)), false);
         assert!(matches!(stopped, Next::Stopped(_)));
+    }
+
+    #[test]
+    fn a_card_is_asked_for_with_what_is_left_of_its_tries() {
+        let mut demand = status(Some(DemandStage::Asked)).demand.unwrap();
+        assert_eq!(
+            prompt(&demand, Lang::En),
+            "one-time password (honcho-tls): "
+        );
+        demand.factor = Factor::Pin;
+        demand.tries = 1;
+        let said = prompt(&demand, Lang::En);
+        assert_eq!(said, "smart card PIN (honcho-tls, tries left: 1): ");
+        assert!(prompt(&demand, Lang::Ja).contains("あと 1 回"));
     }
 
     #[test]
