@@ -84,7 +84,8 @@ impl Gate {
         if self.sockets.close_at(index) {
             let lost = match far {
                 Far::Gateway(_) => Event::PathLost(id),
-                Far::Engine | Far::Tun => Event::EngineDown(id),
+                // Whoever held the other end is gone.
+                Far::Engine | Far::Tun => Event::EngineCrashed(id),
             };
             self.happen(lost, now);
         }

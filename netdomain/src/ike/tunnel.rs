@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long a tunnel waits for another path when its own was cut. The gate decides; this is for one that
 /// does not.
 const PATHLESS: Duration = Duration::from_secs(1);
+/// From its last word to its end: a process that is killed closes its sockets first.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 /// How long charon may take to say goodbye. The gate is closed to this tunnel by then.
 const LEAVE: Duration = Duration::from_millis(500);
 
@@ -102,6 +104,8 @@ enum Conversation {
     Starting { asked: bool },
     /// It listens; nothing goes out before there is a way.
     On(Box<(Vici, Dialogue)>),
+    /// It speaks no more. Most likely it has just ended, which its own descriptor tells, and how.
+    Over { why: ViciError, until: Moment },
 }
 
 /// The way to the gateway.
@@ -168,7 +172,9 @@ impl Tunnel for Session {
         }
         match (&self.conversation, &self.way) {
             (Conversation::Starting { .. }, _) => Some(LOOK),
-            (Conversation::On(_), Way::Cut(until)) => Some(until.since(Moment::now())),
+            (Conversation::Over { until, .. }, _) | (Conversation::On(_), Way::Cut(until)) => {
+                Some(until.since(Moment::now()))
+            }
             (Conversation::On(_), Way::Awaited | Way::Open(_)) => None,
         }
     }
@@ -214,14 +220,29 @@ impl Tunnel for Session {
             let both = self.open(stream).map_err(|error| error.to_string())?;
             self.conversation = Conversation::On(Box::new(both));
         }
+        if let Conversation::Over { why, until } = &self.conversation
+            && Moment::now() >= *until
+        {
+            return Err(why.to_string());
+        }
         let Conversation::On(both) = &mut self.conversation else {
             return Ok(());
         };
         let (vici, dialogue) = &mut **both;
-        let mut follows = converse(vici, dialogue).map_err(|error| error.to_string())?;
+        let mut follows = match converse(vici, dialogue) {
+            Ok(follows) => follows,
+            Err(why @ (ViciError::Closed | ViciError::Socket(_))) => {
+                let until = Moment::now() + LAST_MOMENT;
+                self.token.weighing = false;
+                self.conversation = Conversation::Over { why, until };
+                return Ok(());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         // The log was written before the answer: once it is silent, or has spoken, there is no more.
         let heard = std::mem::take(&mut self.token.heard);
-        if self.token.weighing && (self.token.words.found().is_some() || !heard) {
+        let said = self.token.words.found().is_some() || !heard;
+        if self.token.weighing && said && follows == Follows::Nothing {
             self.token.weighing = false;
             follows = dialogue.weigh(self.token.words.found());
         }

@@ -9,8 +9,8 @@ use sekisho_lab::{LabError, NetLaptop, Part, Recordings, Setup, UP_LIMIT};
 
 use crate::{Download, Expects, Scene, must, times};
 
-/// From the end of an engine to the next tunnel: the policy's first pause (1 s), a handshake that is
-/// tried once more (1.5 s), and the way up.
+/// From the end of an engine to the next tunnel: where it ended before it was up the policy's first pause
+/// (1 s), a handshake that is tried once more (1.5 s), and the way up.
 pub const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Kills of one run, unless `SEKISHO_KILLS` says otherwise. One takes a second or two.
@@ -104,15 +104,19 @@ impl Engine {
             .collect()
     }
 
-    /// Kills the program and its keeper in turn, as often as `SEKISHO_KILLS` says. Each time the gate
-    /// closes within a second and the page is there again; a download of the guest's lives through
-    /// the first ten.
+    /// Kills the program and its keeper in turn, as often as `SEKISHO_KILLS` says, at random points, and in
+    /// one of four the program again in its next start. Each time the gate closes within a second and the
+    /// page is there again; a download of the guest's lives through the first ten.
     pub fn lives_through_kills(&self, laptop: &NetLaptop<'_>) {
         let kills = times("SEKISHO_KILLS", KILLS);
         let mut download = Some(Download::start(laptop, 3_000_000, 100_000));
         let (mut closed, mut back) = (Vec::new(), Vec::new());
         for kill in 0..kills {
-            let mark = laptop.events().mark();
+            let mut random = [0; 3];
+            must(getrandom::fill(&mut random));
+            // The random point: right behind the last start, or under traffic.
+            std::thread::sleep(Duration::from_millis(u64::from(random[0]) / 2));
+            let mut mark = laptop.events().mark();
             let start = Instant::now();
             if kill % 2 == 0 {
                 must((self.kill_program)(laptop));
@@ -121,6 +125,13 @@ impl Engine {
             }
             must(laptop.wait_closed(mark, Duration::from_secs(1)));
             closed.push(start.elapsed());
+            if random[1] < 64 {
+                // And once more while it starts and shakes hands, if it does by then.
+                std::thread::sleep(Duration::from_millis(u64::from(random[2])));
+                if (self.kill_program)(laptop).is_ok() {
+                    mark = laptop.events().mark();
+                }
+            }
             self.wait_up(laptop, mark, BACK_WITHIN);
             back.push(start.elapsed());
             must(laptop.wait_page(Duration::from_secs(5)));

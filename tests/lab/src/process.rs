@@ -26,6 +26,9 @@ use rustix::{
 
 use crate::LabError;
 
+/// How long after its end what a program said is waited for: a grandchild may keep the pipe open, and what
+/// came until then is enough.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Lines kept in memory for [`Process::wait_line`]; the file has them all.
 const KEPT_LINES: usize = 20_000;
 
@@ -150,9 +153,8 @@ impl Launcher {
             let _ = child.kill();
             child.wait().map_err(LabError::io("wait for a command"))?
         };
-        // A grandchild may keep the pipe open; what came until now is enough then.
         let text = |from: Receiver<Vec<u8>>| {
-            from.recv_timeout(Duration::from_millis(500))
+            from.recv_timeout(LAST_WORDS)
                 .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
                 .unwrap_or_default()
         };
@@ -273,6 +275,15 @@ struct Log {
 }
 
 impl Log {
+    /// Waits until nobody can say anything any more.
+    fn wait_ended(&self, limit: Duration) {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ended = self
+            .news
+            .wait_timeout_while(lines, limit, |lines| !lines.ended)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
     fn follow(&self, from: impl Read, mut file: File) {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
@@ -402,12 +413,16 @@ impl Process {
         Ok(pidfd_send_signal(&self.pidfd, signal)?)
     }
 
-    /// Waits for the end, at most for `limit`.
+    /// Waits for the end, at most for `limit`; after it, its last lines are there.
     pub fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
-        if let Some(status) = self.child.try_wait()? {
-            return Ok(Some(status));
+        let ended = match self.child.try_wait()? {
+            Some(status) => Some(status),
+            None => wait_until(&mut self.child, &self.pidfd, Instant::now() + limit)?,
+        };
+        if ended.is_some() {
+            self.log.wait_ended(LAST_WORDS);
         }
-        wait_until(&mut self.child, &self.pidfd, Instant::now() + limit)
+        Ok(ended)
     }
 
     /// Asks the process to end, waits, and kills it if it does not.

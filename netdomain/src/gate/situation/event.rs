@@ -33,7 +33,7 @@ pub enum Event {
     EngineUp(PathId),
     /// The engine ended the tunnel of this path.
     EngineDown(PathId),
-    /// The engine of this path's tunnel, or its program, was killed.
+    /// The engine of this path's tunnel, or its program, is gone; the gateway may be well.
     EngineCrashed(PathId),
     /// The engine of this path's tunnel needs the second factor.
     EngineAsks(PathId),

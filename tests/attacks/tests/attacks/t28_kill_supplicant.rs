@@ -12,7 +12,7 @@ use sekisho_lab::{
     dot1x::{Authenticator, Dot1xPapers, SERVER},
 };
 
-/// A kill takes some two seconds: so long `wpa_supplicant` waits until it calls a switch by itself.
+/// A kill takes some 800 ms.
 const KILLS: usize = 20;
 /// What the catalogue grants.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
