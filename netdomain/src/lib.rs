@@ -8,6 +8,7 @@ pub mod gate;
 pub mod ike;
 pub mod moment;
 pub mod papers;
+pub mod portal;
 pub mod premises;
 mod program;
 pub mod recycle;

@@ -31,6 +31,7 @@ use super::situation::{Action, Event, GatewayId, Machine, Situation};
 use super::sockets::Sockets;
 use super::standby::Standby;
 use crate::moment::{Moment, slept};
+use crate::portal::{Knock, Knocker};
 use crate::premises::{BeaconClient, Probe};
 use crate::tunnel::{AnyTunnel, Datagram, Identity, IpFd, Roaming as _, StampFile, WireGuard};
 
@@ -66,6 +67,8 @@ pub struct Gate {
     pub(super) wiring: Wiring,
     pub(super) beacon: Option<BeaconClient>,
     pub(super) probes: Vec<Probe>,
+    pub(super) knocker: Knocker,
+    pub(super) knocks: Vec<Knock>,
     pub(super) address: Ipv4Addr,
     pub(super) mtu: u16,
     /// Room for packets on the way in use.
@@ -189,6 +192,8 @@ impl Gate {
             wiring: Wiring::default(),
             beacon,
             probes: Vec::new(),
+            knocker: Knocker::new()?,
+            knocks: Vec::new(),
             address: device.address,
             mtu: device.mtu,
             room: Room::new(device.mtu),
@@ -293,6 +298,7 @@ impl Gate {
                 self.sockets.drain(path, now);
             }
             Action::Probe(port) => self.tell_uplink(&GateToUplink::ProbeBeacon { port }),
+            Action::Knock(port) => self.tell_uplink(&GateToUplink::Knock { port }),
             Action::Premises(port, proven) => {
                 tracing::info!(%port, proven, "premises");
                 self.tell_uplink(&GateToUplink::Premises { port, proven });
@@ -361,6 +367,7 @@ impl Gate {
     pub(super) fn lose_uplink(&mut self) {
         self.uplink = None;
         self.probes.clear();
+        self.knocks.clear();
         self.events.push_back(Event::UplinkGone);
     }
 

@@ -104,6 +104,7 @@ impl Gate {
         if let UplinkToGate::Path { port, .. }
         | UplinkToGate::StreamPath { port, .. }
         | UplinkToGate::Beacon { port }
+        | UplinkToGate::Knock { port }
         | UplinkToGate::Wire { port, .. }
         | UplinkToGate::CarrierLost { port } = &received.message
             && !may_be_a_port(port)
@@ -159,6 +160,11 @@ impl Gate {
                     self.begin_probe(port, socket, now);
                 }
             }
+            UplinkToGate::Knock { port } => {
+                if let Some(socket) = socket {
+                    self.begin_knock(port, socket, now);
+                }
+            }
             message @ UplinkToGate::Wire { .. } => {
                 if let (Some(device), Some(carrier)) = (socket, second) {
                     self.take_wire(message, device, carrier, now);
@@ -167,6 +173,7 @@ impl Gate {
             UplinkToGate::WireLost { id } => self.happen(Event::WireLost(id), now),
             UplinkToGate::CarrierLost { port } => {
                 self.probes.retain(|probe| probe.port() != port);
+                self.knocks.retain(|knock| knock.port() != port);
                 self.happen(Event::CarrierLost(port), now);
             }
         }

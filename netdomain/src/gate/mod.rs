@@ -16,6 +16,7 @@ mod findings;
 mod fixture;
 mod guest;
 mod inward;
+mod knocking;
 mod messages;
 mod names;
 mod outward;

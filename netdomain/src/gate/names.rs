@@ -41,6 +41,8 @@ impl Gate {
                 self.refused(&Refusal { rule, subject }, now);
             }
         }
+        // Nothing that was read precedes what the clock brings: questions, and repeated segments.
+        self.watch_carrier(now);
         let connected = self.machine.situation().scope().is_some();
         for _ in 0..ROUNDS {
             let Some(asked) = self
@@ -60,8 +62,6 @@ impl Gate {
         while self.resolver.segment_for_guest(&ethernet, &mut self.reply) {
             self.send_reply();
         }
-        // Also repeated ones, which nothing that was read precedes.
-        self.watch_carrier(now);
         let situation = self.machine.situation();
         while let Some(bytes) = self.resolver.segment_for_tunnel() {
             if let Ok(packet) = Packet::parse(&bytes, Offload::None) {

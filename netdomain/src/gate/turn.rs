@@ -14,6 +14,7 @@ use sekisho_control::PathId;
 
 use super::GateError;
 use super::engine::{Gate, wall, wall_less_boot};
+use super::knocking::MAX_KNOCKS;
 use super::messages::MAX_PROBES;
 use super::plan::EngineKind;
 use super::situation::{Event, Situation};
@@ -30,7 +31,7 @@ const JUMPED: Duration = Duration::from_secs(5);
 
 /// Supervisor, uplink, engines, guest, the office LAN, conversations with the beacon, paths. What does
 /// not fit any more has its turn when something else is gone.
-const MAX_WATCHED: usize = 4 + EngineKind::ALL.len() + MAX_PROBES + MAX_SOCKETS;
+const MAX_WATCHED: usize = 4 + EngineKind::ALL.len() + MAX_PROBES + MAX_KNOCKS + MAX_SOCKETS;
 
 /// What a descriptor stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ enum Source {
     Wire,
     /// All are looked at in each turn.
     Probe,
+    /// All are looked at in each turn.
+    Knock,
     /// The socket at this place, of this path.
     Path(usize, PathId),
 }
@@ -140,6 +143,7 @@ impl Gate {
         }
         self.timers(now);
         self.advance_probes(now);
+        self.advance_knocks(now);
         let guest = awake.flags(Source::Guest);
         if guest.contains(PollFlags::OUT) {
             self.guest.drain();
@@ -210,6 +214,10 @@ impl Gate {
             let interest = probe.interest();
             add(Source::Probe, PollFd::new(probe, interest), interest);
         }
+        for knock in &self.knocks {
+            let interest = knock.interest();
+            add(Source::Knock, PollFd::new(knock, interest), interest);
+        }
         let sender = match self.machine.situation() {
             Situation::Tunnelled { path, .. } if !self.path.is_empty() => Some(path),
             _ => None,
@@ -250,6 +258,7 @@ impl Gate {
             AnyTunnel::IpFd(_) => None,
         });
         let probes = self.probes.iter().map(crate::premises::Probe::deadline);
+        let knocks = self.knocks.iter().map(crate::portal::Knock::deadline);
         self.machine
             .next_deadline()
             .into_iter()
@@ -257,6 +266,7 @@ impl Gate {
             .chain(self.next_advertisement())
             .chain(tunnels)
             .chain(probes)
+            .chain(knocks)
             .min()
     }
 

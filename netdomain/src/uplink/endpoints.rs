@@ -230,6 +230,7 @@ impl Endpoints {
             .filter(|gateway| gateway.kinds.contains(&kind))
             .flat_map(|gateway| [Some(gateway.outside), gateway.lan]);
         let beacon = self.beacon_for(kind).map(|beacon| beacon.address);
+        let beacon = beacon.or_else(|| self.beacon_as_door(kind));
         let mut addresses: Vec<Ipv4Addr> = gateways
             .chain([beacon])
             .flatten()
@@ -245,6 +246,28 @@ impl Endpoints {
         self.beacon
             .as_ref()
             .filter(|beacon| beacon.kinds.contains(&kind))
+    }
+
+    /// Where it is asked who answers over a port of this kind when no gateway does: at a gateway that takes
+    /// connections over it, whose address and port the tunnel itself goes to; else at the beacon's.
+    pub fn door_for(&self, kind: UplinkKind) -> Option<SocketAddrV4> {
+        let mut gateways = self.gateways.iter().filter(|g| g.kinds.contains(&kind));
+        gateways
+            .find(|gateway| gateway.transport == Transport::Tcp)
+            .map(|gateway| gateway.outside)
+            .or_else(|| self.beacon_as_door(kind))
+    }
+
+    /// The beacon's address, where it is that door: over this kind nothing is proven by it, and no gateway
+    /// takes connections.
+    pub fn beacon_as_door(&self, kind: UplinkKind) -> Option<SocketAddrV4> {
+        let mut gateways = self.gateways.iter().filter(|g| g.kinds.contains(&kind));
+        let first = gateways.next()?;
+        let connects = |gateway: &Gateway| gateway.transport == Transport::Tcp;
+        if self.beacon_for(kind).is_some() || connects(first) || gateways.any(connects) {
+            return None;
+        }
+        self.beacon.as_ref().map(|beacon| beacon.address)
     }
 
     /// What a port of this kind must have agreed on before it may prove the premises.
@@ -311,57 +334,4 @@ pub(crate) fn sample_sim() -> Uplink {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranks_by_policy_then_by_name() {
-        let mut endpoints = sample();
-        endpoints.uplinks.push(Uplink {
-            kind: UplinkKind::Wifi,
-            rank: 2,
-            interfaces: vec!["wlan0".into()],
-            quota: None,
-        });
-        let wired = |order| endpoints.rank("eth0", UplinkKind::Wired, order).unwrap();
-        assert!(wired(0) < wired(1));
-        assert!(wired(4000) < endpoints.rank("wlan0", UplinkKind::Wifi, 0).unwrap());
-        assert_eq!(endpoints.rank("wlan1", UplinkKind::Wifi, 0), None);
-        assert_eq!(endpoints.rank("wwan0", UplinkKind::Sim, 0), None);
-    }
-
-    #[test]
-    fn a_modems_interface_is_the_sims_where_policy_names_none() {
-        let mut endpoints = sample();
-        assert_eq!(endpoints.kind("wwan0", false), UplinkKind::Wired);
-        endpoints.uplinks.push(sample_sim());
-        assert_eq!(endpoints.kind("wwan9", false), UplinkKind::Sim);
-        assert_eq!(
-            endpoints.kind("wwan0", false),
-            UplinkKind::Wired,
-            "not that one"
-        );
-        endpoints.uplinks[1].interfaces.clear();
-        for (name, kind) in [
-            ("wwan0", UplinkKind::Sim),
-            ("wwp0s20f0u6", UplinkKind::Sim),
-            ("eth0", UplinkKind::Wired),
-        ] {
-            assert_eq!(endpoints.kind(name, false), kind, "{name}");
-        }
-    }
-
-    #[test]
-    fn routes_lead_to_the_endpoints_and_nowhere_else() {
-        let endpoints = sample();
-        let wired: Vec<String> = endpoints
-            .destinations(UplinkKind::Wired)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(wired, ["10.12.0.2", "10.12.0.200", "203.0.113.10"]);
-        assert_eq!(endpoints.destinations(UplinkKind::Sim), [] as [Ipv4Addr; 0]);
-        assert!(endpoints.names(Ipv4Addr::new(10, 12, 0, 200)));
-        assert!(!endpoints.names(Ipv4Addr::new(10, 12, 0, 201)));
-    }
-}
+mod tests;

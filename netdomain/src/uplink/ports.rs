@@ -14,6 +14,8 @@ mod event;
 mod guise;
 #[cfg(test)]
 mod guise_tests;
+#[cfg(test)]
+mod knock_tests;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -156,6 +158,11 @@ impl Ports {
                     self.probe(index, &mut actions);
                 }
             }
+            Event::Gate(GateToUplink::Knock { port }) => {
+                if let Some(index) = self.index_of(&port) {
+                    self.knock(index, &mut actions);
+                }
+            }
             Event::Gate(GateToUplink::Premises { port, proven }) => {
                 if let Some(index) = self.index_of(&port) {
                     self.on_premises(index, proven, &mut actions);
@@ -181,14 +188,14 @@ impl Ports {
                 }
             }
             Event::Suspend => {
-                self.asleep = true;
                 self.listening.append(&mut self.armed);
-                for index in self.indices() {
-                    self.darken(index, &mut actions);
-                    actions.push(Action::Down(index));
-                    let listens = self.listening.contains(&index);
-                    self.lie_down(index, listens, &mut actions);
-                }
+                self.shut_all(&mut actions);
+            }
+            Event::End => {
+                // Whoever comes after this process knows nothing of a proof.
+                let listening = std::mem::take(&mut self.listening);
+                actions.extend(listening.into_iter().map(|port| Action::Wake(port, false)));
+                self.shut_all(&mut actions);
             }
             Event::Resume => {
                 let listening = std::mem::take(&mut self.listening);
@@ -199,6 +206,17 @@ impl Ports {
             }
         }
         actions
+    }
+
+    /// Shuts every port. One that listens for whoever wakes the laptop goes on listening.
+    fn shut_all(&mut self, actions: &mut Vec<Action>) {
+        self.asleep = true;
+        for index in self.indices() {
+            self.darken(index, actions);
+            actions.push(Action::Down(index));
+            let listens = self.listening.contains(&index);
+            self.lie_down(index, listens, actions);
+        }
     }
 
     /// Ports that are not among these links any more.
@@ -274,6 +292,9 @@ impl Ports {
             actions.push(Action::Allow(port.name.clone(), PortSet::Slow));
         }
         actions.push(Action::Allow(port.name.clone(), PortSet::Open));
+        if self.endpoints.beacon_as_door(port.kind).is_some() {
+            actions.push(Action::Allow(port.name.clone(), PortSet::Asking));
+        }
         if self.endpoints.beacon_for(port.kind).is_some() && port.may_prove() {
             actions.push(Action::Allow(port.name.clone(), PortSet::Premises));
         }

@@ -41,25 +41,25 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     text.push_str(OWN);
     let doors = [
         Door {
-            ports: "open",
+            ports: &["open"],
             peers: "outside",
             protocol: "udp",
             elements: outside(&[Transport::Udp, Transport::Esp]),
         },
         Door {
-            ports: "open",
+            ports: &["open"],
             peers: "outside_tcp",
             protocol: "tcp",
             elements: outside(&[Transport::Tcp]),
         },
         Door {
-            ports: "proven",
+            ports: &["proven"],
             peers: "lan",
             protocol: "udp",
             elements: lan,
         },
         Door {
-            ports: "premises",
+            ports: &["premises", "asking"],
             peers: "beacon",
             protocol: "tcp",
             elements: beacon,
@@ -68,7 +68,7 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
     let mut inward = String::from("    iifname . ip daddr != @own drop\n");
     let mut outward = String::from("    oifname . ip saddr != @own drop\n");
     // The sets of ports exist in any case, so that opening a port never depends on the policy.
-    for ports in ["open", "proven", "premises"] {
+    for ports in ["open", "proven", "premises", "asking"] {
         let _ = writeln!(text, "  set {ports} {{ type ifname; }}");
     }
     for door in &doors {
@@ -91,6 +91,7 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
         forward.push_str(DIRECT);
     }
     if endpoints.direct == Some(Direct::Bridged) {
+        let _ = writeln!(text, "  counter {NAMESAKE} {{ }}");
         (split, forward) = member(&doors, &forward);
     }
     for (chain, rules) in [
@@ -115,6 +116,10 @@ pub fn ruleset(endpoints: &Endpoints) -> String {
 fn member(doors: &[Door], forward: &str) -> (String, String) {
     let mut split = String::from(
         "  chain split {\n    type filter hook prerouting priority raw; policy accept;\n",
+    );
+    let _ = writeln!(
+        split,
+        "    iifname . ip saddr @direct counter name {NAMESAKE} drop"
     );
     let mut rules = String::new();
     for door in doors.iter().filter(|door| !door.elements.is_empty()) {
@@ -164,6 +169,11 @@ const OWN: &str = "  set own { type ifname . ipv4_addr; }\n";
 /// office desk that is next to nothing, unless somebody sits on the cable: who sends to the laptop,
 /// or in its name to others, whose answers then come here.
 pub(crate) const UNINVITED: &str = "uninvited";
+/// Counts what comes from the LAN in the work OS's own name, where it is a member, before it is dropped (the
+/// kernel itself would). A switch does not send back what a port says, so there is somebody beside it: a
+/// hub, or another with its address. What merely comes to it unasked says nothing: the office's consoles
+/// and scanners speak to it as to any PC, and answers come late.
+pub(crate) const NAMESAKE: &str = "namesake";
 /// Where policy lets packets onto a proven port without a tunnel: between the wire's device and that
 /// port, from and to the one address that goes with it. Between ports nothing is ever forwarded.
 const DIRECT: &str = "    iifname direct0 oifname . ip saddr @direct accept
@@ -193,7 +203,7 @@ const ARP_END: &str = "  }
 
 /// Ports of one set may talk to peers of another.
 struct Door {
-    ports: &'static str,
+    ports: &'static [&'static str],
     peers: &'static str,
     protocol: &'static str,
     elements: String,
@@ -214,14 +224,16 @@ impl Door {
             sets,
             "  set {peers} {{ type ipv4_addr . inet_service; elements = {{ {elements} }} }}"
         );
-        let _ = writeln!(
-            inward,
-            "    iifname @{ports} ip saddr . {protocol} sport @{peers} ct state established accept"
-        );
-        let _ = writeln!(
-            outward,
-            "    oifname @{ports} ip daddr . {protocol} dport @{peers} accept"
-        );
+        for ports in *ports {
+            let _ = writeln!(
+                inward,
+                "    iifname @{ports} ip saddr . {protocol} sport @{peers} ct state established accept"
+            );
+            let _ = writeln!(
+                outward,
+                "    oifname @{ports} ip daddr . {protocol} dport @{peers} accept"
+            );
+        }
     }
 }
 
@@ -309,6 +321,7 @@ table inet sekisho {
   set open { type ifname; }
   set proven { type ifname; }
   set premises { type ifname; }
+  set asking { type ifname; }
   set outside { type ipv4_addr . inet_service; elements = { 203.0.113.10 . 51820 } }
   set lan { type ipv4_addr . inet_service; elements = { 10.12.0.2 . 51820 } }
   set beacon { type ipv4_addr . inet_service; elements = { 10.12.0.200 . 8443 } }
@@ -320,6 +333,7 @@ table inet sekisho {
     iifname @open ip saddr . udp sport @outside ct state established accept
     iifname @proven ip saddr . udp sport @lan ct state established accept
     iifname @premises ip saddr . tcp sport @beacon ct state established accept
+    iifname @asking ip saddr . tcp sport @beacon ct state established accept
     iifname @open icmp type destination-unreachable icmp code 4 ct state related accept
     iifname @proven counter name uninvited
   }
@@ -329,6 +343,7 @@ table inet sekisho {
     oifname @open ip daddr . udp dport @outside accept
     oifname @proven ip daddr . udp dport @lan accept
     oifname @premises ip daddr . tcp dport @beacon accept
+    oifname @asking ip daddr . tcp dport @beacon accept
   }
   chain forward {
     type filter hook forward priority filter; policy drop;
@@ -438,6 +453,7 @@ table arp sekisho {
         assert_eq!(
             chain("split"),
             [
+                "    iifname . ip saddr @direct counter name namesake drop",
                 "    iifname . ip daddr @direct ip saddr . udp sport @outside accept",
                 "    iifname . ip daddr @direct ip saddr . udp sport @lan accept",
                 "    iifname . ip daddr @direct ip saddr . tcp sport @beacon accept",

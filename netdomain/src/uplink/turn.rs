@@ -23,6 +23,7 @@ use rustix::{
 use sekisho_control::{
     Channel, Command, GateToUplink, ModemToUplink, PathId, Report, UplinkToGate, UplinkToModem,
 };
+use sekisho_policy::Direct;
 
 use super::{
     Endpoints, UplinkError,
@@ -136,6 +137,7 @@ impl Turn {
             signal_hook::low_level::pipe::register(number, end)
                 .map_err(failed("register a signal handler"))?;
         }
+        let bridged = endpoints.direct == Some(Direct::Bridged);
         let turn = Self {
             endpoints,
             ports,
@@ -149,7 +151,7 @@ impl Turn {
             rules: RuleWatch::open()?,
             neighbours: NeighbourWatch::open()?,
             routers: Routers::default(),
-            uninvited: Uninvited::open()?,
+            uninvited: Uninvited::open(bridged)?,
             keeper: None,
             dot1x: None,
             terminate,
@@ -232,10 +234,11 @@ impl Turn {
             self.links_down();
         }
         let counted = self.count(true);
-        let closed = self.feed(Event::Suspend);
+        let closed = self.feed(Event::End);
         if closed.is_err() {
-            // Whatever went wrong on the way, no link stays up.
+            // Whatever went wrong on the way, no link stays up and no card listens.
             self.links_down();
+            self.deafen();
         }
         served.and(counted).and(closed)
     }
@@ -243,6 +246,16 @@ impl Turn {
     fn links_down(&mut self) {
         for index in self.ports.indices() {
             let _ = self.routing.set_up(index, false);
+        }
+    }
+
+    /// Lets no card wake the laptop.
+    fn deafen(&mut self) {
+        let Some(ethtool) = &mut self.ethtool else {
+            return;
+        };
+        for index in self.ports.indices() {
+            let _ = ethtool.set_wake(index, false);
         }
     }
 
@@ -276,11 +289,11 @@ impl Turn {
             }
             self.on_time()?;
             self.count(false)?;
-            if self.ports.any_proven()
-                && let Some(what) = self.uninvited.look(now())?
-            {
-                tracing::warn!("{what}");
-                self.report(&Report::Ignored { what })?;
+            if self.ports.any_proven() {
+                for what in self.uninvited.look(now())? {
+                    tracing::warn!("{what}");
+                    self.report(&Report::Ignored { what })?;
+                }
             }
         }
         tracing::info!("ending: links go down, the packet filter stays");

@@ -1,26 +1,64 @@
-//! What comes to a proven port and nobody asked for: counted by the packet filter, told in between.
+//! What says that somebody sits beside the laptop on a proven port's cable: counted by the packet filter,
+//! told in between.
 
 use std::time::Duration;
 
-use super::{NetlinkError, netlink::Counter, rules::UNINVITED};
+use super::{
+    NetlinkError,
+    netlink::Counter,
+    rules::{NAMESAKE, UNINVITED},
+};
 
-/// How often the count is looked at while a port is proven.
+/// How often the counts are looked at while a port is proven.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The count, and how far it was told.
+/// A count, and how far it was told.
 #[derive(Debug)]
-pub(super) struct Uninvited {
+struct Count {
     counter: Counter,
     told: u64,
+    what: &'static str,
+}
+
+impl Count {
+    fn open(name: &'static str, what: &'static str) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            counter: Counter::open(name)?,
+            told: 0,
+            what,
+        })
+    }
+
+    fn look(&mut self) -> Result<Option<String>, NetlinkError> {
+        let packets = self.counter.packets()?;
+        let fresh = packets.saturating_sub(std::mem::replace(&mut self.told, packets));
+        Ok((fresh > 0).then(|| format!("{fresh} packets {}", self.what)))
+    }
+}
+
+/// The counts.
+#[derive(Debug)]
+pub(super) struct Uninvited {
+    counts: Vec<Count>,
     due: Duration,
 }
 
 impl Uninvited {
-    /// Opens the counter, in the caller's network namespace, after the rules were loaded.
-    pub(super) fn open() -> Result<Self, NetlinkError> {
+    /// Opens the counters, in the caller's network namespace, after the rules were loaded. `member`: the
+    /// work OS may become a member of a LAN.
+    pub(super) fn open(member: bool) -> Result<Self, NetlinkError> {
+        let mut counts = vec![Count::open(
+            UNINVITED,
+            "that nobody asked for, to the laptop's own address in the office",
+        )?];
+        if member {
+            counts.push(Count::open(
+                NAMESAKE,
+                "of somebody else in the work OS's name, on the office LAN",
+            )?);
+        }
         Ok(Self {
-            counter: Counter::open(UNINVITED)?,
-            told: 0,
+            counts,
             due: Duration::ZERO,
         })
     }
@@ -31,17 +69,15 @@ impl Uninvited {
     }
 
     /// Looks, if it is time; what is to be told.
-    pub(super) fn look(&mut self, now: Duration) -> Result<Option<String>, NetlinkError> {
+    pub(super) fn look(&mut self, now: Duration) -> Result<Vec<String>, NetlinkError> {
         if now < self.due {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         self.due = now + LOOK;
-        let packets = self.counter.packets()?;
-        let fresh = packets.saturating_sub(std::mem::replace(&mut self.told, packets));
-        Ok((fresh > 0).then(|| {
-            format!(
-                "{fresh} packets that nobody asked for, to the laptop's own address in the office"
-            )
-        }))
+        let mut told = Vec::new();
+        for count in &mut self.counts {
+            told.extend(count.look()?);
+        }
+        Ok(told)
     }
 }

@@ -365,12 +365,15 @@ impl Ledger {
                 port,
                 side,
                 place,
-            } => Situation::Tunnelled {
-                gateway: clean(gateway),
-                port: clean(port),
-                side: *side,
-                place: *place,
-            },
+            } => {
+                self.led_on(port);
+                Situation::Tunnelled {
+                    gateway: clean(gateway),
+                    port: clean(port),
+                    side: *side,
+                    place: *place,
+                }
+            }
             SituationReport::Direct { port, address } => Situation::Direct {
                 port: clean(port),
                 address: address.to_string(),
@@ -455,11 +458,19 @@ impl Ledger {
         }
     }
 
-    /// Over a card somebody answered in place of the office.
+    /// Over a card somebody answered in place of the office or a gateway.
     fn stranger(&mut self, port: &str) {
         let port = clean(port);
         if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
             row.stranger = true;
+        }
+    }
+
+    /// A gateway was reached over a card: its network lets through, whatever answered there before.
+    fn led_on(&mut self, port: &str) {
+        let port = clean(port);
+        if let Some(row) = self.uplinks.iter_mut().find(|row| row.port == port) {
+            row.stranger = false;
         }
     }
 

@@ -19,6 +19,7 @@ mod frames;
 mod hostile;
 mod ipv6;
 mod ipv6_hostile;
+mod knocking;
 mod lengths;
 mod names;
 mod names_tcp;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::io::{Errno, read, write};
-use sekisho_control::{GateToUplink, LanPlace, Report, Side, UplinkToGate};
+use sekisho_control::{Command, GateToUplink, LanPlace, Report, Side, UplinkToGate};
 
 use super::{
     Gate, RANGE, ROUTER,
@@ -303,6 +303,37 @@ fn what_is_for_all_of_the_lan_is_not_for_the_work_os() {
     );
 }
 
+/// T25: who speaks in the work OS's name from the same cable is told; who speaks to it unasked is not, as
+/// that may be anybody in an office.
+#[test]
+fn t25_who_speaks_in_the_name_of_a_member_is_told() {
+    if cannot_run("t25_who_speaks_in_the_name_of_a_member_is_told") {
+        return;
+    }
+    let (lan, printer, _server) = lan();
+    let (uplink, _gate, wire, _path) = seated(&lan);
+    printer.send_to(b"scan", (PLACE.address, 50_000)).unwrap();
+    assert!(comes(&wire, b"scan", &[]));
+    lan.ip_lan("address add 192.168.43.77/32 dev lan0");
+    let namesake = lan.udp("192.168.43.77:4000");
+    namesake.set_broadcast(true).unwrap();
+    for _ in 0..3 {
+        namesake.send_to(b"it is me", "192.168.43.255:9").unwrap();
+    }
+    let mut counted = 0;
+    uplink.report("somebody in its name", |report| {
+        if let Report::Ignored { what } = report {
+            let (count, of) = what.split_once(' ').unwrap();
+            assert_eq!(
+                of,
+                "packets of somebody else in the work OS's name, on the office LAN"
+            );
+            counted += count.parse::<u32>().unwrap();
+        }
+        counted == 3
+    });
+}
+
 /// T22: the MAC goes with the cable, whoever is there to see to it.
 #[test]
 fn t22_the_next_cable_sees_the_cards_own_mac() {
@@ -353,7 +384,8 @@ fn t22_the_next_cable_sees_the_cards_own_mac() {
     seat(&gate);
     assert_eq!(mac(&lan), MAC);
     uplink.kill();
-    drop(gate);
+    // The device goes with its last descriptor.
+    drop((gate, wire));
     let before = std::fs::read_to_string(lan.folder().join("leases")).unwrap();
     let uplink = lan.start_with_papers();
     uplink.report("ready", |report| *report == Report::Ready);
@@ -362,4 +394,14 @@ fn t22_the_next_cable_sees_the_cards_own_mac() {
     next_path(&gate, Side::Outside);
     assert!(!lan.ip_host("link show eth0").contains("alias"));
     assert!(before.contains(MAC));
+
+    // One that ends in an orderly way gives it back itself.
+    say(&gate, true);
+    ask(&gate);
+    seat(&gate);
+    assert_eq!(mac(&lan), MAC);
+    uplink.command(&Command::Shutdown);
+    assert!(uplink.end().success());
+    assert_ne!(mac(&lan), MAC);
+    assert!(!lan.ip_host("link show eth0").contains("alias"));
 }

@@ -200,6 +200,29 @@ impl Air {
         ));
     }
 
+    /// Lets nobody out who has not been to the page: every connection leads to it, everything else to
+    /// nothing.
+    fn portal(&self) -> Running {
+        let rules = self.write(
+            "portal.nft",
+            "table ip portal {
+                chain in {
+                    type nat hook prerouting priority dstnat;
+                    iifname wlan1 meta l4proto tcp redirect to :80
+                };
+                chain pass {
+                    type filter hook input priority filter;
+                    iifname wlan1 udp dport 51820 drop
+                };
+            }
+",
+        );
+        let page = self.spawn("portal.log", "python3 -u -m http.server 80");
+        self.wait("portal.log", 0, "Serving HTTP", SOON);
+        self.sh(&format!("nft -f {rules}"));
+        page
+    }
+
     /// Switches the product on.
     fn product(&self, papers: &Papers) -> Running {
         let policy = papers
@@ -329,8 +352,8 @@ fn t17_wifi_joins_what_the_policy_lets_it_and_nothing_else() {
     }
 
     // A killed supplicant is there again by itself, and so is the network.
-    let (_hostapd, log) = air.point(&WPA2);
-    let _dhcp = air.network(WPA2.radio);
+    let (hostapd, log) = air.point(&WPA2);
+    let dhcp = air.network(WPA2.radio);
     air.wait(&log, 0, JOINED, JOIN);
     let before = air.sh("pgrep -f '^/usr/sbin/wpa_supplicant'");
     let mark = air.mark(&log);
@@ -339,5 +362,28 @@ fn t17_wifi_joins_what_the_policy_lets_it_and_nothing_else() {
     println!("joined again {back:?} after the supplicant was killed");
     let after = air.sh("pgrep -f '^/usr/sbin/wpa_supplicant'");
     assert_ne!(before, after);
+    let mark = air.mark(EVENTS);
+    off(hostapd);
+    drop(dhcp);
+    air.wait(EVENTS, mark, "no-carrier", JOIN);
+
+    // T13: the network behind the radio is a hotel's by now, which says nothing of its page. Until here a
+    // gateway answered, and nobody was asked who does in its place.
+    let stranger = "\"stranger\"";
+    assert!(!air.log(EVENTS, 0).contains(stranger));
+    let portal = air.portal();
+    let mark = air.mark(EVENTS);
+    let (_hostapd, log) = air.point(&WPA2);
+    let _dhcp = air.network(WPA2.radio);
+    air.wait(&log, 0, JOINED, JOIN);
+    air.wait(EVENTS, mark, "leased", JOIN);
+    let known = air.wait(EVENTS, mark, stranger, JOIN);
+    println!("the page was noticed {known:?} after the lease");
+    assert!(!air.log(EVENTS, mark).contains("tunnelled"));
+    // The control: with the page gone the same network leads to the gateway.
+    let mark = air.mark(EVENTS);
+    air.sh("nft delete table ip portal");
+    drop(portal);
+    air.wait(EVENTS, mark, "tunnelled", JOIN);
     drop(product);
 }

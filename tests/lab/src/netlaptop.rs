@@ -1,24 +1,27 @@
 //! A laptop without KVM: the real supervisor with the real gate and uplink on the lab's cables, and
 //! a namespace that plays the work OS, joined to the gate by the tap joint.
 
+mod files;
+mod part;
+mod waiting;
+
 use std::{
-    cell::Cell,
-    fmt::Write as _,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+
+pub use self::files::programs;
+use self::files::{engines, supervisor_config, write_guest_files};
+pub use self::part::Part;
 
 use crate::{
-    Canary, Event, Events, Lab, LabError, LaptopFiles, Netns, Output, Process, address as at,
+    Canary, Events, Lab, LabError, LaptopFiles, Netns, Output, Process, address as at,
     dot1x::Dot1xPapers,
     packet::{PacketSocket, udp_frame},
 };
 
-/// The user of the `IPsec` tunnel's engine.
-const IKE_USER: u32 = 64_021;
 /// The group whose members may ask the laptop how it does.
 const STAFF: u32 = 64_021;
 /// The user who may answer for the person, beside root.
@@ -27,12 +30,6 @@ const PERSON: u32 = 64_030;
 const COLLEAGUE: u32 = 64_031;
 /// The guest's interface.
 const NIC: &str = "net0";
-
-const PROGRAMS: &[&str] = &[
-    "sekisho-netdomain",
-    "sekisho-supervisor",
-    "sekisho-tapjoint",
-];
 
 /// How long the way from power-on to the tunnel may take on a busy machine.
 pub const UP_LIMIT: Duration = Duration::from_secs(30);
@@ -58,30 +55,6 @@ pub struct Setup {
     pub tamper: Option<fn(&LaptopFiles)>,
     /// Another folder of programs for the supervisor to start, with the same names.
     pub programs: Option<PathBuf>,
-}
-
-/// The folder of the programs under test: beside the running test, where Cargo put them.
-pub fn programs() -> Result<PathBuf, LabError> {
-    let exe = std::env::current_exe().map_err(LabError::io("find the running program"))?;
-    let folder = exe
-        .ancestors()
-        .skip(1)
-        .find(|folder| !folder.ends_with("deps"))
-        .unwrap_or(Path::new("."))
-        .to_path_buf();
-    let missing: Vec<String> = PROGRAMS
-        .iter()
-        .filter(|program| !folder.join(program).exists())
-        .map(|&program| program.to_owned())
-        .collect();
-    if missing.is_empty() {
-        Ok(folder)
-    } else {
-        Err(LabError::NotBuilt {
-            programs: missing,
-            folder,
-        })
-    }
 }
 
 /// A running laptop. The guest's namespace outlives a restart of what joins it to the gate.
@@ -195,72 +168,6 @@ impl<'l> NetLaptop<'l> {
     /// Mutable access to the supervisor's process, to signal and await it.
     pub fn supervisor(&mut self) -> &mut Process {
         &mut self.supervisor
-    }
-
-    /// Waits for an event after `mark`; the error shows the last ones.
-    pub fn wait_event(
-        &self,
-        mark: usize,
-        what: &str,
-        limit: Duration,
-        wanted: impl Fn(&Event) -> bool,
-    ) -> Result<Event, LabError> {
-        self.events
-            .wait_after(mark, limit, wanted)
-            .ok_or_else(|| LabError::NotReady {
-                program: "the laptop".into(),
-                waited_for: what.to_owned(),
-                log: self.supervisor.log().to_path_buf(),
-                last: self.events.tail(),
-            })
-    }
-
-    /// Waits until the gate says that the tunnel is up.
-    pub fn wait_tunnel(&self, mark: usize, limit: Duration) -> Result<Event, LabError> {
-        self.wait_event(mark, "tunnelled", limit, |event| {
-            event.is("gate", "situation") && event.text("situation") == "tunnelled"
-        })
-    }
-
-    /// Waits for a tunnel that the gate speaks of only after `part`, killed as process `killed`, was
-    /// started again: what it says before is of the way that the kill just ended.
-    pub fn wait_tunnel_after_kill(
-        &self,
-        mark: usize,
-        (part, killed): (Part, u32),
-        limit: Duration,
-    ) -> Result<Event, LabError> {
-        let started = Cell::new(false);
-        self.wait_event(mark, "tunnelled after a kill", limit, |event| {
-            if event.is("supervisor", "started") && event.text("process") == part.process() {
-                started.set(event.number("pid") != Some(u64::from(killed)));
-            }
-            started.get() && event.is("gate", "situation") && event.text("situation") == "tunnelled"
-        })
-    }
-
-    /// Waits until the gate says that the guest's packets go onto the office LAN itself.
-    pub fn wait_direct(&self, mark: usize, limit: Duration) -> Result<Event, LabError> {
-        self.wait_event(mark, "direct", limit, |event| {
-            event.is("gate", "situation") && event.text("situation") == "direct"
-        })
-    }
-
-    /// Waits until the gate says that there is no way out.
-    pub fn wait_closed(&self, mark: usize, limit: Duration) -> Result<Event, LabError> {
-        self.wait_event(mark, "closed", limit, |event| {
-            event.is("gate", "situation") && event.text("situation") == "closed"
-        })
-    }
-
-    /// Waits until the gate refused something by this rule.
-    pub fn wait_refused(&self, mark: usize, rule: &str, packet: &str) -> Result<Event, LabError> {
-        let what = format!("refused {packet} by {rule}");
-        self.wait_event(mark, &what, Duration::from_secs(10), |event| {
-            event.is("gate", "refused")
-                && event.text("rule") == rule
-                && event.text("packet").contains(packet)
-        })
     }
 
     /// Gives the guest's NIC its MAC, switches it on and gets an address by DHCP, as a work OS would
@@ -430,72 +337,6 @@ impl<'l> NetLaptop<'l> {
         Netns::of_process(pid).map_err(LabError::io("open the uplink's namespace"))
     }
 
-    /// Process id of a part, as long as it runs.
-    pub fn pid(&self, part: Part) -> Result<u32, LabError> {
-        let own = children(self.supervisor.id());
-        // A keeper is a child of the process that it keeps something for.
-        let all = own.iter().copied().flat_map(children).chain(own.clone());
-        all.into_iter()
-            .find(|pid| part.is(*pid))
-            .ok_or_else(|| LabError::Lost {
-                what: format!("the process of {part:?}"),
-            })
-    }
-
-    /// Process id of openconnect, as long as it runs: a child of its keeper.
-    pub fn openconnect(&self) -> Result<u32, LabError> {
-        self.child_of(Part::Tls)
-    }
-
-    /// Process id of charon, as long as it runs: a child of its keeper.
-    pub fn charon(&self) -> Result<u32, LabError> {
-        self.child_of(Part::Ike)
-    }
-
-    fn child_of(&self, part: Part) -> Result<u32, LabError> {
-        children(self.pid(part)?)
-            .into_iter()
-            .next()
-            .ok_or_else(|| LabError::Lost {
-                what: format!("the program of {part:?}"),
-            })
-    }
-
-    /// Process id of the wired supplicant, as long as one runs: a child of its keeper.
-    pub fn supplicant(&self) -> Result<u32, LabError> {
-        children(self.pid(Part::Dot1x)?)
-            .into_iter()
-            .next()
-            .ok_or_else(|| LabError::Lost {
-                what: "the process of wpa_supplicant".into(),
-            })
-    }
-
-    /// Kills the wired supplicant.
-    pub fn kill_supplicant(&self) -> Result<u32, LabError> {
-        kill(self.supplicant()?)
-    }
-
-    /// Stops it where it is: it lives, and does nothing more.
-    pub fn stop_supplicant(&self) -> Result<u32, LabError> {
-        signal(self.supplicant()?, Signal::STOP)
-    }
-
-    /// Kills a part with SIGKILL and gives its process id.
-    pub fn kill(&self, part: Part) -> Result<u32, LabError> {
-        kill(self.pid(part)?)
-    }
-
-    /// The same for openconnect.
-    pub fn kill_openconnect(&self) -> Result<u32, LabError> {
-        kill(self.openconnect()?)
-    }
-
-    /// The same for charon.
-    pub fn kill_charon(&self) -> Result<u32, LabError> {
-        kill(self.charon()?)
-    }
-
     /// A deliberate leak, for the positive control: a frame of the guest's with its canary, put on
     /// the laptop's wire past all that stands between.
     pub fn leak(&self, interface: &str) -> Result<(), LabError> {
@@ -528,23 +369,6 @@ impl Drop for NetLaptop<'_> {
     }
 }
 
-fn kill(pid: u32) -> Result<u32, LabError> {
-    signal(pid, Signal::KILL)
-}
-
-fn signal(pid: u32, signal: Signal) -> Result<u32, LabError> {
-    i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .map(|pid| kill_process(pid, signal))
-        .transpose()
-        .map_err(|error| LabError::Io {
-            doing: "kill a part".into(),
-            source: error.into(),
-        })?;
-    Ok(pid)
-}
-
 /// Who types at the laptop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
@@ -552,127 +376,4 @@ pub enum Who {
     Person,
     /// Another one, who may see how it does and no more.
     Colleague,
-}
-
-/// A process of the laptop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The gate.
-    Gate,
-    /// The uplink.
-    Uplink,
-    /// The keeper of the TLS tunnel's engine.
-    Tls,
-    /// The keeper of the wired supplicants.
-    Dot1x,
-    /// Who asks ModemManager for the SIM.
-    Modem,
-    /// The keeper of the `IPsec` tunnel's engine.
-    Ike,
-    /// What joins the guest to the gate: here the tap joint, in the place of the VMM.
-    Vmm,
-}
-
-impl Part {
-    /// What the supervisor calls it.
-    fn process(self) -> &'static str {
-        match self {
-            Self::Gate => "gate",
-            Self::Uplink => "uplink",
-            Self::Tls => "tls",
-            Self::Dot1x => "dot1x",
-            Self::Modem => "modem",
-            Self::Ike => "ike",
-            Self::Vmm => "vmm",
-        }
-    }
-
-    fn is(self, pid: u32) -> bool {
-        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
-            return false;
-        };
-        let mut words = line.split(|&byte| byte == 0);
-        let program = words.next().unwrap_or_default();
-        match self {
-            Self::Vmm => program.ends_with(b"sekisho-tapjoint"),
-            _ => words.next() == Some(self.process().as_bytes()),
-        }
-    }
-}
-
-/// Living children of a process (proc(5): `children` of each task).
-fn children(parent: u32) -> Vec<u32> {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{parent}/task")) else {
-        return Vec::new();
-    };
-    tasks
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
-        .flat_map(|text| {
-            text.split_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<u32>>()
-        })
-        .collect()
-}
-
-/// The sections of the engines, and of who asks for the SIM.
-fn engines(setup: &Setup) -> Result<String, LabError> {
-    let mut text = String::new();
-    if setup.tls {
-        text.push_str("[tls]\ncertificate = 'tls.pem'\nkey = 'tls.key'\n");
-        let _ = writeln!(text, "user = '{}'\n", crate::papers::DEVICE);
-    }
-    if let Some(bus) = &setup.modem {
-        let _ = write!(text, "[modem]\nbus = '{}'\n\n", bus.display());
-    }
-    if setup.ike {
-        let _ = writeln!(
-            text,
-            "[users]\nike = {IKE_USER}\n\n[ike]\nauthorities = 'ike-authority.pem'\n\
-             revoked = 'ike-revoked.pem'\ncertificate = 'tls.pem'\nesp = '{}'\n{}\n",
-            crate::service::esp()?.word(),
-            setup.ike_key.as_deref().unwrap_or("key = 'tls.key'")
-        );
-    }
-    Ok(text)
-}
-
-fn supervisor_config(programs: &Path, guest: &Netns, dot1x: bool, engines: &str) -> String {
-    let dot1x = if dot1x { "dot1x = 'dot1x.toml'\n" } else { "" };
-    let (programs, guest) = (programs.display(), guest.path());
-    let guest = guest.display();
-    format!(
-        "programs = '{programs}'\npolicy = 'policy.toml'\nsignature = 'policy.toml.sig'\n\
-         trust = 'trust.pem'\ndevice = 'device.toml'\nstate = 'state'\n\
-         ports = ['{}', '{}']\n{dot1x}\n{engines}\
-         [work]\nguest_channel = false\n\
-         command = ['{programs}/sekisho-tapjoint', '--tap', '{NIC}', '--netns', '{guest}', \
-         '--link', '{{link}}', '--control', '{{control}}']\n\n\
-         # Tests kill in quick succession what a laptop loses once in years.\n\
-         [restart]\nhealthy_after_ms = 1\n\n\
-         [status]\nsocket = 'status'\ngroup = {STAFF}\nanswerers = [{PERSON}]\n",
-        at::ETH0,
-        at::ETH1
-    )
-}
-
-/// What the guest's DHCP client runs, and its resolver's file.
-fn write_guest_files(dir: &Path) -> Result<(), LabError> {
-    let failed = || LabError::io("write the guest's files");
-    let resolver = dir.join("resolv.conf");
-    std::fs::write(&resolver, "").map_err(failed())?;
-    let script = dir.join("lease.sh");
-    let text = format!(
-        "#!/bin/sh\ncase \"$1\" in bound|renew)\n\
-         ip link set \"$interface\" mtu \"${{mtu:-1500}}\"\n\
-         for other in $(ip -4 -o addr show dev \"$interface\" | awk '{{print $4}}'); do\n\
-         [ \"$other\" = \"$ip/$mask\" ] || ip addr del \"$other\" dev \"$interface\"; done\n\
-         ip addr replace \"$ip/$mask\" dev \"$interface\"\n\
-         ip route replace default via \"${{router%% *}}\" dev \"$interface\"\n\
-         for server in $dns; do echo \"nameserver $server\"; done > {}\n;; esac\n",
-        resolver.display()
-    );
-    std::fs::write(&script, text).map_err(failed())?;
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).map_err(failed())
 }

@@ -1,8 +1,8 @@
 //! The tunnel that an engine of its own is at: begun, up, ended.
 //!
-//! One at a time, and the last resort: it is begun only while the gate is closed and no path is left
-//! that a handshake of ours could prove. While it serves, handshakes go on being tried, and the first
-//! that is answered takes over.
+//! One at a time, and the last resort: it is begun only while the gate is closed and every path that a
+//! handshake of ours could prove has had its turn in vain since the last one began. While it serves,
+//! handshakes go on being tried, and the first that is answered takes over.
 //!
 //! Where the engine can take its tunnel to another path, it does so when the path is lost, or when the
 //! gateway's LAN side is there, over a port that has just been proven. It does not for a path that is
@@ -13,7 +13,6 @@ use std::time::Duration;
 use sekisho_control::PathId;
 
 use super::liveness::Liveness;
-use super::paths::Proof;
 use super::way::Phase;
 use super::{Action, GatewayId, Machine};
 use crate::moment::Moment;
@@ -115,12 +114,8 @@ impl Machine {
 
     /// The best path that an engine has to this gateway.
     fn best_to(&self, gateway: GatewayId, now: Moment) -> Option<PathId> {
-        self.paths.best_of(
-            Proof::Engine,
-            now,
-            |port| self.proofs.hold(port, now),
-            |of| of == gateway,
-        )
+        let proven = |port: &str| self.proofs.hold(port, now);
+        self.paths.best_to(gateway, now, proven)
     }
 
     /// Ends what the engine is at, if it is at this path.
@@ -140,8 +135,7 @@ impl Machine {
 
     /// The path to begin with: one of a gateway for which the person need not be left alone.
     fn best_engine(&self, now: Moment) -> Option<PathId> {
-        self.paths.best_of(
-            Proof::Engine,
+        self.paths.next_engine(
             now,
             |port| self.proofs.hold(port, now),
             |gateway| !self.demands.holds(gateway),
@@ -172,7 +166,9 @@ impl Machine {
         let closed = open.is_none() && self.proofs.wire(now).is_none();
         let needed = closed && !self.asleep && self.engaged.is_none();
         if needed
-            && self.best(Proof::Handshake, now).is_none()
+            && !self
+                .paths
+                .waits(self.began, now, |port| self.proofs.hold(port, now))
             && let Some(path) = self.best_engine(now)
             && let Some(gateway) = self.paths.info(path).map(|info| info.gateway)
         {
@@ -181,6 +177,7 @@ impl Machine {
                 gateway,
                 until: Some(now + self.timings.up_within),
             });
+            self.began = now;
             self.demands.entitle(gateway, actions);
             actions.push(Action::Engage(path));
         }

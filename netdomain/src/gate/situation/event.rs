@@ -97,6 +97,8 @@ pub enum Action {
     Drain(PathId),
     /// Ask the uplink for a connection to the beacon over this port.
     Probe(String),
+    /// Ask the uplink for a connection over this port, to hear who answers there: no gateway does.
+    Knock(String),
     /// Tell the uplink whether the proof over this port holds.
     Premises(String, bool),
     /// Ask the uplink for the wire of this proven port.

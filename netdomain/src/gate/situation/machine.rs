@@ -5,6 +5,7 @@ use sekisho_control::{PathId, Place, Side, UplinkKind};
 use super::direct::{close_wires, end_proofs};
 use super::engaged::Engaged;
 use super::factor::Demands;
+use super::knocks::Knocks;
 use super::paths::{PathInfo, Paths, Proof};
 use super::premises::Proofs;
 use super::way::{Attempt, Phase, REJECT};
@@ -18,9 +19,13 @@ pub struct Machine {
     pub(super) phase: Phase,
     pub(super) paths: Paths,
     pub(super) proofs: Proofs,
+    /// Where nobody answers that should.
+    pub(super) knocks: Knocks,
     pub(super) attempt: Option<Attempt>,
     /// The tunnel that an engine is at.
     pub(super) engaged: Option<Engaged>,
+    /// When an engine last began.
+    pub(super) began: Moment,
     /// What gateways demand of the person.
     pub(super) demands: Demands,
     /// The gateways whose engine can take its tunnel from path to path.
@@ -48,8 +53,10 @@ impl Machine {
             phase: Phase::Closed(Reason::Started),
             paths: Paths::default(),
             proofs: Proofs::new(timings.recheck, seed),
+            knocks: Knocks::default(),
             attempt: None,
             engaged: None,
+            began: Moment::default(),
             demands: Demands::default(),
             roaming: Vec::new(),
             session: None,
@@ -137,12 +144,13 @@ impl Machine {
             self.standby_deadline(),
             self.better_deadline(),
             self.demands.next_deadline(),
+            self.knocks.next_deadline(),
             None,
         ];
         if let Phase::Open(way) = self.phase
             && way.proof == Proof::Handshake
         {
-            due[7] = Some(self.way_deadline(&way));
+            due[8] = Some(self.way_deadline(&way));
         }
         due.into_iter().flatten().min()
     }
@@ -172,6 +180,7 @@ impl Machine {
 
     fn carrier_lost(&mut self, port: &str, now: Moment, actions: &mut Vec<Action>) {
         self.paths_lost(&self.paths.on_port(port), Action::Close, now, actions);
+        self.knocks.forget(port);
         // The uplink knows: it told us.
         close_wires(self.proofs.forget(port), actions);
     }
@@ -212,6 +221,7 @@ impl Machine {
             actions.push(Action::Close(id));
         }
         close_wires(self.proofs.clear(), actions);
+        self.knocks.clear();
         self.disengage(actions);
         self.attempt = None;
         self.session = None;
@@ -240,11 +250,6 @@ impl Machine {
             .usable(id, now, |port| self.proofs.hold(port, now))
     }
 
-    pub(super) fn best(&self, proof: Proof, now: Moment) -> Option<PathId> {
-        self.paths
-            .best(proof, now, |port| self.proofs.hold(port, now))
-    }
-
     /// Everything that follows from the present state and the time.
     fn advance(&mut self, now: Moment, actions: &mut Vec<Action>) {
         self.done = now;
@@ -265,8 +270,19 @@ impl Machine {
         self.attempt_better(now, actions);
         self.check_standbys(now, actions);
         self.keep_engine(now, actions);
+        self.knock(now, actions);
         self.explain();
         self.tell(now, actions);
+    }
+
+    /// Asks who answers over the ports whose paths lead to nobody.
+    fn knock(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let open = matches!(self.phase, Phase::Open(_)) || self.proofs.wire(now).is_some();
+        if open || self.asleep {
+            return self.knocks.rest();
+        }
+        self.knocks.attend(self.paths.ports(), now);
+        actions.extend(self.knocks.due(now).map(Action::Knock));
     }
 
     /// Brings the reason for being closed up to date.

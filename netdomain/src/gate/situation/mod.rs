@@ -8,6 +8,7 @@ mod direct;
 mod engaged;
 mod event;
 mod factor;
+mod knocks;
 mod liveness;
 mod machine;
 mod paths;

@@ -51,10 +51,28 @@ struct Entry {
     failures: u32,
     /// When it last failed.
     failed: Option<Moment>,
+    /// When it last had its turn, in vain. None: not since it was there, or worked.
+    turn: Option<Moment>,
     /// It failed, and its gateway has answered over no path since.
     dead: bool,
     /// What the second key found.
     health: Health,
+}
+
+/// A path that is better than the one in use.
+#[derive(Debug)]
+pub(super) struct Better<'p> {
+    pub(super) info: &'p PathInfo,
+    /// From when on it is to be tried.
+    pub(super) from: Moment,
+    turn: Option<Moment>,
+}
+
+impl Better<'_> {
+    /// The lower, the sooner: as for [`Paths::refuge`].
+    pub(super) fn order(&self) -> impl Ord + use<> {
+        (self.turn, preference(self.info))
+    }
 }
 
 /// The table of paths.
@@ -77,6 +95,7 @@ impl Paths {
             not_before: None,
             failures: 0,
             failed: None,
+            turn: None,
             dead: false,
             health: Health::default(),
         });
@@ -121,6 +140,11 @@ impl Paths {
             .collect()
     }
 
+    /// The port of each path.
+    pub(super) fn ports(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.info.port)
+    }
+
     /// Puts the path aside for a while, longer each time.
     pub(super) fn condemn(&mut self, id: PathId, now: Moment, timings: &Timings) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.info.id == id) {
@@ -131,6 +155,7 @@ impl Paths {
             entry.failures = entry.failures.saturating_add(1);
             entry.not_before = Some(now + pause);
             entry.failed = Some(now);
+            entry.turn = Some(now);
             entry.dead = true;
             entry.health.fail(now);
         }
@@ -141,6 +166,7 @@ impl Paths {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.info.id == id) {
             entry.not_before = None;
             entry.failures = 0;
+            entry.turn = None;
         }
     }
 
@@ -166,6 +192,7 @@ impl Paths {
         for entry in &mut self.entries {
             entry.not_before = None;
             entry.failures = 0;
+            entry.turn = None;
             entry.dead = false;
             entry.health = Health::default();
         }
@@ -206,7 +233,8 @@ impl Paths {
 
     /// Where to go from a way that has fallen silent, or from nowhere: a path that is known to live or at
     /// least not known to be silent, then as ever. `with`: on with this gateway's session, which asks
-    /// nobody first, so not to a path that has failed since the gateway last answered.
+    /// nobody first, so not to a path that has failed since the gateway last answered. Else whoever's turn
+    /// is the longest ago comes first, so that none keeps another from its own.
     pub(super) fn refuge(
         &self,
         from: Option<PathId>,
@@ -219,7 +247,10 @@ impl Paths {
             .filter(|entry| entry.info.proof == Proof::Handshake && Some(entry.info.id) != from)
             .filter(|entry| with.is_none_or(|gateway| gateway == entry.info.gateway && !entry.dead))
             .filter(|entry| usable(entry, now, &proven))
-            .min_by_key(|entry| (entry.health.is_silent(), preference(&entry.info)))
+            .min_by_key(|entry| {
+                let turn = entry.turn.filter(|_| with.is_none());
+                (entry.health.is_silent(), turn, preference(&entry.info))
+            })
             .map(|entry| entry.info.id)
     }
 
@@ -228,31 +259,43 @@ impl Paths {
             .is_some_and(|entry| usable(entry, now, &proven))
     }
 
-    /// The path to be on, of those with this proof: the proven LAN, then by rank, then by the order
-    /// of gateways.
-    pub(super) fn best(
+    /// The path for an engine's tunnel with this gateway to be on: the proven LAN, then by rank.
+    pub(super) fn best_to(
         &self,
-        proof: Proof,
+        gateway: GatewayId,
         now: Moment,
         proven: impl Fn(&str) -> bool,
     ) -> Option<PathId> {
-        self.best_of(proof, now, proven, |_| true)
+        self.entries
+            .iter()
+            .filter(|entry| entry.info.proof == Proof::Engine && usable(entry, now, &proven))
+            .filter(|entry| entry.info.gateway == gateway)
+            .min_by_key(|entry| preference(&entry.info))
+            .map(|entry| entry.info.id)
     }
 
-    /// The same, of these gateways.
-    pub(super) fn best_of(
+    /// The path of an engine whose turn it is, of these gateways: that which had none for the longest
+    /// time, then the proven LAN, then by rank, then by the order of gateways.
+    pub(super) fn next_engine(
         &self,
-        proof: Proof,
         now: Moment,
         proven: impl Fn(&str) -> bool,
         of: impl Fn(GatewayId) -> bool,
     ) -> Option<PathId> {
         self.entries
             .iter()
-            .filter(|entry| entry.info.proof == proof && usable(entry, now, &proven))
+            .filter(|entry| entry.info.proof == Proof::Engine && usable(entry, now, &proven))
             .filter(|entry| of(entry.info.gateway))
-            .min_by_key(|entry| preference(&entry.info))
+            .min_by_key(|entry| (entry.turn, preference(&entry.info)))
             .map(|entry| entry.info.id)
+    }
+
+    /// Whether a path that a handshake could prove has had no turn since then.
+    pub(super) fn waits(&self, since: Moment, now: Moment, proven: impl Fn(&str) -> bool) -> bool {
+        self.entries
+            .iter()
+            .filter(|entry| entry.info.proof == Proof::Handshake && usable(entry, now, &proven))
+            .any(|entry| entry.turn.is_none_or(|turn| turn < since))
     }
 
     /// The paths for which `used` is to be left while it works, and from when. The LAN is proven, so it is
@@ -264,7 +307,7 @@ impl Paths {
         (now, standby): (Moment, bool),
         timings: &Timings,
         proven: impl Fn(&str) -> bool,
-    ) -> impl Iterator<Item = (&PathInfo, Moment)> {
+    ) -> impl Iterator<Item = Better<'_>> {
         let used = self.info(used);
         let prefer_first_after = timings.prefer_first_after;
         let from = move |entry: &Entry, used: &PathInfo| {
@@ -288,7 +331,11 @@ impl Paths {
             .filter(move |entry| usable(entry, now, &proven))
             .filter_map(move |entry| {
                 let used = used.filter(|used| order(&entry.info) < order(used))?;
-                Some((&entry.info, from(entry, used)?))
+                Some(Better {
+                    info: &entry.info,
+                    from: from(entry, used)?,
+                    turn: entry.turn,
+                })
             })
     }
 
@@ -321,6 +368,6 @@ fn order(info: &PathInfo) -> (Proof, bool, u32, GatewayId) {
 }
 
 /// The same, without ties.
-pub(super) fn preference(info: &PathInfo) -> ((Proof, bool, u32, GatewayId), PathId) {
+fn preference(info: &PathInfo) -> ((Proof, bool, u32, GatewayId), PathId) {
     (order(info), info.id)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sekisho_control::PathId;
 
 use super::liveness::Liveness;
-use super::paths::{PathInfo, Proof, preference};
+use super::paths::{Better, PathInfo, Proof};
 use super::{Action, GatewayId, Machine, Reason};
 use crate::moment::Moment;
 
@@ -248,10 +248,9 @@ impl Machine {
             return self.refuge(Some(way.path), None, now);
         }
         self.better(way.path, now)
-            .filter(|(_, from)| now >= *from)
-            .map(|(info, _)| info)
-            .min_by_key(|info| preference(info))
-            .map(|info| info.id)
+            .filter(|better| now >= better.from)
+            .min_by_key(Better::order)
+            .map(|better| better.info.id)
     }
 
     /// When a better path than the one in use is to be tried.
@@ -260,12 +259,12 @@ impl Machine {
             return None;
         };
         self.better(way.path, self.done)
-            .map(|(_, from)| from)
+            .map(|better| better.from)
             .filter(|from| *from > self.done)
             .min()
     }
 
-    fn better(&self, used: PathId, now: Moment) -> impl Iterator<Item = (&PathInfo, Moment)> {
+    fn better(&self, used: PathId, now: Moment) -> impl Iterator<Item = Better<'_>> {
         let proven = move |port: &str| self.proofs.hold(port, now);
         self.paths
             .better(used, (now, self.standby), &self.timings, proven)

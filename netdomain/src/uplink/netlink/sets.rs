@@ -31,6 +31,8 @@ pub(crate) enum PortSet {
     Open,
     /// May talk to the beacon.
     Premises,
+    /// May ask at the beacon's address who answers there; it proves nothing.
+    Asking,
     /// May talk to the LAN side of the gateways.
     Proven,
     /// May do what it may slowly: its quota is spent.
@@ -38,12 +40,19 @@ pub(crate) enum PortSet {
 }
 
 impl PortSet {
-    pub(crate) const ALL: [Self; 4] = [Self::Open, Self::Premises, Self::Proven, Self::Slow];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Open,
+        Self::Premises,
+        Self::Asking,
+        Self::Proven,
+        Self::Slow,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Premises => "premises",
+            Self::Asking => "asking",
             Self::Proven => "proven",
             Self::Slow => "slow",
         }

@@ -44,6 +44,8 @@ pub(crate) enum Event {
     Suspend,
     /// Start over.
     Resume,
+    /// Shut everything for good: the process ends, and leaves nothing on a card that is not the card's.
+    End,
 }
 
 /// What to do.
@@ -114,6 +116,13 @@ pub(crate) enum Action {
         /// Where the socket is bound to.
         from: Bound,
         /// The beacon.
+        to: SocketAddrV4,
+    },
+    /// Connect to where policy lets connections go and send [`UplinkToGate::Knock`] with the socket.
+    OpenKnock {
+        /// Where the socket is bound to.
+        from: Bound,
+        /// Where it leads.
         to: SocketAddrV4,
     },
     /// Join the work OS's packets to a proven port, and hand the gate the wire.

@@ -124,6 +124,17 @@ impl Desk {
         actions
     }
 
+    /// Another process, with what the last one left on the card.
+    fn begin_anew(&mut self) {
+        self.ports = Ports::new(self.ports.endpoints.clone(), Vec::new());
+        self.world = World::default();
+        self.kernel.news.clear();
+        self.kernel.trial = false;
+        self.on(Event::GateAttached);
+        self.kernel.tell();
+        self.read();
+    }
+
     fn read(&mut self) {
         if !self.kernel.news.is_empty() {
             let news = self.kernel.news.remove(0);
@@ -343,16 +354,38 @@ fn t36_one_mac_for_the_life_of_the_process() {
 #[test]
 fn a_new_process_gives_back_what_the_last_one_left_on() {
     let mut desk = Desk::new();
-    desk.ports = Ports::new(desk.ports.endpoints.clone(), Vec::new());
     (desk.kernel.mac, desk.kernel.own) = (member().mac, Some(OWN));
-    desk.world = World::default();
-    desk.on(Event::GateAttached);
-    desk.kernel.tell();
-    desk.read();
+    desk.begin_anew();
     assert_eq!(desk.world.dhcp, [].into(), "nothing is sent under it");
     desk.read_all();
     assert_eq!((desk.kernel.mac, desk.kernel.own), (OWN, None));
     assert_eq!(desk.world.dhcp, [0].into());
+}
+
+/// A process that ends at the desk, awake or asleep, leaves a card that is deaf and has its own MAC.
+#[test]
+fn a_process_that_ends_leaves_no_card_that_listens() {
+    for sleeps in [false, true] {
+        let (mut desk, _) = Desk::seated();
+        if sleeps {
+            desk.on(Event::Suspend);
+        }
+        assert!(desk.kernel.wake);
+        assert_eq!(desk.kernel.mac, member().mac);
+        desk.on(Event::End);
+        assert!(!desk.kernel.wake && !desk.kernel.up, "asleep: {sleeps}");
+        assert_eq!((desk.kernel.mac, desk.kernel.own), (OWN, None));
+        // One that was killed leaves it as it was, and the next one takes it off.
+        let (mut desk, _) = Desk::seated();
+        if sleeps {
+            desk.on(Event::Suspend);
+        }
+        desk.begin_anew();
+        desk.read_all();
+        assert!(!desk.kernel.wake, "asleep: {sleeps}");
+        assert_eq!((desk.kernel.mac, desk.kernel.own), (OWN, None));
+        assert_eq!(desk.world.dhcp, [0].into());
+    }
 }
 
 /// E19: a magic packet wakes the laptop at the desk that it was proven at, and nowhere else.
@@ -417,6 +450,8 @@ enum Do {
     Trial,
     Gate(bool),
     Sleep(bool),
+    /// The process ends, in an orderly way or not, and another one begins.
+    End(bool),
 }
 
 fn step() -> impl Strategy<Value = Do> {
@@ -429,6 +464,7 @@ fn step() -> impl Strategy<Value = Do> {
         1 => Just(Do::Trial),
         1 => any::<bool>().prop_map(Do::Gate),
         1 => any::<bool>().prop_map(Do::Sleep),
+        1 => any::<bool>().prop_map(Do::End),
     ]
 }
 
@@ -464,12 +500,22 @@ proptest! {
                 Do::Gate(there) => {
                     desk.on(if there { Event::GateAttached } else { Event::GateLost });
                 }
+                Do::End(orderly) => {
+                    if orderly {
+                        desk.on(Event::End);
+                        prop_assert_eq!((desk.kernel.mac, desk.kernel.own), (OWN, None));
+                        prop_assert!(!desk.kernel.wake && !desk.kernel.up);
+                    }
+                    desk.begin_anew();
+                    prop_assert!(!desk.kernel.wake, "what a killed process left");
+                }
                 Do::Sleep(asleep) => {
                     if asleep != desk.ports.asleep {
                         desk.on(if asleep { Event::Suspend } else { Event::Resume });
                     }
                 }
             }
+            prop_assert!(desk.ports.wire.is_none() || desk.ports.gate);
             if desk.ports.wire.is_some() {
                 prop_assert_eq!(desk.kernel.mac, member().mac);
                 prop_assert!(desk.ports.any_proven());

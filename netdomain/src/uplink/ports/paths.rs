@@ -129,6 +129,22 @@ impl Ports {
         }
     }
 
+    /// Asks who answers over a port.
+    pub(super) fn knock(&self, index: u32, actions: &mut Vec<Action>) {
+        if let Some(port) = self.by_index.get(&index).filter(|_| self.gate)
+            && let State::Leased { lease, .. } = &port.state
+            && let Some(to) = self.endpoints.door_for(port.kind)
+        {
+            actions.push(Action::OpenKnock {
+                from: Bound {
+                    port: port.name.clone(),
+                    address: lease.address,
+                },
+                to,
+            });
+        }
+    }
+
     pub(super) fn on_premises(&mut self, index: u32, now_proven: bool, actions: &mut Vec<Action>) {
         if !now_proven {
             self.shut_wire(index, actions);

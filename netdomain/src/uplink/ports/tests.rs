@@ -60,6 +60,7 @@ fn set_name(set: PortSet) -> &'static str {
     match set {
         PortSet::Open => "open",
         PortSet::Premises => "premises",
+        PortSet::Asking => "asking",
         PortSet::Proven => "proven",
         PortSet::Slow => "slow",
     }
@@ -201,8 +202,8 @@ fn t17_a_radio_is_used_once_its_keys_are_agreed_and_never_as_a_cable() {
     assert_eq!(world.sockets.len(), 1);
     assert_eq!(
         world.sets,
-        [("eth0".into(), "open")].into(),
-        "no beacon over the air"
+        [("eth0".into(), "open"), ("eth0".into(), "asking")].into(),
+        "no proof over the air"
     );
     world.does(&ports.on(radio(false)));
     assert!(world.sockets.is_empty() && world.dhcp.is_empty());
@@ -523,6 +524,8 @@ proptest! {
                     name != "eth2" && leased.contains_key(name) && may
                 );
                 prop_assert!(may || leased.get(name) != Some(&true));
+                let asks = name == "eth2" && leased.contains_key(name);
+                prop_assert!(!is_in("asking") || asks);
                 prop_assert_eq!(is_in("proven"), leased.get(name) == Some(&true));
             }
             if let Some(wire) = &world.wire {

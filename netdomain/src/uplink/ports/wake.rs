@@ -1,5 +1,6 @@
 //! Which ports a magic packet may wake the laptop through: those that have proven the office, where
-//! policy says so, for as long as the proof holds, and for the sleep that follows it.
+//! policy says so, for as long as the proof holds, and for the sleep that follows it. A process
+//! that ends takes it back, and one that begins takes back what a killed one left.
 
 use sekisho_control::UplinkKind;
 

@@ -120,6 +120,7 @@ impl Turn {
                 to,
             } => self.open_stream(id, transport, &from, to)?,
             Action::OpenBeacon { from, to } => self.open_beacon(from, to)?,
+            Action::OpenKnock { from, to } => self.open_knock(&from, to)?,
             Action::OpenWire(plan) => self.open_wire(&plan)?,
             Action::ShutWire(plan) => {
                 if let Some(wire) = &self.wire {

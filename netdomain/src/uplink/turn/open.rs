@@ -113,4 +113,16 @@ impl Turn {
             }
         }
     }
+
+    pub(super) fn open_knock(&mut self, from: &Bound, to: SocketAddrV4) -> Result<(), UplinkError> {
+        let port = from.port.clone();
+        match open_stream(&port, from.address, to) {
+            Ok(socket) => self.tell(&UplinkToGate::Knock { port }, &[socket.as_fd()]),
+            Err(error) => {
+                // The gate asks again.
+                tracing::debug!(port, %error, "nobody to ask");
+                Ok(())
+            }
+        }
+    }
 }

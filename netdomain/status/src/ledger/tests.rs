@@ -121,6 +121,22 @@ fn a_portal_is_told_while_its_lease_lasts_and_the_quota_as_it_was_last() {
     assert_eq!(ledger.status(at(3)).uplinks.len(), 1);
     ledger.reported("uplink", &uplink("no-carrier"), at(3));
     assert!(!ledger.status(at(3)).uplinks[0].stranger);
+    // Who let a gateway through has no page, whoever answered before.
+    let port = ledger.status(at(3)).uplinks[0].port.clone();
+    ledger.reported("uplink", &uplink("leased"), at(3));
+    ledger.reported("gate", &Report::Stranger { port: port.clone() }, at(3));
+    assert!(ledger.wants_page());
+    let tunnelled = SituationReport::Tunnelled {
+        gateway: "honcho-1".into(),
+        port,
+        side: Side::Outside,
+        place: Place::Remote,
+    };
+    ledger.reported("gate", &Report::Situation(tunnelled), at(3));
+    let reason = String::new();
+    let closed = SituationReport::Closed { reason };
+    ledger.reported("gate", &Report::Situation(closed), at(4));
+    assert!(!ledger.wants_page());
 
     assert_eq!(ledger.status(at(3)).quota, None);
     for (used, state) in [(10, QuotaState::Within), (99, QuotaState::Warned)] {

@@ -20,6 +20,7 @@ mod t08_arp_spoof;
 mod t09_arp_for_inner_address;
 mod t12_public_resolvers;
 mod t13_captive_portal;
+mod t13_portal_over_a_sim;
 mod t18_udp_dropped;
 mod t19_false_office;
 mod t20_relayed_beacon;

@@ -17,8 +17,13 @@ use service::{GENERAL, MODEM, NETWORK, Service};
 const CLOSED_LIMIT: Duration = Duration::from_secs(5);
 
 /// A scene and ModemManager in it; none where it cannot be.
-fn scene() -> Option<(Scene, Service)> {
-    let scene = Scene::cafe()?;
+pub(crate) fn scene() -> Option<(Scene, Service)> {
+    with_modem(Scene::cafe)
+}
+
+/// ModemManager in this scene.
+pub(crate) fn with_modem(scene: fn() -> Option<Scene>) -> Option<(Scene, Service)> {
+    let scene = scene()?;
     if skip_unless(
         service::is_there(),
         "it needs dbus-daemon, gdbus and python3-dbusmock",
@@ -29,20 +34,26 @@ fn scene() -> Option<(Scene, Service)> {
     Some((scene, service))
 }
 
-fn setup(scene: &Scene, service: &Service) -> Setup {
+pub(crate) fn setup(scene: &Scene, service: &Service) -> Setup {
+    setup_under(&scene.lab.papers().policy(), service)
+}
+
+/// The same under this policy, with all its gateways over the SIM.
+pub(crate) fn setup_under(policy: &str, service: &Service) -> Setup {
     let sim = format!(
         "kind = \"sim\"\nrank = 1\ninterfaces = [\"{}\"]\n\
          apn = \"mihon.closed.example\"\nplmn = [\"44010\"]\n",
         at::ETH0
     );
-    let policy = scene.lab.papers().policy();
     let wired = "kind = \"wired\"\nrank = 1\n";
     assert_eq!(policy.matches(wired).count(), 1);
+    // The last one is the office's.
+    let gateways = policy.matches("uplinks = [\"wired\"]").count() - 1;
     Setup {
         policy: Some(
             policy
                 .replacen(wired, &sim, 1)
-                .replacen("uplinks = [\"wired\"]", "uplinks = [\"sim\"]", 1)
+                .replacen("uplinks = [\"wired\"]", "uplinks = [\"sim\"]", gateways)
                 .replace("uplink = \"wired\" }", "uplink = \"sim\" }"),
         ),
         modem: Some(service.socket()),
@@ -60,7 +71,7 @@ fn finds(found: &'static str) -> impl Fn(&Event) -> bool {
 }
 
 /// What `sekisho` says.
-fn says(laptop: &NetLaptop<'_>, arguments: &[&str]) -> String {
+pub(crate) fn says(laptop: &NetLaptop<'_>, arguments: &[&str]) -> String {
     must(laptop.sekisho(arguments)).stdout
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sekisho_attacks::{Expects, Scene, hall, must};
 use sekisho_lab::{Cafe, NetLaptop, PUBLIC_ONLY, Setup, UP_LIMIT, address as at};
 
-const PORTAL: &str = "table ip portal {
+pub(crate) const PORTAL: &str = "table ip portal {
     chain in {
         type nat hook prerouting priority dstnat - 1;
         iifname lan meta l4proto tcp redirect to :80
@@ -17,7 +17,7 @@ const PORTAL: &str = "table ip portal {
     };
 }";
 
-const DEAD: &str = "table ip dead {
+pub(crate) const DEAD: &str = "table ip dead {
     chain in {
         type filter hook input priority filter;
         meta l4proto udp drop
@@ -25,7 +25,7 @@ const DEAD: &str = "table ip dead {
 }";
 
 /// What the status says of a network that does not say that it has a portal.
-const SEEMS: &str = "seems to be a network with a sign-in page";
+pub(crate) const SEEMS: &str = "seems to be a network with a sign-in page";
 
 #[test]
 fn t13_a_captive_portal_gets_no_page_into_the_guest() {

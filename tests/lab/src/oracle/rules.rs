@@ -27,7 +27,7 @@ pub struct Rules {
     pub tls: Option<SocketAddrV4>,
     /// The gateway's addresses for IKE and ESP, where it has them.
     pub ike: Vec<SocketAddrV4>,
-    /// The premises beacon, on wired ports.
+    /// The premises beacon: asked for its proof over wired ports, and over others who answers there.
     pub beacon: Option<SocketAddrV4>,
     /// Addresses that ARP may ask for.
     pub next_hops: Vec<Ipv4Addr>,

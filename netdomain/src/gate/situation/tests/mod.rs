@@ -2,9 +2,11 @@
 
 mod engine;
 mod gateways;
+mod knocks;
 mod model;
 mod moves;
 mod office;
+mod turns;
 mod ways;
 
 use super::*;

@@ -8,7 +8,7 @@ use super::*;
 
 const PORTS: [&str; 3] = ["eth0", "eth1", "wlan0"];
 
-fn any_event() -> impl Strategy<Value = Event> {
+pub(super) fn any_event() -> impl Strategy<Value = Event> {
     let port = || prop::sample::select(PORTS.to_vec()).prop_map(str::to_owned);
     let id = || (0u32..12).prop_map(PathId);
     prop_oneof![
