@@ -13,8 +13,10 @@ use rustix::process::{
 use sekisho_sandbox::{Is, Rule};
 
 /// Bytes of its output that are logged in one life: a gateway may send banners without end. What it says
-/// beyond that is read and forgotten: who writes into a full pipe stands still, with all that he does.
+/// beyond that is read and not logged: who writes into a full pipe stands still, with all that he does.
 const MAX_WORDS: usize = 16 << 10;
+/// The longest line that is kept until it ends; of a longer one the rest is forgotten.
+const MAX_LINE: usize = 4 << 10;
 /// Bytes that are read at once.
 const READ: usize = 1024;
 /// Reads after its end: what a pipe holds (pipe(7)).
@@ -134,24 +136,27 @@ impl Program {
         matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
     }
 
-    /// Passes some of what it said on to the log, with nothing in it that a terminal would obey.
-    pub(crate) fn log(&mut self) {
+    /// Passes some of what it said on to the log, with nothing in it that a terminal would obey, and
+    /// returns it: whole lines.
+    pub(crate) fn log(&mut self) -> String {
         let mut buffer = [0; READ];
-        match self.words.read(&mut buffer) {
-            Ok(read @ 1..) => {
-                let heard = read.min(MAX_WORDS - self.said);
-                self.said += heard;
-                self.line.extend_from_slice(&buffer[..heard]);
-                let whole = self.line.iter().rposition(|byte| *byte == b'\n');
-                let rest = self.line.split_off(whole.map_or(0, |at| at + 1));
-                for line in String::from_utf8_lossy(&self.line).lines() {
-                    tracing::info!("{}: {}", self.name, line.escape_debug());
-                }
-                self.line = rest;
-            }
+        let Ok(read @ 1..) = self.words.read(&mut buffer) else {
             // Closed: it will end, which its pidfd tells.
-            _ => self.silent = true,
+            self.silent = true;
+            return String::new();
+        };
+        let silent = self.said == MAX_WORDS;
+        self.said = MAX_WORDS.min(self.said + read);
+        self.line.extend_from_slice(&buffer[..read]);
+        let whole = self.line.iter().rposition(|byte| *byte == b'\n');
+        let mut rest = self.line.split_off(whole.map_or(0, |at| at + 1));
+        rest.truncate(MAX_LINE);
+        let lines = String::from_utf8_lossy(&self.line).into_owned();
+        for line in lines.lines().filter(|_| !silent) {
+            tracing::info!("{}: {}", self.name, line.escape_debug());
         }
+        self.line = rest;
+        lines
     }
 
     /// Whether it has begun a line and not ended it, as programs do that wait for somebody to type.

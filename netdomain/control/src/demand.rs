@@ -32,6 +32,18 @@ pub enum DemandStage {
     Refused,
     /// Answers were not taken too often; it is not asked again for a long time.
     Stopped,
+    /// The card or token is not in its reader; it is looked for again in a moment.
+    Absent,
+}
+
+/// Why a token is the reason that there is no tunnel, where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenFault {
+    /// It is not there: no PIN was tried.
+    Absent,
+    /// As many PINs were tried as the engine tries in its life: one more might lock the token.
+    Spent,
 }
 
 /// A demand, as it is told.

@@ -29,10 +29,10 @@ mod names;
 mod secret;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE, Received, pair};
-pub use demand::{Demand, DemandId, DemandStage, Factor};
+pub use demand::{Demand, DemandId, DemandStage, Factor, TokenFault};
 pub use inherited::{InheritedError, inherited};
 pub use message::{
-    Bearer, BearerAddress, Carries, Command, EngineToGate, GateToEngine, GateToUplink,
+    Bearer, BearerAddress, Carries, Command, DownCause, EngineToGate, GateToEngine, GateToUplink,
     GatewayFound, LanMember, LanPlace, ModemFound, ModemToUplink, PathId, Place, Port, QuotaState,
     Refused, Report, Side, SituationReport, UplinkKind, UplinkToGate, UplinkToModem, WireId,
     WorkFound,

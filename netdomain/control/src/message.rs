@@ -10,7 +10,7 @@ mod uplink;
 use serde::{Deserialize, Serialize};
 
 pub use command::{Command, Port};
-pub use engine::{EngineToGate, GateToEngine};
+pub use engine::{DownCause, EngineToGate, GateToEngine};
 pub use modem::{Bearer, BearerAddress, ModemToUplink, UplinkToModem};
 pub use report::{
     GatewayFound, ModemFound, QuotaState, Refused, Report, SituationReport, WorkFound,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sekisho_control::{
-    Channel, Command, EngineToGate, GateToEngine, Port, Received, Report, Secret,
+    Channel, Command, DownCause, EngineToGate, GateToEngine, Port, Received, Report, Secret,
+    TokenFault,
 };
 
 use super::{Channels, EngineError};
@@ -23,6 +24,14 @@ pub(crate) trait Engine {
 
     /// Starts the program against this gateway of policy's; why not, in a few words.
     fn begin(&mut self, gateway: &str) -> Result<(Program, Self::Tunnel), String>;
+
+    /// Erases what the person answered, where it is kept.
+    fn forget(&mut self) {}
+
+    /// What is wrong with the token, where that is why the last tunnel ended or could not be begun.
+    fn token_fault(&self) -> Option<TokenFault> {
+        None
+    }
 }
 
 /// A tunnel from the gate's wish for it to its end. It is dropped after its program.
@@ -48,8 +57,9 @@ pub(crate) trait Tunnel {
         news: &mut Vec<News>,
     ) -> Result<(), String>;
 
-    /// The program said something; it `prompts` where it waits behind the beginning of a line.
-    fn heard(&mut self, _prompts: bool, _news: &mut Vec<News>) -> Result<(), String> {
+    /// The program said something: these whole lines, and it `prompts` where it waits behind the
+    /// beginning of another one.
+    fn heard(&mut self, _said: &str, _prompts: bool, _news: &mut Vec<News>) -> Result<(), String> {
         Ok(())
     }
 
@@ -73,6 +83,8 @@ pub(crate) enum News {
     Dial,
     /// It wants the second factor that policy names.
     Ask,
+    /// The token opened with it.
+    Opened,
     /// It is up.
     Up {
         /// The inner address that the gateway gave.
@@ -198,8 +210,8 @@ impl<E: Engine> Keeper<E> {
             match source {
                 Source::Tunnel(source) => own.push((source, events)),
                 Source::Words => {
-                    task.program.log();
-                    heard = task.tunnel.heard(task.program.prompts(), &mut news);
+                    let said = task.program.log();
+                    heard = task.tunnel.heard(&said, task.program.prompts(), &mut news);
                 }
                 Source::Ended => ended = true,
                 Source::Control | Source::Gate => {}
@@ -219,6 +231,7 @@ impl<E: Engine> Keeper<E> {
             match news {
                 News::Dial => self.tell(&EngineToGate::Dial { attempt }, None),
                 News::Ask => self.tell(&EngineToGate::Ask { attempt }, None),
+                News::Opened => self.tell(&EngineToGate::Opened { attempt }, None),
                 News::Up {
                     address,
                     mtu,
@@ -244,6 +257,7 @@ impl<E: Engine> Keeper<E> {
                 Ok(Some(Received { message, fds })) => match message {
                     Command::Attach { port: Port::Gate } => {
                         self.task = None;
+                        self.engine.forget();
                         let socket = fds.into_iter().next().map(Channel::from_fd);
                         self.gate = socket.and_then(Result::ok);
                     }
@@ -298,6 +312,7 @@ impl<E: Engine> Keeper<E> {
                     self.end(&why);
                 }
             }
+            GateToEngine::Forget => self.engine.forget(),
             GateToEngine::End { attempt } => {
                 let task = self.task.as_ref();
                 if task.is_some_and(|task| task.attempt == attempt) {
@@ -347,28 +362,23 @@ impl<E: Engine> Keeper<E> {
     /// The same, where the program was killed.
     fn crash(&mut self, why: String) {
         if let Some(Task { attempt, .. }) = self.task.take() {
-            let crashed = true;
-            self.tell(
-                &EngineToGate::Down {
-                    attempt,
-                    why,
-                    crashed,
-                },
-                None,
-            );
+            self.tell_down(attempt, why, DownCause::Crashed);
         }
     }
 
     fn down(&mut self, attempt: u32, why: String) {
-        let crashed = false;
-        self.tell(
-            &EngineToGate::Down {
-                attempt,
-                why,
-                crashed,
-            },
-            None,
-        );
+        let fault = self.engine.token_fault();
+        let cause = fault.map_or(DownCause::Any, DownCause::Token);
+        self.tell_down(attempt, why, cause);
+    }
+
+    fn tell_down(&mut self, attempt: u32, why: String, cause: DownCause) {
+        let down = EngineToGate::Down {
+            attempt,
+            why,
+            cause,
+        };
+        self.tell(&down, None);
     }
 
     /// A gate that does not take what it must hear is as good as gone.
@@ -385,6 +395,7 @@ impl<E: Engine> Keeper<E> {
 
     fn lose_gate(&mut self) {
         self.task = None;
+        self.engine.forget();
         self.gate = None;
     }
 }

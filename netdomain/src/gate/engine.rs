@@ -280,6 +280,7 @@ impl Gate {
             Action::Check(path) => self.check(path, now),
             Action::Engage(path) => self.engage(path),
             Action::HandOver(path) => self.hand_over(path),
+            Action::Forget => self.engines.forget(),
             Action::Move { from, to } => self.move_engine(from, to),
             Action::Disengage(path) => self.disengage(path, now),
             Action::ResetTunnels => {

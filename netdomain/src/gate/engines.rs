@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{SocketType, sockopt};
 use sekisho_control::{
-    Channel, EngineToGate, GateToEngine, GateToUplink, PathId, Received, UplinkToGate,
+    Channel, DownCause, EngineToGate, GateToEngine, GateToUplink, PathId, Received, UplinkToGate,
 };
 
 use super::engine::Gate;
@@ -67,6 +67,15 @@ impl Engines {
         match engine {
             EngineKind::Tls => self.tls.as_ref(),
             EngineKind::Ike => self.ike.as_ref(),
+        }
+    }
+
+    /// Lets the engine that may keep a PIN erase it. One that cannot be told is cut off, which erases it
+    /// as well.
+    pub(super) fn forget(&mut self) {
+        let engine = EngineKind::Ike;
+        if self.channel(engine).is_some() && !self.tell(engine, &GateToEngine::Forget, &[]) {
+            self.set_channel(engine, None);
         }
     }
 
@@ -234,6 +243,7 @@ impl Gate {
     fn engine_says(&mut self, engine: EngineKind, received: Received<EngineToGate>, now: Moment) {
         let (EngineToGate::Dial { attempt }
         | EngineToGate::Ask { attempt }
+        | EngineToGate::Opened { attempt }
         | EngineToGate::Up { attempt, .. }
         | EngineToGate::Down { attempt, .. }) = received.message;
         let left = self.engines.leaving.map(|(attempt, _)| attempt);
@@ -260,6 +270,7 @@ impl Gate {
                 self.happen(Event::EngineDown(path), now);
             }
             EngineToGate::Ask { .. } => self.happen(Event::EngineAsks(path), now),
+            EngineToGate::Opened { .. } => self.happen(Event::TokenOpened(path), now),
             EngineToGate::Up { address, mtu, .. } => {
                 let socket = received.fds.into_iter().next();
                 if self.machine.lacks_factor(path) {
@@ -280,16 +291,14 @@ impl Gate {
                     now,
                 );
             }
-            EngineToGate::Down { why, crashed, .. } => {
-                tracing::info!(?path, ?why, crashed, "the engine's tunnel is down");
-                self.happen(
-                    if crashed {
-                        Event::EngineCrashed(path)
-                    } else {
-                        Event::EngineDown(path)
-                    },
-                    now,
-                );
+            EngineToGate::Down { why, cause, .. } => {
+                tracing::info!(?path, ?why, ?cause, "the engine's tunnel is down");
+                let event = match cause {
+                    DownCause::Any => Event::EngineDown(path),
+                    DownCause::Crashed => Event::EngineCrashed(path),
+                    DownCause::Token(fault) => Event::TokenFailed(path, fault),
+                };
+                self.happen(event, now);
             }
         }
     }

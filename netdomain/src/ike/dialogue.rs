@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use sekisho_policy::{IkeAuth, Revocation};
+use zeroize::Zeroizing;
 
 use super::encapsulation::NAT_T;
+use super::token::{Found, Pin};
 use super::vici::{Asked, Message, Said};
 
 /// IKE proposals in order: AES-256-GCM with a curve of NIST's, which every gateway of the last ten
@@ -39,7 +41,6 @@ pub(super) struct Gateway {
 }
 
 /// What proves this laptop.
-#[derive(Clone)]
 pub(super) struct Identity {
     /// Certificate, DER.
     pub(super) certificate: Vec<u8>,
@@ -52,16 +53,15 @@ pub(super) struct Identity {
 }
 
 /// Where the private key is.
-#[derive(Clone)]
 pub(super) enum Key {
     /// Here, in PEM.
-    Here(Vec<u8>),
+    Here(Zeroizing<Vec<u8>>),
     /// In a token, which uses it and never gives it away (PKCS #11).
     Token {
         /// Its `CKA_ID`, in hex.
         id: String,
         /// What opens the token.
-        pin: Vec<u8>,
+        pin: Pin,
     },
 }
 
@@ -72,9 +72,18 @@ pub(super) enum Follows {
     Ask(Asked),
     /// It is over.
     Down(String),
-    /// It is over, and the token must not be asked again: it did not open, and locks itself for good
-    /// after a few wrong PINs.
-    Locked(String),
+    /// charon cannot use the token; its log says why, and [`Dialogue::weigh`] what follows.
+    Weigh,
+    /// The token wants its PIN: [`Dialogue::open`].
+    Pin,
+    /// It is over: the token is not there. `tried` where charon was given a PIN for it.
+    Absent {
+        tried: bool,
+    },
+    /// It is over: the token did not open. Where it is `locked`, no PIN opens it any more.
+    Shut {
+        locked: bool,
+    },
 }
 
 /// How far it is.
@@ -96,6 +105,17 @@ enum Agrees {
     Success,
 }
 
+/// How far it is with the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// charon is not at the token.
+    No,
+    /// It looks whether it is there, and is given no PIN.
+    Looking,
+    /// It was given a PIN, and may have tried it.
+    Trying,
+}
+
 /// The conversation about one tunnel.
 pub(super) struct Dialogue {
     gateway: Gateway,
@@ -103,8 +123,13 @@ pub(super) struct Dialogue {
     /// What charon is still to be told, in order; the last is to begin.
     script: VecDeque<Asked>,
     stage: Stage,
-    /// charon has been told to open the token, and has not answered.
-    opening: bool,
+    /// The token that holds the key, by the key's `CKA_ID`.
+    token: Option<String>,
+    /// Whether it is the person who has its PIN.
+    asked: bool,
+    opening: Opening,
+    /// The token opened, and nobody was told.
+    opened: bool,
     /// It came up, and nobody was told.
     news: bool,
 }
@@ -117,14 +142,11 @@ impl Dialogue {
             let message = Message::default().value("type", kind);
             message.value("data", data.to_vec())
         };
-        let key = match &identity.key {
-            Key::Here(pem) => Asked::Command("load-key", load("any", pem)),
+        let (key, token, asked) = match &identity.key {
+            Key::Here(pem) => (Asked::Command("load-key", load("any", pem)), None, false),
             Key::Token { id, pin } => {
-                let token = Message::default()
-                    .value("handle", id.clone())
-                    .value("module", TOKEN)
-                    .value("pin", pin.clone());
-                Asked::Command("load-token", token)
+                let asked = matches!(pin, Pin::Asked);
+                (look(id), Some(id.clone()), asked)
             }
         };
         let revoked = identity.revoked.iter();
@@ -146,7 +168,10 @@ impl Dialogue {
             address: identity.address,
             script,
             stage: Stage::Telling(Agrees::WillTell),
-            opening: false,
+            token,
+            asked,
+            opening: Opening::No,
+            opened: false,
             news: false,
         };
         (dialogue, Asked::Events("ike-updown"))
@@ -158,17 +183,20 @@ impl Dialogue {
             (Stage::Over, _) => Follows::Nothing,
             (Stage::Telling(Agrees::WillTell), Said::WillTell) => self.tell(),
             (Stage::Telling(Agrees::Success), Said::Answer(answer)) if succeeded(&answer) => {
-                self.tell()
+                match self.opening {
+                    Opening::Looking if self.asked => self.over("the token opens without a PIN"),
+                    Opening::Looking | Opening::No => self.tell(),
+                    Opening::Trying => {
+                        self.opened = true;
+                        self.tell()
+                    }
+                }
             }
             // The event told what came of it, or will.
             (Stage::Initiated | Stage::Up, Said::Answer(answer)) if succeeded(&answer) => {
                 Follows::Nothing
             }
-            (_, Said::Answer(answer)) if self.opening => {
-                self.stage = Stage::Over;
-                let why = answer.text("errmsg").unwrap_or("charon refuses");
-                Follows::Locked(why.to_owned())
-            }
+            (_, Said::Answer(_)) if self.opening != Opening::No => Follows::Weigh,
             (_, Said::Answer(answer)) => {
                 self.over(answer.text("errmsg").unwrap_or("charon refuses"))
             }
@@ -183,7 +211,10 @@ impl Dialogue {
         let Some(next) = self.script.pop_front() else {
             return Follows::Nothing;
         };
-        self.opening = matches!(next, Asked::Command("load-token", _));
+        self.opening = match next {
+            Asked::Command("load-token", _) => Opening::Looking,
+            _ => Opening::No,
+        };
         self.stage = match (&next, self.script.is_empty()) {
             (_, true) => Stage::Initiated,
             (Asked::Events(_), false) => Stage::Telling(Agrees::WillTell),
@@ -197,9 +228,34 @@ impl Dialogue {
         std::mem::replace(&mut self.news, false)
     }
 
-    /// Whether charon is opening the token, and may have tried the PIN.
-    pub(super) const fn is_opening(&self) -> bool {
-        self.opening
+    /// What follows from what charon's log says of the token, after [`Follows::Weigh`].
+    pub(super) fn weigh(&mut self, found: Option<Found>) -> Follows {
+        let tried = self.opening == Opening::Trying;
+        match found {
+            Some(Found::Absent) => {
+                self.stage = Stage::Over;
+                Follows::Absent { tried }
+            }
+            // Whatever it said: without a PIN none was wrong.
+            _ if !tried => Follows::Pin,
+            found => {
+                self.stage = Stage::Over;
+                let locked = found == Some(Found::Locked);
+                Follows::Shut { locked }
+            }
+        }
+    }
+
+    /// Opens the token with a PIN, after [`Follows::Pin`].
+    pub(super) fn open(&mut self, pin: &[u8]) -> Asked {
+        self.opening = Opening::Trying;
+        let id = self.token.as_deref().unwrap_or_default();
+        Asked::Command("load-token", token(id).value("pin", pin))
+    }
+
+    /// Whether the token has opened with a PIN; told once.
+    pub(super) const fn take_opened(&mut self) -> bool {
+        std::mem::replace(&mut self.opened, false)
     }
 
     fn over(&mut self, why: &str) -> Follows {
@@ -253,6 +309,18 @@ impl Dialogue {
             && child.text("encap") == Some("yes");
         (!sealed).then_some("the tunnel is not ESP in UDP")
     }
+}
+
+/// The token, as charon knows it.
+fn token(id: &str) -> Message {
+    Message::default()
+        .value("handle", id)
+        .value("module", TOKEN)
+}
+
+/// A look for the token.
+fn look(id: &str) -> Asked {
+    Asked::Command("load-token", token(id))
 }
 
 /// What charon is told of the gateway.
@@ -335,7 +403,7 @@ mod tests {
     fn identity() -> Identity {
         Identity {
             certificate: b"certificate".to_vec(),
-            key: Key::Here(b"key".to_vec()),
+            key: Key::Here(b"key".to_vec().into()),
             revoked: vec![b"list".to_vec()],
             address: ADDRESS,
         }
@@ -414,28 +482,80 @@ mod tests {
         assert_eq!(connection.text("remote_port"), Some("4500"));
     }
 
-    #[test]
-    fn a_token_that_does_not_open_is_told_apart_from_all_else() {
+    fn no() -> Said {
+        Said::Answer(Message::default().value("success", "no"))
+    }
+
+    /// A key in a token, up to the look for it.
+    fn looking(pin: Pin) -> Dialogue {
         let (plain, _) = dialogue();
         let mut identity = identity();
-        identity.key = Key::Token {
-            id: "0a".into(),
-            pin: b"1234".to_vec(),
-        };
+        let id = "0a".into();
+        identity.key = Key::Token { id, pin };
         let (mut dialogue, _) = Dialogue::begin(plain.gateway, &identity, 1);
         let _ = dialogue.on(Said::WillTell);
         let Follows::Ask(Asked::Command("load-token", token)) = dialogue.on(Said::WillTell) else {
+            panic!("the token is looked for");
+        };
+        assert_eq!(token.text("handle"), Some("0a"));
+        assert_eq!(token.text("pin"), None, "nothing is tried");
+        dialogue
+    }
+
+    /// The same, and it was given a PIN.
+    fn trying() -> Dialogue {
+        let mut dialogue = looking(Pin::Asked);
+        assert_eq!(dialogue.on(no()), Follows::Weigh);
+        assert_eq!(dialogue.weigh(Some(Found::Closed)), Follows::Pin);
+        let Asked::Command("load-token", token) = dialogue.open(b"1234") else {
             panic!("the token is opened");
         };
         assert_eq!(token.text("handle"), Some("0a"));
         assert_eq!(token.text("pin"), Some("1234"));
-        let no = Said::Answer(Message::default().value("success", "no"));
-        let said = dialogue.on(no.clone());
-        assert!(matches!(said, Follows::Locked(_)), "{said:?}");
-        assert_eq!(dialogue.on(success()), Follows::Nothing);
+        dialogue
+    }
+
+    #[test]
+    fn a_token_is_looked_for_first_and_then_opened() {
+        let mut dialogue = trying();
+        assert!(!dialogue.take_opened());
+        assert!(matches!(dialogue.on(success()), Follows::Ask(_)));
+        assert!(dialogue.take_opened());
+        assert!(!dialogue.take_opened());
         // Of anything else the next attempt may be better.
-        let (mut other, _) = initiated();
-        assert!(matches!(other.on(no), Follows::Down(_)));
+        assert!(matches!(dialogue.on(no()), Follows::Down(_)));
+    }
+
+    #[test]
+    fn a_token_that_is_not_there_is_told_apart_from_one_that_does_not_open() {
+        let mut dialogue = looking(Pin::Asked);
+        assert_eq!(dialogue.on(no()), Follows::Weigh);
+        let absent = Follows::Absent { tried: false };
+        assert_eq!(dialogue.weigh(Some(Found::Absent)), absent);
+        assert_eq!(dialogue.on(success()), Follows::Nothing);
+
+        for (found, follows) in [
+            (Some(Found::Absent), Follows::Absent { tried: true }),
+            (Some(Found::Refused), Follows::Shut { locked: false }),
+            (Some(Found::Locked), Follows::Shut { locked: true }),
+            // The worst is assumed.
+            (Some(Found::Closed), Follows::Shut { locked: false }),
+            (None, Follows::Shut { locked: false }),
+        ] {
+            let mut dialogue = trying();
+            assert_eq!(dialogue.on(no()), Follows::Weigh);
+            assert_eq!(dialogue.weigh(found), follows);
+            assert_eq!(dialogue.on(success()), Follows::Nothing);
+            assert!(!dialogue.take_opened());
+        }
+    }
+
+    #[test]
+    fn a_token_that_opens_for_anybody_is_no_second_factor() {
+        let mut dialogue = looking(Pin::Asked);
+        assert!(matches!(dialogue.on(success()), Follows::Down(_)));
+        let mut dialogue = looking(Pin::File(b"1234".to_vec().into()));
+        assert!(matches!(dialogue.on(success()), Follows::Ask(_)));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | `vici` | charon's own protocol |
 //! | `fuzz` | charon as a fuzzer plays it |
 //! | `dialogue` | what it is told, and what its answers mean |
+//! | `token` | the token that holds the key: what is tried with it, and how often |
 //! | `encapsulation` | datagrams between charon and the uplink's socket |
 //! | `tunnel` | one tunnel: what is done when |
 
@@ -24,11 +25,12 @@ mod encapsulation;
 mod fuzz;
 mod outer;
 mod place;
+mod token;
 mod tun;
 mod tunnel;
 mod vici;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -39,13 +41,15 @@ use std::rc::Rc;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use sekisho_policy::GatewayProtocol;
+use sekisho_policy::{GatewayProtocol, SecondFactor};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 pub(crate) use self::fuzz::vici as fuzz_vici;
 
 use self::dialogue::{Gateway, Identity, Key};
 use self::place::Place;
+use self::token::{Known, Pin};
 use self::tunnel::{Charon, Settings};
 use crate::engine::{self, EngineError, Keeper};
 use crate::moment::Moment;
@@ -92,12 +96,12 @@ struct KeyArgs {
     #[arg(long, required_unless_present = "token", conflicts_with = "token")]
     key: Option<PathBuf>,
     /// The library of the token that holds the private key (PKCS #11).
-    #[arg(long, requires_all = ["token_key", "token_pin"])]
+    #[arg(long, requires = "token_key")]
     token: Option<PathBuf>,
     /// The key's `CKA_ID`, in hex.
     #[arg(long)]
     token_key: Option<String>,
-    /// The file that holds the token's PIN.
+    /// The file that holds the token's PIN, where policy does not ask the person for it.
     #[arg(long)]
     token_pin: Option<PathBuf>,
     /// A file, folder or socket that the token's library needs, and where it looks for it.
@@ -115,22 +119,25 @@ fn shown(word: &str) -> Result<(PathBuf, PathBuf), String> {
 }
 
 impl KeyArgs {
-    /// The key, or how it is reached.
-    fn open(&self) -> Result<Key, IkeError> {
-        match (&self.key, &self.token_key, &self.token_pin) {
-            (Some(file), ..) => read(file).map(Key::Here),
-            (None, Some(id), Some(pin)) => Ok(Key::Token {
-                id: id.clone(),
-                pin: pin_of(pin)?,
-            }),
-            _ => Err(IkeError::NoKey),
-        }
+    /// The key, or how it is reached. `asked` where policy asks the person for the token's PIN.
+    fn open(&self, asked: bool) -> Result<Key, IkeError> {
+        let id = match (&self.key, &self.token_key) {
+            (Some(_), _) if asked => return Err(IkeError::NoToken),
+            (Some(file), _) => return read(file).map(|pem| Key::Here(pem.into())),
+            (None, Some(id)) => id.clone(),
+            (None, None) => return Err(IkeError::NoKey),
+        };
+        let pin = match (&self.token_pin, asked) {
+            (Some(_), true) => return Err(IkeError::PinInFile),
+            (Some(file), false) => {
+                let text = Zeroizing::new(read(file)?);
+                Pin::File(text.trim_ascii().to_vec().into())
+            }
+            (None, true) => Pin::Asked,
+            (None, false) => return Err(IkeError::NoPin),
+        };
+        Ok(Key::Token { id, pin })
     }
-}
-
-/// The PIN of the token: the one place where the keeper obtains it.
-fn pin_of(file: &Path) -> Result<Vec<u8>, IkeError> {
-    Ok(read(file)?.trim_ascii().to_vec())
 }
 
 /// Why the engine ended.
@@ -159,6 +166,24 @@ pub enum IkeError {
     /// No private key was named.
     #[error("neither a private key nor a token was named")]
     NoKey,
+    /// Policy asks for the PIN of a token that there is not.
+    #[error(
+        "policy asks the person for the PIN of a token (`second_factor = \"pin\"`), and the key is in a \
+         file: name the token in `[ike.token]`, in place of `key`"
+    )]
+    NoToken,
+    /// Policy asks for a PIN that is in a file already.
+    #[error(
+        "policy asks the person for the token's PIN (`second_factor = \"pin\"`): take `pin` out of \
+         `[ike.token]`, and remove the file"
+    )]
+    PinInFile,
+    /// Nobody knows the PIN.
+    #[error(
+        "the token's PIN is in no file, and policy does not ask the person for it: write `pin` into \
+         `[ike.token]`, or `second_factor = \"pin\"` into the policy's gateways of kind `ikev2`"
+    )]
+    NoPin,
     /// The authority that policy names is not there.
     #[error(
         "{path} holds no certificate with the `ca_sha256` that policy gives for gateway `{gateway}`"
@@ -180,6 +205,7 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
     let silence = policy.vpn.dead_after;
     let authorities = certificates(&args.authorities)?;
     let mut gateways = Vec::new();
+    let mut asked = false;
     for gateway in &policy.vpn.gateway {
         let GatewayProtocol::Ikev2 {
             remote_id,
@@ -197,6 +223,8 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
                 path: args.authorities.clone(),
                 gateway: gateway.name.clone(),
             })?;
+        // Policy has it for all of them or for none.
+        asked |= gateway.second_factor == Some(SecondFactor::Pin);
         gateways.push(Gateway {
             name: gateway.name.clone(),
             address: gateway.address,
@@ -214,7 +242,7 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
     }
     let identity = Identity {
         certificate: certificates(&args.engine.certificate)?.swap_remove(0),
-        key: args.key.open()?,
+        key: args.key.open(asked)?,
         revoked: match &args.revoked {
             None => Vec::new(),
             Some(file) => lists(file)?,
@@ -238,7 +266,7 @@ pub fn run(args: &Args) -> Result<(), IkeError> {
         silence,
         esp: args.esp,
         token: args.key.token.clone(),
-        tries: Cell::new(tunnel::Tries::Unanswered(0)),
+        known: RefCell::new(Known::default()),
         outer,
         inner,
         xfrm,
@@ -284,6 +312,42 @@ fn all_of<T: PemObject + AsRef<[u8]>>(text: &[u8]) -> Option<Vec<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pin_is_the_persons_or_a_files_and_never_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "1234\n").unwrap();
+            path
+        };
+        let token = |token_pin| KeyArgs {
+            key: None,
+            token: Some("/usr/lib/token.so".into()),
+            token_key: Some("0a".into()),
+            token_pin,
+            token_needs: Vec::new(),
+        };
+        let pin = |key: Result<Key, IkeError>| match key {
+            Ok(Key::Token { pin, .. }) => pin,
+            Ok(Key::Here(_)) => panic!("a key in a file"),
+            Err(error) => panic!("{error}"),
+        };
+        let of_file = pin(token(Some(file("pin"))).open(false));
+        assert!(matches!(of_file, Pin::File(pin) if *pin == *b"1234"));
+        assert!(matches!(pin(token(None).open(true)), Pin::Asked));
+        let both = token(Some(file("pin"))).open(true);
+        assert!(matches!(both, Err(IkeError::PinInFile)));
+        assert!(matches!(token(None).open(false), Err(IkeError::NoPin)));
+        let in_file = KeyArgs {
+            key: Some(file("key")),
+            token: None,
+            token_key: None,
+            ..token(None)
+        };
+        assert!(matches!(in_file.open(false), Ok(Key::Here(_))));
+        assert!(matches!(in_file.open(true), Err(IkeError::NoToken)));
+    }
 
     #[test]
     fn a_file_is_read_whole_or_not_at_all() {

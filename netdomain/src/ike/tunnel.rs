@@ -1,6 +1,6 @@
 //! charon's tunnels: what is done when.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -8,12 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sekisho_control::{Secret, TokenFault};
 
 use super::charon::Wanted;
-use super::dialogue::{Dialogue, Follows, Gateway, Identity};
+use super::dialogue::{Dialogue, Follows, Gateway, Identity, Key};
 use super::encapsulation::Wire;
 use super::outer::Outer;
 use super::place::{INNER_MTU, forget, socket};
+use super::token::{Known, Pin, Words};
 use super::vici::{Vici, ViciError};
 use super::{Esp, charon};
 use crate::engine::{Engine, News, Tunnel};
@@ -40,42 +42,11 @@ pub(super) struct Settings {
     pub(super) esp: Esp,
     /// The module of the token that holds the private key.
     pub(super) token: Option<PathBuf>,
-    /// What became of the token.
-    pub(super) tries: Cell<Tries>,
+    /// What is known of it.
+    pub(super) known: RefCell<Known>,
     pub(super) outer: Outer,
     pub(super) inner: OwnedFd,
     pub(super) xfrm: Option<OwnedFd>,
-}
-
-/// How often charon was told to open the token without saying that it did: it may have tried the PIN each
-/// time. Tokens lock themselves for good after three wrong ones at the least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tries {
-    /// Ended before it said anything, so many times.
-    Unanswered(u8),
-    /// It did not open. It is not asked again by this process.
-    Refused,
-}
-
-/// Tries that may be cut short, by a cable that is pulled or a laptop that falls asleep.
-const CUT_SHORT: u8 = 2;
-
-impl Tries {
-    /// After a turn: whether charon was at the token before it, and is now.
-    const fn after(self, was: bool, is: bool) -> Self {
-        match (self, was, is) {
-            (Self::Unanswered(tries), false, true) => Self::Unanswered(tries + 1),
-            (Self::Unanswered(_), true, false) => Self::Unanswered(0),
-            _ => self,
-        }
-    }
-
-    const fn are_over(self) -> bool {
-        match self {
-            Self::Unanswered(tries) => tries >= CUT_SHORT,
-            Self::Refused => true,
-        }
-    }
 }
 
 /// charon as an engine.
@@ -93,7 +64,7 @@ impl Engine for Charon {
     type Tunnel = Session;
 
     fn begin(&mut self, gateway: &str) -> Result<(Program, Session), String> {
-        if self.settings.token.is_some() && self.settings.tries.get().are_over() {
+        if !self.settings.known.borrow_mut().may_begin() {
             return Err("the token did not open, and its PIN is not tried again".into());
         }
         let mut known = self.settings.gateways.iter();
@@ -113,8 +84,17 @@ impl Engine for Charon {
             gateway: gateway.clone(),
             conversation: Conversation::Starting { asked: false },
             way: Way::Awaited,
+            token: Token::default(),
         };
         Ok((program, session))
+    }
+
+    fn forget(&mut self) {
+        self.settings.known.borrow_mut().forget();
+    }
+
+    fn token_fault(&self) -> Option<TokenFault> {
+        self.settings.known.borrow().fault()
     }
 }
 
@@ -138,12 +118,25 @@ enum Way {
     Cut(Moment),
 }
 
+/// What this charon has found out of the token.
+#[derive(Default)]
+struct Token {
+    words: Words,
+    /// charon cannot use it, and its log may not have said why yet.
+    weighing: bool,
+    /// The log said something in this turn.
+    heard: bool,
+    /// The person is asked for the PIN.
+    asked: bool,
+}
+
 /// One charon, from its start to its end.
 pub(super) struct Session {
     settings: Rc<Settings>,
     gateway: Gateway,
     conversation: Conversation,
     way: Way,
+    token: Token,
 }
 
 /// What a descriptor stands for.
@@ -174,6 +167,9 @@ impl Tunnel for Session {
     }
 
     fn patience(&self) -> Option<Duration> {
+        if self.token.weighing {
+            return Some(Duration::ZERO);
+        }
         match (&self.conversation, &self.way) {
             (Conversation::Starting { .. }, _) => Some(LOOK),
             (Conversation::Over { until, .. }, _) | (Conversation::On(_), Way::Cut(until)) => {
@@ -233,25 +229,46 @@ impl Tunnel for Session {
             return Ok(());
         };
         let (vici, dialogue) = &mut **both;
-        let was = dialogue.is_opening();
-        let follows = converse(vici, dialogue);
-        let tries = &self.settings.tries;
-        tries.set(tries.get().after(was, dialogue.is_opening()));
-        match follows {
-            Ok(Follows::Down(why)) => return Err(why),
-            Ok(Follows::Locked(why)) => {
-                self.settings.tries.set(Tries::Refused);
-                return Err(why);
-            }
-            Ok(Follows::Nothing | Follows::Ask(_)) => {}
+        let mut follows = match converse(vici, dialogue) {
+            Ok(follows) => follows,
             Err(why @ (ViciError::Closed | ViciError::Socket(_))) => {
                 let until = Moment::now() + LAST_MOMENT;
+                self.token.weighing = false;
                 self.conversation = Conversation::Over { why, until };
                 return Ok(());
             }
             Err(error) => return Err(error.to_string()),
+        };
+        // The log was written before the answer: once it is silent, or has spoken, there is no more.
+        let heard = std::mem::take(&mut self.token.heard);
+        let said = self.token.words.found().is_some() || !heard;
+        if self.token.weighing && said && follows == Follows::Nothing {
+            self.token.weighing = false;
+            follows = dialogue.weigh(self.token.words.found());
         }
-        if dialogue.take_news() {
+        match follows {
+            Follows::Nothing | Follows::Ask(_) => {}
+            Follows::Down(why) => return Err(why),
+            Follows::Weigh => self.token.weighing = true,
+            Follows::Pin => self.find_pin(news)?,
+            Follows::Absent { tried } => {
+                self.settings.known.borrow_mut().absent(tried);
+                return Err("the token with the laptop's key is not there".into());
+            }
+            Follows::Shut { locked } => return Err(self.shut(locked)),
+        }
+        let Conversation::On(both) = &mut self.conversation else {
+            return Ok(());
+        };
+        let (_, dialogue) = &mut **both;
+        let (opened, up) = (dialogue.take_opened(), dialogue.take_news());
+        if opened {
+            self.settings.known.borrow_mut().opened();
+            if self.asks() {
+                news.push(News::Opened);
+            }
+        }
+        if up {
             let packets = self.settings.inner.try_clone();
             news.push(News::Up {
                 address: self.settings.identity.address,
@@ -260,6 +277,19 @@ impl Tunnel for Session {
             });
         }
         Ok(())
+    }
+
+    fn heard(&mut self, said: &str, _prompts: bool, _news: &mut Vec<News>) -> Result<(), String> {
+        self.token.words.hear(said);
+        self.token.heard = true;
+        Ok(())
+    }
+
+    fn answer(&mut self, answer: Secret) -> Result<(), String> {
+        if !std::mem::take(&mut self.token.asked) {
+            return Err("an answer to no question".into());
+        }
+        self.try_pin(Some(answer))
     }
 
     /// Lets charon tell the gateway that the tunnel is over, while there is a way: a gateway that is
@@ -299,11 +329,70 @@ impl Session {
         vici.ask(&first)?;
         Ok((vici, dialogue))
     }
+
+    /// Whether the PIN is the person's.
+    fn asks(&self) -> bool {
+        let key = &self.settings.identity.key;
+        matches!(
+            key,
+            Key::Token {
+                pin: Pin::Asked,
+                ..
+            }
+        )
+    }
+
+    /// The token is there and wants its PIN: tries the one that there is, or has the person asked.
+    fn find_pin(&mut self, news: &mut Vec<News>) -> Result<(), String> {
+        if !self.asks() {
+            return self.try_pin(None);
+        }
+        let kept = self.settings.known.borrow_mut().good();
+        if kept.is_some() {
+            return self.try_pin(kept);
+        }
+        self.token.asked = true;
+        news.push(News::Ask);
+        Ok(())
+    }
+
+    /// Gives charon a PIN, the person's or that of the file. It goes to charon's socket and nowhere else.
+    fn try_pin(&mut self, person: Option<Secret>) -> Result<(), String> {
+        let Conversation::On(both) = &mut self.conversation else {
+            return Err("a PIN for no token".into());
+        };
+        let (vici, dialogue) = &mut **both;
+        let pin = match (&person, &self.settings.identity.key) {
+            (Some(pin), _) => pin.expose().as_bytes(),
+            (None, Key::Token { pin, .. }) => match pin {
+                Pin::File(pin) => pin,
+                Pin::Asked => return Err("nobody was asked for the PIN".into()),
+            },
+            (None, Key::Here(_)) => return Err("a PIN for no token".into()),
+        };
+        let asked = dialogue.open(pin);
+        self.token.words = Words::default();
+        // Before it goes out: from here on it may be tried.
+        self.settings.known.borrow_mut().trying(person);
+        vici.ask(&asked).map_err(|error| error.to_string())
+    }
+
+    /// The token did not open: why not, in a few words.
+    fn shut(&self, locked: bool) -> String {
+        let mut known = self.settings.known.borrow_mut();
+        known.refused(locked || !self.asks());
+        match (locked, known.fault()) {
+            (true, _) => "the token is locked, and no PIN is tried any more".into(),
+            (false, Some(_)) => "the token did not open, and no PIN is tried any more".into(),
+            (false, None) => "the token did not open".into(),
+        }
+    }
 }
 
 impl Drop for Session {
     /// charon has ended by now: ends the kernel's tunnel, and what waits on either side of it.
     fn drop(&mut self) {
+        self.settings.known.borrow_mut().left();
         if let Some(Err(error)) = self.settings.xfrm.as_ref().map(forget) {
             tracing::warn!("the kernel does not forget a tunnel: {error}");
         }
@@ -314,7 +403,7 @@ impl Drop for Session {
     }
 }
 
-/// Hears charon, and tells it what follows; the end, if that follows.
+/// Hears charon, and tells it what follows; what is not for charon comes out.
 fn converse(vici: &mut Vici, dialogue: &mut Dialogue) -> Result<Follows, ViciError> {
     vici.flush()?;
     for _ in 0..WORDS {
@@ -324,29 +413,9 @@ fn converse(vici: &mut Vici, dialogue: &mut Dialogue) -> Result<Follows, ViciErr
         match dialogue.on(said) {
             Follows::Nothing => {}
             Follows::Ask(asked) => vici.ask(&asked)?,
-            end @ (Follows::Down(_) | Follows::Locked(_)) => return Ok(end),
+            // charon was asked for nothing more: it says nothing more, or it is over.
+            end => return Ok(end),
         }
     }
     Ok(Follows::Nothing)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_not_asked_a_third_time_before_it_has_said_something() {
-        let mut tries = Tries::Unanswered(0);
-        for cut_short in 1..=CUT_SHORT {
-            assert!(!tries.are_over(), "the first {cut_short} may be tried");
-            // The path is lost while charon is at it, and the next attempt begins.
-            tries = tries.after(false, false).after(false, true);
-        }
-        assert!(tries.are_over());
-        // One that opens takes nothing off the next.
-        let opened = Tries::Unanswered(1).after(false, true).after(true, false);
-        assert_eq!(opened, Tries::Unanswered(0));
-        assert!(Tries::Refused.are_over());
-        assert_eq!(Tries::Refused.after(true, false), Tries::Refused);
-    }
 }

@@ -4,18 +4,26 @@
 //! Written out here: the crate that speaks it brings an asynchronous runtime for what is one request
 //! at a time, in a process that is one poll loop. What charon says is read with bounds, because charon
 //! itself reads the network: an engine that was taken over must not take its keeper along.
+//!
+//! Among the values there are a PIN and a private key. All values are erased when they are dropped, and
+//! so is what is written; nothing that prints a message shows one.
 
+use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use thiserror::Error;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The longest packet that is taken. The longest of charon's that we ask for, the state of one
 /// tunnel, has some 2 KiB.
 const MAX_PACKET: usize = 64 << 10;
 /// Sections within sections; charon's have four.
 const MAX_DEPTH: usize = 8;
+/// Room for a packet from the start. One that is longer is moved while it grows, which leaves pieces of it
+/// behind: those with a PIN or a key in them are shorter.
+const ROOM: usize = 8 << 10;
 /// The packet's length, before each packet.
 const LENGTH: usize = 4;
 
@@ -36,11 +44,31 @@ pub(super) enum ViciError {
     TooLong,
 }
 
+/// A value.
+#[derive(Clone, PartialEq, Eq)]
+struct Value(Zeroizing<Vec<u8>>);
+
+impl Value {
+    fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Zeroizing::new(bytes.into()))
+    }
+
+    fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
 /// What a key stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
-    Value(Vec<u8>),
-    List(Vec<Vec<u8>>),
+    Value(Value),
+    List(Vec<Value>),
     Section(Message),
 }
 
@@ -51,7 +79,8 @@ pub(super) struct Message(Vec<(String, Node)>);
 impl Message {
     /// Adds a value.
     pub(super) fn value(mut self, key: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.0.push((key.to_owned(), Node::Value(value.into())));
+        self.0
+            .push((key.to_owned(), Node::Value(Value::new(value))));
         self
     }
 
@@ -61,7 +90,7 @@ impl Message {
         key: &str,
         values: impl IntoIterator<Item = V>,
     ) -> Self {
-        let values = values.into_iter().map(Into::into).collect();
+        let values = values.into_iter().map(Value::new).collect();
         self.0.push((key.to_owned(), Node::List(values)));
         self
     }
@@ -80,7 +109,7 @@ impl Message {
     /// The text of this key.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match self.node(key)? {
-            Node::Value(value) => std::str::from_utf8(value).ok(),
+            Node::Value(value) => value.text(),
             _ => None,
         }
     }
@@ -88,10 +117,7 @@ impl Message {
     /// The texts of this list; nothing if there is none, or one is no text.
     pub(super) fn texts(&self, key: &str) -> Option<Vec<&str>> {
         match self.node(key)? {
-            Node::List(values) => values
-                .iter()
-                .map(|value| std::str::from_utf8(value).ok())
-                .collect(),
+            Node::List(values) => values.iter().map(Value::text).collect(),
             _ => None,
         }
     }
@@ -118,14 +144,14 @@ impl Message {
                 Node::Value(value) => {
                     out.push(element::VALUE);
                     name(out, key)?;
-                    long(out, value)?;
+                    long(out, &value.0)?;
                 }
                 Node::List(values) => {
                     out.push(element::LIST);
                     name(out, key)?;
                     for value in values {
                         out.push(element::ITEM);
-                        long(out, value)?;
+                        long(out, &value.0)?;
                     }
                     out.push(element::LIST_END);
                 }
@@ -197,10 +223,10 @@ impl<'b> Reader<'b> {
         String::from_utf8(name.to_vec()).ok()
     }
 
-    fn long(&mut self) -> Option<Vec<u8>> {
+    fn long(&mut self) -> Option<Value> {
         let length = self.take(2)?;
         let length = u16::from_be_bytes([length[0], length[1]]);
-        self.take(length.into()).map(<[u8]>::to_vec)
+        self.take(length.into()).map(Value::new)
     }
 
     /// Elements up to the end of their section; of the outermost it is the end of all.
@@ -224,7 +250,7 @@ impl<'b> Reader<'b> {
         }
     }
 
-    fn items(&mut self) -> Option<Vec<Vec<u8>>> {
+    fn items(&mut self) -> Option<Vec<Value>> {
         let mut items = Vec::new();
         loop {
             match self.byte()? {
@@ -269,8 +295,9 @@ mod packet {
     pub(super) const EVENT: u8 = 7;
 }
 
-fn encode(asked: &Asked) -> Result<Vec<u8>, ViciError> {
-    let mut out = vec![0; LENGTH];
+fn encode(asked: &Asked) -> Result<Zeroizing<Vec<u8>>, ViciError> {
+    let mut out = Zeroizing::new(Vec::with_capacity(ROOM));
+    out.resize(LENGTH, 0);
     match asked {
         Asked::Command(command, message) => {
             out.push(packet::COMMAND);
@@ -307,7 +334,7 @@ fn decode(bytes: &[u8]) -> Option<Said> {
 pub(super) struct Vici {
     stream: UnixStream,
     inbox: Vec<u8>,
-    outbox: Vec<u8>,
+    outbox: Zeroizing<Vec<u8>>,
 }
 
 impl Vici {
@@ -317,18 +344,24 @@ impl Vici {
         Ok(Self {
             stream,
             inbox: Vec::new(),
-            outbox: Vec::new(),
+            outbox: Zeroizing::default(),
         })
     }
 
     /// Whether something waits to be written.
-    pub(super) const fn waits(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         !self.outbox.is_empty()
     }
 
     /// Says something; what does not go out now goes with the next [`flush`](Self::flush).
     pub(super) fn ask(&mut self, asked: &Asked) -> Result<(), ViciError> {
-        self.outbox.extend_from_slice(&encode(asked)?);
+        let packet = encode(asked)?;
+        if self.outbox.is_empty() {
+            // Where it is, so that nothing is left of an outbox that grows.
+            self.outbox = packet;
+        } else {
+            self.outbox.extend_from_slice(&packet);
+        }
         self.flush()
     }
 
@@ -342,6 +375,7 @@ impl Vici {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.outbox.zeroize();
         Ok(())
     }
 

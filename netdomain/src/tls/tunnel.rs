@@ -169,7 +169,7 @@ impl Tunnel for Session {
         Ok(())
     }
 
-    fn heard(&mut self, prompts: bool, news: &mut Vec<News>) -> Result<(), String> {
+    fn heard(&mut self, _said: &str, prompts: bool, news: &mut Vec<News>) -> Result<(), String> {
         if let Step::SignIn(sign_in) = &mut self.step
             && prompts
             && sign_in.prompted()?

@@ -4,7 +4,7 @@
 //! The way out is a chain: the first link that does not hold is the one to mend, and what comes
 //! after it is not known. While the tunnel is up, the chain holds, whatever was reported earlier.
 
-use sekisho_control::{DemandStage, GatewayFound, ModemFound};
+use sekisho_control::{DemandStage, Factor, GatewayFound, ModemFound};
 use serde::{Deserialize, Serialize};
 
 use crate::status::{
@@ -105,6 +105,12 @@ pub enum Cause {
     FactorRefused,
     /// It did not take the second factor too often.
     FactorStopped,
+    /// The card that holds the laptop's key is not in its reader.
+    CardAbsent,
+    /// It did not take the PIN, which will be asked anew.
+    PinRefused,
+    /// It did not take the PIN too often.
+    PinStopped,
     /// The work OS does not run.
     WorkDown,
     /// The work OS does not use its address.
@@ -175,9 +181,10 @@ pub fn diagnose(status: &Status) -> Vec<Check> {
                 Step::Carrier => way.carrier(),
                 Step::Address => way.address(),
                 Step::Router => way.router(),
-                Step::Gateway => match status.demand {
-                    // Only a gateway that was reached demands something.
-                    Some(_) => Outcome::Passed,
+                Step::Gateway => match &status.demand {
+                    // A password is demanded by a gateway that was reached, a PIN by the laptop's own card.
+                    Some(demand) if demand.factor == Factor::Otp => Outcome::Passed,
+                    Some(_) => Outcome::Unknown,
                     None => way.gateway(),
                 },
                 Step::Handshake => match &status.demand {
@@ -193,11 +200,14 @@ pub fn diagnose(status: &Status) -> Vec<Check> {
 
 /// How far the second factor is, on which the gateway's consent waits.
 const fn factor(demand: &Demand) -> Outcome {
-    match demand.state {
-        DemandStage::Asked | DemandStage::Lapsed => failed(Cause::FactorWanted),
-        DemandStage::Judged => Outcome::Waiting,
-        DemandStage::Refused => failed(Cause::FactorRefused),
-        DemandStage::Stopped => failed(Cause::FactorStopped),
+    match (demand.state, demand.factor) {
+        (DemandStage::Asked | DemandStage::Lapsed, _) => failed(Cause::FactorWanted),
+        (DemandStage::Judged, _) => Outcome::Waiting,
+        (DemandStage::Refused, Factor::Otp) => failed(Cause::FactorRefused),
+        (DemandStage::Refused, Factor::Pin) => failed(Cause::PinRefused),
+        (DemandStage::Stopped, Factor::Otp) => failed(Cause::FactorStopped),
+        (DemandStage::Stopped, Factor::Pin) => failed(Cause::PinStopped),
+        (DemandStage::Absent, _) => failed(Cause::CardAbsent),
     }
 }
 

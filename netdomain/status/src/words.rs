@@ -348,6 +348,9 @@ pub const fn remedy(cause: Cause, lang: Lang) -> &'static str {
         Cause::FactorWanted => factor::WANTED.of(lang),
         Cause::FactorRefused => factor::REFUSED.of(lang),
         Cause::FactorStopped => factor::STOPPED.of(lang),
+        Cause::CardAbsent => factor::CARD_ABSENT.of(lang),
+        Cause::PinRefused => factor::PIN_REFUSED.of(lang),
+        Cause::PinStopped => factor::PIN_STOPPED.of(lang),
         Cause::WorkDown => lang.of(
             "端末を再起動してください（業務 OS が動いていません）。",
             "Restart the laptop: the work OS does not run.",

@@ -50,7 +50,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    fs, io, iter,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -212,8 +212,9 @@ pub struct Token {
     pub module: PathBuf,
     /// The key's `CKA_ID`, in hex.
     pub key: String,
-    /// The file that holds the PIN.
-    pub pin: PathBuf,
+    /// The file that holds the PIN. Absent where policy asks the person for it (`second_factor = "pin"`),
+    /// which the engine makes sure of: the supervisor does not read policy.
+    pub pin: Option<PathBuf>,
     /// Files, folders and sockets that the library needs, by the absolute path where it looks for
     /// them: a smart card's is `"/run/pcscd" = "/run/pcscd"`. The engine sees nothing else.
     #[serde(default)]
@@ -355,7 +356,7 @@ impl Config {
             let lists = ike.revoked.iter_mut().chain(&mut ike.key);
             let token = ike.token.iter_mut();
             let token =
-                token.flat_map(|token| iter::once(&mut token.pin).chain(token.needs.values_mut()));
+                token.flat_map(|token| token.pin.iter_mut().chain(token.needs.values_mut()));
             for file in own.into_iter().chain(lists).chain(token) {
                 *file = folder.join(&*file);
             }

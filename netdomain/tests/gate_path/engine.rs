@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use sekisho_control::{
-    Channel, EngineToGate, GateToEngine, GateToUplink, PathId, SituationReport, UplinkToGate,
+    Channel, DownCause, EngineToGate, GateToEngine, GateToUplink, PathId, SituationReport,
+    UplinkToGate,
 };
 use sekisho_framelink::NetHdr;
 use smoltcp::wire::TcpControl;
@@ -224,7 +225,7 @@ fn the_end_of_an_engine_closes_the_gate() {
     let down = EngineToGate::Down {
         attempt,
         why: "over".to_owned(),
-        crashed: false,
+        cause: DownCause::Any,
     };
     engine.send(&down, &[]).unwrap();
     world.until("the gate is closed", |world| closed(world));

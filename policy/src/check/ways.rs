@@ -238,19 +238,34 @@ impl Check<'_> {
                  gateway of kind `tls`",
                 "`wireguard` に `second_factor` は書けません。鍵だけで接続する方式のためです。`tls` のゲートウェイを使ってください",
             ),
-            (GatewayProtocol::Ikev2 { .. }, Some(_)) => self.refuse(
+            (GatewayProtocol::Ikev2 { .. }, Some(SecondFactor::Otp)) => self.refuse(
                 &at,
-                "a gateway of kind `ikev2` is not asked for a second factor: its laptops have \
-                 certificates alone. Use a gateway of kind `tls`",
-                "`ikev2` に `second_factor` は書けません。証明書だけで接続するためです。`tls` のゲートウェイを使ってください",
+                "a gateway of kind `ikev2` takes `second_factor = \"pin\"` alone, the PIN of the token \
+                 that holds the laptop's key: it is not asked for passwords. Use a gateway of kind `tls`",
+                "`ikev2` の `second_factor` は `\"pin\"`（端末の鍵が入った IC カードの暗証番号）だけです。ワンタイムパスワードには `tls` のゲートウェイを使ってください",
             ),
+            (GatewayProtocol::Ikev2 { .. }, found) => {
+                let others = &self.policy.vpn.gateway[..index];
+                let before = others
+                    .iter()
+                    .find(|other| matches!(other.protocol, GatewayProtocol::Ikev2 { .. }));
+                if before.is_some_and(|before| before.second_factor != found) {
+                    self.refuse(
+                        &at,
+                        "`second_factor` is for all gateways of kind `ikev2` or for none: the laptop has \
+                         one key for them, and the token that holds it asks each time or never",
+                        "`second_factor` は `ikev2` のゲートウェイすべてに書くか、どれにも書かないでください。端末の鍵は一つで、同じ IC カードに入っているためです",
+                    );
+                }
+            }
             (GatewayProtocol::Tls { .. }, Some(SecondFactor::Pin)) => self.refuse(
                 &at,
                 "a gateway of kind `tls` takes `second_factor = \"otp\"` alone: the laptop's key for \
                  it is in no token",
                 "`tls` の `second_factor` は `\"otp\"` だけです。端末の鍵がトークンにないためです",
             ),
-            (GatewayProtocol::Tls { .. }, Some(SecondFactor::Otp)) | (_, None) => {}
+            (GatewayProtocol::Tls { .. }, Some(SecondFactor::Otp) | None)
+            | (GatewayProtocol::Wireguard { .. }, None) => {}
         }
     }
 

@@ -72,13 +72,41 @@ fn a_second_factor_is_for_gateways_that_ask_for_one() {
     assert_ne!(wireguard, SAMPLE);
     for (text, complaint) in [
         (wireguard, "knows a key and nothing of people"),
-        (demand("otp", IKEV2), "is not asked for a second factor"),
+        (
+            demand("otp", IKEV2),
+            "takes `second_factor = \"pin\"` alone",
+        ),
         (demand("pin", TLS), "is in no token"),
         (demand("sms", TLS), "unknown variant"),
     ] {
         let error = Draft::parse("policy.toml", text.as_bytes()).expect_err("must be refused");
         let said = error.problems()[0].fault.text(Lang::En);
         assert!(said.contains(complaint), "{said}");
+    }
+}
+
+#[test]
+fn a_pin_is_for_all_gateways_that_the_token_serves_or_for_none() {
+    let pin = IKEV2.replace("uplinks =", "second_factor = \"pin\"\nuplinks =");
+    let other = |gateway: &str| {
+        gateway
+            .replace("honcho-ikev2", "honcho-ikev2-b")
+            .replace("113.10", "113.11")
+    };
+    let policy = |gateways: &str| with("\n[onprem]", &format!("\n{gateways}[onprem]"));
+    for gateways in [pin.clone(), format!("{pin}{}", other(&pin))] {
+        let draft = Draft::parse("policy.toml", policy(&gateways).as_bytes()).unwrap();
+        let last = draft.policy().vpn.gateway.last().unwrap();
+        assert_eq!(last.second_factor, Some(SecondFactor::Pin));
+    }
+    for gateways in [
+        format!("{pin}{}", other(IKEV2)),
+        format!("{IKEV2}{}", other(&pin)),
+    ] {
+        let text = policy(&gateways);
+        let error = Draft::parse("policy.toml", text.as_bytes()).expect_err("must be refused");
+        let said = error.problems()[0].fault.text(Lang::En);
+        assert!(said.contains("or for none"), "{said}");
     }
 }
 

@@ -11,11 +11,14 @@
     reason = "this is part of tests, which fail by panicking"
 )]
 
+pub mod asked;
+pub mod card;
 mod desk;
 mod download;
 mod engine;
 pub mod hall;
 mod scene;
+pub mod search;
 mod traffic;
 
 use sekisho_lab::programs;

@@ -4,13 +4,11 @@
 
 use std::{
     fs,
-    process::Command,
     time::{Duration, Instant},
 };
 
-use sekisho_attacks::{Download, Engine, Expects, Scene, must};
+use sekisho_attacks::{Download, Engine, Expects, Scene, card, must};
 use sekisho_lab::{LaptopFiles, Part, Setup, Wall, address as at, oracle::count_frames};
-use sekisho_skip::skip_unless;
 
 const ENGINE: Engine = Engine {
     gateway: "honcho-ikev2",
@@ -137,71 +135,15 @@ fn a_gateway_does_not_take_a_strangers_certificate_by_tls_in_eap() {
     );
 }
 
-const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
-
-fn run(command: &mut Command) {
-    let output = must(command.output());
-    assert!(output.status.success(), "{command:?}: {output:?}");
-}
-
-/// Moves the laptop's key into a token, with this PIN.
-fn into_token(files: &LaptopFiles) {
-    let beside = |name: &str| files.device.with_file_name(name);
-    let store = beside("store");
-    must(fs::create_dir(&store));
-    // The library looks for it where the engine sees it.
-    must(fs::write(
-        beside("softhsm2.conf"),
-        "directories.tokendir = /token\n",
-    ));
-    let outside = beside("softhsm2-outside.conf");
-    let text = format!("directories.tokendir = {}\n", store.display());
-    must(fs::write(&outside, text));
-    let tool = || {
-        let mut tool = Command::new("softhsm2-util");
-        tool.env("SOFTHSM2_CONF", &outside);
-        tool
-    };
-    run(tool()
-        .args(["--init-token", "--free", "--label", "laptop"])
-        .args(["--pin", "271828"])
-        .args(["--so-pin", "31415926"]));
-    run(tool().arg("--import").arg(beside("tls.key")).args([
-        "--token", "laptop", "--label", "laptop", "--id", "0a", "--pin", "271828",
-    ]));
-    must(fs::remove_file(beside("tls.key")));
-    run(Command::new("chown").args(["-R", "64021"]).arg(&store));
-    must(fs::write(beside("pin"), "271828\n"));
-}
-
-fn with_token(tamper: fn(&LaptopFiles)) -> Setup {
-    let key = format!(
-        "[ike.token]\nmodule = '{MODULE}'\nkey = '0a'\npin = 'pin'\n\
-         needs = {{ '/etc/softhsm/softhsm2.conf' = 'softhsm2.conf', '/token' = 'store' }}"
-    );
-    Setup {
-        ike_key: Some(key),
-        tamper: Some(tamper),
-        ..setup()
-    }
-}
-
-fn no_token() -> bool {
-    skip_unless(
-        fs::exists(MODULE).unwrap_or(false),
-        "the package softhsm2 is not there",
-    )
-}
-
 #[test]
 fn the_key_stays_in_a_token() {
-    if no_token() {
+    if card::no_token() {
         return;
     }
     let Some(scene) = Scene::with_ipsec(at::GUEST) else {
         return;
     };
-    let laptop = ENGINE.laptop(&scene, &with_token(into_token));
+    let laptop = ENGINE.laptop(&scene, &card::setup(true, card::into_token));
     assert!(!scene.lab.dir().join("device/tls.key").exists());
     Download::start(&laptop, 1_000_000, 0).lives_on();
     scene.holds(&laptop, Expects::Beyond);
@@ -209,14 +151,14 @@ fn the_key_stays_in_a_token() {
 
 #[test]
 fn a_wrong_pin_opens_nothing() {
-    if no_token() {
+    if card::no_token() {
         return;
     }
     let Some(scene) = Scene::with_ipsec(at::GUEST) else {
         return;
     };
-    let setup = with_token(|files| {
-        into_token(files);
+    let setup = card::setup(true, |files| {
+        card::into_token(files);
         must(fs::write(files.device.with_file_name("pin"), "141421\n"));
     });
     // And it is tried once: a smart card locks itself after a few.

@@ -4,14 +4,16 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    os::unix::{fs::FileExt, net::UnixStream},
-    path::Path,
     time::{Duration, Instant},
 };
 
-use sekisho_attacks::{Expects, Scene, must};
-use sekisho_lab::{Event, NetLaptop, Part, Setup, UP_LIMIT, Who};
+use sekisho_attacks::{
+    Expects, Scene,
+    asked::{answer_call, at_stage, say, wait_stage},
+    must,
+    search::{holds, in_memory, on_disk},
+};
+use sekisho_lab::{NetLaptop, Part, Setup, UP_LIMIT, Who};
 
 /// From a wrong answer to the next asking: the machine's pause (2 s, then 4 s), and two connections.
 const ASKED_AGAIN: Duration = Duration::from_secs(20);
@@ -25,16 +27,6 @@ fn laptop<'s>(scene: &'s Scene, within: &str) -> NetLaptop<'s> {
     let laptop = must(NetLaptop::start(&scene.lab, &setup));
     must(laptop.plug_guest());
     laptop
-}
-
-/// Waits until the gate says that the demand is at this stage; its number.
-fn wait_stage(laptop: &NetLaptop<'_>, mark: usize, stage: &str, limit: Duration) -> u64 {
-    let event = must(laptop.wait_event(mark, stage, limit, |event| at_stage(event, stage)));
-    event.said["demand"]["id"].as_u64().unwrap()
-}
-
-fn at_stage(event: &Event, stage: &str) -> bool {
-    event.is("gate", "demand") && event.said["demand"]["stage"] == stage
 }
 
 /// What the token shows after this many presses.
@@ -68,69 +60,6 @@ fn judged_wrong(scene: &Scene) -> usize {
 
 fn connections(scene: &Scene) -> usize {
     told(scene, "TLS handshake completed")
-}
-
-/// Whether a file somewhere below holds this text.
-fn on_disk(folder: &Path, text: &str) -> bool {
-    let entries = fs::read_dir(folder).unwrap().flatten();
-    entries.into_iter().any(|entry| {
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            on_disk(&entry.path(), text)
-        } else {
-            kind.is_file() && holds(&fs::read(entry.path()).unwrap_or_default(), text)
-        }
-    })
-}
-
-fn holds(bytes: &[u8], text: &str) -> bool {
-    bytes
-        .windows(text.len())
-        .any(|part| part == text.as_bytes())
-}
-
-/// Whether a process has this text anywhere in the memory that it may write.
-fn in_memory(pid: u32, text: &str) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-    let mut read = 0;
-    let found = maps.lines().any(|line| {
-        let mut words = line.split_whitespace();
-        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
-        if !rights.starts_with("rw") {
-            return false;
-        }
-        let (from, to) = range.split_once('-').unwrap();
-        let number = |text| u64::from_str_radix(text, 16).unwrap();
-        let mut bytes = vec![0; usize::try_from(number(to) - number(from)).unwrap()];
-        // Some areas of the kernel's cannot be read.
-        let got = memory.read_at(&mut bytes, number(from)).unwrap_or(0);
-        read += got;
-        holds(&bytes[..got], text)
-    });
-    assert!(read > 100_000, "the memory of {pid} was not read");
-    found
-}
-
-/// Says this on the status socket, as root; what comes back.
-fn say(laptop: &NetLaptop<'_>, call: &str) -> String {
-    let mut socket = UnixStream::connect(laptop.status_socket()).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
-    socket.write_all(call.as_bytes()).unwrap();
-    socket.write_all(b"\0").unwrap();
-    let (mut text, mut byte) = (Vec::new(), [0]);
-    while socket.read(&mut byte).unwrap() == 1 && byte[0] != 0 {
-        text.push(byte[0]);
-    }
-    String::from_utf8(text).unwrap()
-}
-
-fn answer_call(id: u64, answer: &str) -> String {
-    format!(
-        r#"{{"method":"jp.sekisho.Laptop.Answer","parameters":{{"id":{id},"answer":"{answer}"}}}}"#
-    )
 }
 
 #[test]

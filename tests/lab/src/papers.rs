@@ -351,6 +351,19 @@ impl Papers {
         self.policy().replacen("[onprem]", &gateway, 1)
     }
 
+    /// The same, where that gateway's tunnel demands the PIN of the laptop's token, and it is waited for
+    /// so long.
+    pub fn policy_with_pin(&self, within: &str) -> String {
+        let name = "name = \"honcho-ikev2\"\n";
+        self.policy_with_ike()
+            .replacen(name, &format!("{name}second_factor = \"pin\"\n"), 1)
+            .replacen(
+                "[vpn]\n",
+                &format!("[vpn]\nanswer_within = \"{within}\"\n"),
+                1,
+            )
+    }
+
     /// The policy of a city that has IPv6 on the LGWAN side, behind the tunnel alone.
     pub fn policy_with_ipv6(&self) -> String {
         self.policy()

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::Carries;
-use crate::Secret;
+use crate::{Secret, TokenFault};
 
 /// Gate to the engine of a tunnel. An answer cannot be copied, so neither can a message.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,13 +37,15 @@ pub enum GateToEngine {
         /// Which one.
         attempt: u32,
     },
+    /// Erase what the person answered, if it is kept: they are to be asked again.
+    Forget,
 }
 
 impl Carries for GateToEngine {
     fn descriptors(&self) -> usize {
         match self {
             Self::Stream { .. } => 1,
-            Self::Begin { .. } | Self::Answer { .. } | Self::End { .. } => 0,
+            Self::Begin { .. } | Self::Answer { .. } | Self::End { .. } | Self::Forget => 0,
         }
     }
 }
@@ -73,6 +75,12 @@ pub enum EngineToGate {
         /// Which attempt.
         attempt: u32,
     },
+    /// The token opened with the person's PIN: the answer of this attempt, or the one that the engine
+    /// keeps since an earlier one. What comes now is the gateway's to decide.
+    Opened {
+        /// Which attempt.
+        attempt: u32,
+    },
     /// The tunnel has ended, or could not be begun; after [`GateToEngine::Answer`] most often because
     /// the answer was not taken.
     Down {
@@ -80,16 +88,28 @@ pub enum EngineToGate {
         attempt: u32,
         /// Why, in a few plain words of the engine's own.
         why: String,
-        /// Its program was killed by a signal, which says nothing about the gateway.
-        crashed: bool,
+        /// What it says about the gateway and the way to it.
+        cause: DownCause,
     },
+}
+
+/// Why an engine's tunnel is down, as far as it matters for what is tried next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DownCause {
+    /// By the gateway, the way to it, or anything else.
+    Any,
+    /// Its program was killed by a signal, which says nothing about the gateway.
+    Crashed,
+    /// By the laptop's own token.
+    Token(TokenFault),
 }
 
 impl Carries for EngineToGate {
     fn descriptors(&self) -> usize {
         match self {
             Self::Up { .. } => 1,
-            Self::Dial { .. } | Self::Ask { .. } | Self::Down { .. } => 0,
+            Self::Dial { .. } | Self::Ask { .. } | Self::Opened { .. } | Self::Down { .. } => 0,
         }
     }
 }

@@ -178,6 +178,7 @@ impl Machine {
                 until: Some(now + self.timings.up_within),
             });
             self.began = now;
+            self.demands.entitle(gateway, actions);
             actions.push(Action::Engage(path));
         }
     }

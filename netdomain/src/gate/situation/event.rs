@@ -1,6 +1,6 @@
 //! What happens to the gate, and what its shell must do about it.
 
-use sekisho_control::{DemandId, PathId, UplinkKind, WireId};
+use sekisho_control::{DemandId, PathId, TokenFault, UplinkKind, WireId};
 
 use super::paths::PathInfo;
 
@@ -37,6 +37,10 @@ pub enum Event {
     EngineCrashed(PathId),
     /// The engine of this path's tunnel needs the second factor.
     EngineAsks(PathId),
+    /// The engine of this path's tunnel says that the token opened with the person's PIN.
+    TokenOpened(PathId),
+    /// The engine ended the tunnel of this path because of the token.
+    TokenFailed(PathId, TokenFault),
     /// The person answered this asking.
     Answered(DemandId),
     /// The person is there.
@@ -74,6 +78,8 @@ pub enum Action {
     Engage(PathId),
     /// Hand the person's answer to the engine of this path's tunnel.
     HandOver(PathId),
+    /// Let the engine erase the PIN that it keeps.
+    Forget,
     /// Let the engine take its tunnel from one path to another, to the same gateway.
     Move {
         /// The path that it was on.

@@ -5,6 +5,8 @@
 //! one that was not taken, the person is asked anew, with a pause that grows, and not at all any more
 //! before the token or the gateway would lock itself. Where nobody answers, nobody is asked again
 //! before the person says that they are there, or the way to the gateway is another one.
+//!
+//! What is different about a PIN is in [`token`].
 
 use std::time::Duration;
 
@@ -40,12 +42,16 @@ enum Stage {
     Asked { path: PathId, until: Moment },
     /// The answer was handed over; what becomes of the attempt over this path says what it was.
     Judged { path: PathId },
+    /// The token opened for the attempt over this path: what becomes of it says nothing of the answer.
+    Opened { path: PathId },
     /// The attempt ended before anything was known of the answer.
     Cut,
     /// Nobody answered.
     Lapsed,
     /// Not taken; not asked before then.
     Refused { until: Moment },
+    /// The token is not there; not looked for before then.
+    Absent { until: Moment },
     /// Not taken too often; not asked before then, or not while this gate lives.
     Stopped { until: Option<Moment> },
 }
@@ -85,6 +91,8 @@ pub(super) struct Demands {
     /// How long an answer is waited for.
     within: Duration,
     last: u32,
+    /// Whether the engine may keep a PIN that opened the token.
+    known: bool,
 }
 
 impl Demands {
@@ -106,6 +114,7 @@ impl Demands {
             rows: factors.into_iter().map(row).collect(),
             within,
             last: seed,
+            known: false,
         }
     }
 
@@ -120,6 +129,9 @@ impl Demands {
         }
         row.stage = Stage::Asked { path, until };
         row.id = DemandId(id);
+        if row.factor == Factor::Pin {
+            self.known = false;
+        }
         self.last = id;
         Some(until)
     }
@@ -141,17 +153,16 @@ impl Demands {
         let Some(row) = self.row(gateway) else {
             return true;
         };
-        let judged = row.stage == Stage::Judged { path };
-        if judged {
+        let given = row.given(path);
+        if given {
             (row.stage, row.wrong) = (Stage::Quiet, 0);
         }
-        judged
+        given
     }
 
     fn lacks(&self, gateway: GatewayId, path: PathId) -> bool {
-        let judged = Stage::Judged { path };
         let mut rows = self.rows.iter();
-        rows.any(|row| row.gateway == gateway && row.stage != judged)
+        rows.any(|row| row.gateway == gateway && !row.given(path))
     }
 
     /// The attempt over this path has failed. An answer that was handed over counts as wrong: it may
@@ -164,8 +175,13 @@ impl Demands {
         match row.stage {
             Stage::Judged { path: over } if over == path => row.refuse(now),
             Stage::Asked { path: over, .. } if over == path => row.stage = Stage::Lapsed,
+            Stage::Opened { path: over } if over == path => {
+                row.stage = Stage::Quiet;
+                return false;
+            }
             _ => return false,
         }
+        self.share(gateway);
         true
     }
 
@@ -174,7 +190,9 @@ impl Demands {
     pub(super) fn withdraw(&mut self, path: PathId) {
         for row in &mut self.rows {
             match row.stage {
-                Stage::Asked { path: over, .. } if over == path => row.stage = Stage::Quiet,
+                Stage::Asked { path: over, .. } | Stage::Opened { path: over } if over == path => {
+                    row.stage = Stage::Quiet;
+                }
                 Stage::Judged { path: over } if over == path => row.stage = Stage::Cut,
                 _ => {}
             }
@@ -184,7 +202,7 @@ impl Demands {
     /// The person is there, or the laptop is somewhere else: what nobody answered may be asked again.
     pub(super) fn ask_again(&mut self) {
         for row in &mut self.rows {
-            if row.stage == Stage::Lapsed {
+            if matches!(row.stage, Stage::Lapsed | Stage::Absent { .. }) {
                 row.stage = Stage::Quiet;
             }
         }
@@ -193,20 +211,26 @@ impl Demands {
     /// What time has brought: pauses end, and an asking that nobody answered; its path comes out.
     fn expire(&mut self, now: Moment) -> Option<PathId> {
         let mut lapsed = None;
-        for row in &mut self.rows {
+        for at in 0..self.rows.len() {
+            let row = &mut self.rows[at];
             match row.stage {
                 Stage::Asked { path, until } if until <= now => {
                     row.stage = Stage::Lapsed;
                     lapsed = Some(path);
                 }
                 Stage::Cut => row.refuse(now),
-                Stage::Refused { until } | Stage::Stopped { until: Some(until) }
+                Stage::Refused { until }
+                | Stage::Absent { until }
+                | Stage::Stopped { until: Some(until) }
                     if until <= now =>
                 {
                     row.stage = Stage::Quiet;
+                    continue;
                 }
-                _ => {}
+                _ => continue,
             }
+            let gateway = row.gateway;
+            self.share(gateway);
         }
         lapsed
     }
@@ -256,6 +280,16 @@ impl Demands {
 }
 
 impl Row {
+    /// Whether the attempt over this path has what is demanded: a gateway that calls it up has judged
+    /// the password; of a PIN the token's word is needed.
+    fn given(&self, path: PathId) -> bool {
+        self.stage
+            == match self.factor {
+                Factor::Otp => Stage::Judged { path },
+                Factor::Pin => Stage::Opened { path },
+            }
+    }
+
     fn refuse(&mut self, now: Moment) {
         self.wrong = self.wrong.saturating_add(1);
         let most = max_wrong(self.factor);
@@ -276,7 +310,11 @@ impl Row {
     const fn holds(&self) -> bool {
         matches!(
             self.stage,
-            Stage::Cut | Stage::Lapsed | Stage::Refused { .. } | Stage::Stopped { .. }
+            Stage::Cut
+                | Stage::Lapsed
+                | Stage::Refused { .. }
+                | Stage::Absent { .. }
+                | Stage::Stopped { .. }
         )
     }
 
@@ -294,9 +332,15 @@ impl Row {
 
     const fn until(&self) -> Option<Moment> {
         match self.stage {
-            Stage::Asked { until, .. } | Stage::Refused { until } => Some(until),
+            Stage::Asked { until, .. } | Stage::Refused { until } | Stage::Absent { until } => {
+                Some(until)
+            }
             Stage::Stopped { until } => until,
-            Stage::Quiet | Stage::Judged { .. } | Stage::Cut | Stage::Lapsed => None,
+            Stage::Quiet
+            | Stage::Judged { .. }
+            | Stage::Opened { .. }
+            | Stage::Cut
+            | Stage::Lapsed => None,
         }
     }
 
@@ -304,10 +348,11 @@ impl Row {
         Some(match self.stage {
             Stage::Quiet | Stage::Cut => return None,
             Stage::Asked { .. } => DemandStage::Asked,
-            Stage::Judged { .. } => DemandStage::Judged,
+            Stage::Judged { .. } | Stage::Opened { .. } => DemandStage::Judged,
             Stage::Lapsed => DemandStage::Lapsed,
             Stage::Refused { .. } => DemandStage::Refused,
             Stage::Stopped { .. } => DemandStage::Stopped,
+            Stage::Absent { .. } => DemandStage::Absent,
         })
     }
 }
@@ -410,3 +455,4 @@ impl Machine {
 
 #[cfg(test)]
 mod tests;
+mod token;

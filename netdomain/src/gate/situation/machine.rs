@@ -103,6 +103,8 @@ impl Machine {
             Event::EngineDown(path) => self.engine_down(path, now, actions),
             Event::EngineCrashed(path) => self.engine_crashed(path, now, actions),
             Event::EngineAsks(path) => self.engine_asks(path, now, actions),
+            Event::TokenOpened(path) => self.token_opened(path, now, actions),
+            Event::TokenFailed(path, fault) => self.token_failed(path, fault, now, actions),
             Event::Answered(demand) => self.answered(demand, now, actions),
             Event::AskAgain => self.demands.ask_again(),
             Event::CarrierLost(port) => self.carrier_lost(&port, now, actions),
@@ -119,6 +121,7 @@ impl Machine {
             Event::Suspend => {
                 self.asleep = true;
                 self.drop_everything(Reason::Suspended, actions);
+                self.demands.forget(actions);
             }
             Event::Resume => {
                 self.asleep = false;
@@ -229,6 +232,7 @@ impl Machine {
     fn doubt(&mut self, now: Moment, actions: &mut Vec<Action>) {
         end_proofs(self.proofs.doubt(now), actions);
         self.disengage(actions);
+        self.demands.forget(actions);
         self.attempt = None;
         self.session = None;
         self.paths.pardon();

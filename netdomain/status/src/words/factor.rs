@@ -29,12 +29,27 @@ pub(super) const STOPPED: Sentence = Sentence(
     "誤った番号が続いたため、しばらく尋ねません。情報担当へ連絡し、番号の発行方法を確かめてください。",
     "Too many were not taken, so it is not asked for a while: tell IT, and have the token or its list checked.",
 );
+/// Where the card is not in its reader.
+pub(super) const CARD_ABSENT: Sentence = Sentence(
+    "端末に登録された IC カードをカードリーダーに差してください。差してあれば、抜いてもう一度差してください。",
+    "Put the card that belongs to this laptop into its reader; if it is in it, take it out and put it in again.",
+);
+/// Where the card did not take the PIN.
+pub(super) const PIN_REFUSED: Sentence = Sentence(
+    "暗証番号が違います。カードは数回の間違いでロックされます。番号を確かめてから、sekisho answer でもう一度入れてください。",
+    "The PIN was wrong, and a card locks itself after a few wrong ones: make sure of it, and type `sekisho answer` again.",
+);
+/// Where it did not take it too often.
+pub(super) const PIN_STOPPED: Sentence = Sentence(
+    "暗証番号の間違いが続いたため、カードがロックされる前に止めました。ほかの端末でも試さず、情報担当へ連絡してください。番号を確かめ、端末を再起動すると、また尋ねます。",
+    "Wrong PINs: it was stopped before the card locks itself. Do not try elsewhere, and tell IT. With the right PIN at hand, restart the laptop, and it is asked again.",
+);
 
 /// What is demanded.
 pub const fn factor(factor: Factor, lang: Lang) -> &'static str {
     match factor {
         Factor::Otp => lang.of("ワンタイムパスワード", "one-time password"),
-        Factor::Pin => lang.of("IC カードの暗証番号", "PIN of the smart card"),
+        Factor::Pin => lang.of("IC カードの暗証番号", "smart card PIN"),
     }
 }
 
@@ -65,6 +80,12 @@ pub fn demand(demand: &Demand, lang: Lang) -> String {
             "your {what} was not taken; it is asked again in a moment ({} tries left)",
             demand.tries
         ),
+        (DemandStage::Absent, _, Lang::Ja) => {
+            "IC カードがカードリーダーにありません。差すと、まもなく先へ進みます".to_owned()
+        }
+        (DemandStage::Absent, _, Lang::En) => {
+            "your smart card is not in its reader; put it in, and it goes on in a moment".to_owned()
+        }
         (DemandStage::Stopped, Some(left), Lang::Ja) => {
             format!("誤った{what}が続いたため、{left}は尋ねません。情報担当へ連絡してください")
         }

@@ -196,8 +196,9 @@ impl Config {
             words.extend(pairs(&[
                 ("--token", &text(&token.module)),
                 ("--token-key", &token.key),
-                ("--token-pin", &text(&token.pin)),
             ]));
+            let pin = token.pin.iter();
+            words.extend(pin.flat_map(|pin| ["--token-pin".into(), text(pin)]));
             let needs = token.needs.iter();
             words.extend(needs.flat_map(|(place, what)| {
                 let pair = format!("{}:{}", what.display(), place.display());

@@ -135,6 +135,11 @@ fn a_token_holds_the_key_in_place_of_a_file() {
         words.ends_with(&end) && !words.contains("--key "),
         "{words}"
     );
+    // Where the person has the PIN there is no file, and nobody is told of one.
+    let (_folder, without) =
+        self::config(&format!("{ike}{}", token.replace("pin = 'pin'\n", ""))).unwrap();
+    let recipes = without.recipes().unwrap();
+    assert!(recipes.iter().all(|recipe| !recipe.takes("--token-pin")));
     for neither in [ike.to_owned(), format!("{ike}key = 'laptop.key'\n{token}")] {
         let error = self::config(&neither).unwrap_err().to_string();
         assert!(error.contains("either `key` or"), "{error}");

@@ -1,7 +1,7 @@
 //! The second factor against what it promises, whatever happens around it.
 
 use proptest::prelude::*;
-use sekisho_control::{Side, UplinkKind};
+use sekisho_control::{Side, TokenFault, UplinkKind};
 
 use super::super::{Event, PathInfo, Proof, Situation, Timings};
 use super::*;
@@ -26,9 +26,9 @@ fn at(millis: u64) -> Moment {
 }
 
 const ANSWER_WITHIN: Duration = Duration::from_mins(3);
-const DEMANDING: GatewayId = GatewayId(0);
+pub(super) const DEMANDING: GatewayId = GatewayId(0);
 
-fn path(id: u32, port: &str, gateway: GatewayId) -> PathInfo {
+pub(super) fn path(id: u32, port: &str, gateway: GatewayId) -> PathInfo {
     PathInfo {
         id: PathId(id),
         port: port.to_owned(),
@@ -41,26 +41,29 @@ fn path(id: u32, port: &str, gateway: GatewayId) -> PathInfo {
 }
 
 /// A machine with one gateway that demands a factor, and the time.
-struct Bench {
-    machine: Machine,
-    now: u64,
+pub(super) struct Bench {
+    pub(super) machine: Machine,
+    pub(super) now: u64,
 }
 
 impl Bench {
-    fn new(factor: Factor) -> Self {
-        let machine =
-            Machine::new(timings(), 7).with_factors([(DEMANDING, factor)], ANSWER_WITHIN, 41);
+    pub(super) fn new(factor: Factor) -> Self {
+        Self::with([(DEMANDING, factor)])
+    }
+
+    pub(super) fn with(factors: impl IntoIterator<Item = (GatewayId, Factor)>) -> Self {
+        let machine = Machine::new(timings(), 7).with_factors(factors, ANSWER_WITHIN, 41);
         Self { machine, now: 0 }
     }
 
-    fn event(&mut self, event: Event) -> Vec<Action> {
+    pub(super) fn event(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.machine.handle(event, at(self.now), &mut actions);
         actions
     }
 
     /// Lets time pass as the loop would, from deadline to deadline.
-    fn wait(&mut self, millis: u64) -> Vec<Action> {
+    pub(super) fn wait(&mut self, millis: u64) -> Vec<Action> {
         let end = self.now + millis;
         let mut seen = Vec::new();
         for _ in 0..100_000 {
@@ -75,7 +78,7 @@ impl Bench {
         panic!("the machine never rests");
     }
 
-    fn stage(&self) -> Option<DemandStage> {
+    pub(super) fn stage(&self) -> Option<DemandStage> {
         self.machine.demanded().map(|demanded| demanded.stage)
     }
 
@@ -83,11 +86,11 @@ impl Bench {
         self.machine.demanded().unwrap().id
     }
 
-    fn up(&self) -> bool {
+    pub(super) fn up(&self) -> bool {
         matches!(self.machine.situation(), Situation::Tunnelled { .. })
     }
 
-    fn reason(&self) -> Option<Reason> {
+    pub(super) fn reason(&self) -> Option<Reason> {
         match self.machine.situation() {
             Situation::Closed(reason) => Some(reason),
             _ => None,
@@ -95,7 +98,7 @@ impl Bench {
     }
 
     /// With a path, over which the engine has asked.
-    fn asked(factor: Factor) -> Self {
+    pub(super) fn asked(factor: Factor) -> Self {
         let mut bench = Self::new(factor);
         let actions = bench.event(Event::PathUp(path(1, "eth0", DEMANDING)));
         assert!(actions.contains(&Action::Engage(PathId(1))));
@@ -106,7 +109,7 @@ impl Bench {
         bench
     }
 
-    fn answer(&mut self) -> Vec<Action> {
+    pub(super) fn answer(&mut self) -> Vec<Action> {
         let id = self.id();
         self.event(Event::Answered(id))
     }
@@ -242,6 +245,8 @@ enum Step {
     Answer,
     Stale(u32),
     Up(u32),
+    Opened(u32),
+    Fault(u32, TokenFault),
     Down(u32),
     AskAgain,
     Suspend,
@@ -263,6 +268,12 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Answer),
         (40u32..60).prop_map(Step::Stale),
         id.clone().prop_map(Step::Up),
+        id.clone().prop_map(Step::Up),
+        id.clone().prop_map(Step::Opened),
+        id.clone().prop_map(Step::Opened),
+        id.clone()
+            .prop_map(|id| Step::Fault(id, TokenFault::Absent)),
+        id.clone().prop_map(|id| Step::Fault(id, TokenFault::Spent)),
         id.prop_map(Step::Down),
         Just(Step::AskAgain),
         Just(Step::Suspend),
@@ -273,8 +284,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     /// Whatever happens: an answer is handed over once for an asking; the tunnel is up only after
-    /// an answer to this very attempt; and of wrong answers no more come through than are allowed,
-    /// then none for the long pause, and then one at a time.
+    /// an answer to this very attempt, or to an earlier one that opened the token and was not to be
+    /// forgotten since; and of wrong answers no more come through than are allowed, then none for the
+    /// long pause, and then one at a time.
     #[test]
     fn answers_are_few_and_nothing_is_up_without_one(
         pin in any::<bool>(),
@@ -284,11 +296,14 @@ proptest! {
         let most = usize::from(max_wrong(factor));
         let mut bench = Bench::new(factor);
         let (mut engaged, mut answered) = (None, false);
+        // Whether the token opened for this attempt; may open without an answer; is never asked again.
+        let (mut opened, mut kept, mut spent) = (false, false, false);
         // When answers were handed over since the last that was right.
         let mut given: Vec<u64> = Vec::new();
         let mut used = Vec::new();
         for step in steps {
-            let actions = match step {
+            let going = !bench.up();
+            let actions = match step.clone() {
                 Step::Wait(millis) => bench.wait(millis),
                 Step::PathUp(id) => bench.event(Event::PathUp(path(id, "eth0", DEMANDING))),
                 Step::PathLost(id) => bench.event(Event::PathLost(PathId(id))),
@@ -312,26 +327,61 @@ proptest! {
                     actions
                 }
                 Step::Up(id) => bench.event(Event::EngineUp(PathId(id))),
+                Step::Opened(id) => {
+                    if pin && going && engaged == Some(PathId(id)) {
+                        let quiet = bench.stage().is_none();
+                        let entitled = answered || (kept && quiet);
+                        (opened, kept) = (opened || entitled, kept || entitled);
+                        if entitled {
+                            given.clear();
+                        }
+                    }
+                    bench.event(Event::TokenOpened(PathId(id)))
+                }
+                Step::Fault(id, fault) => {
+                    if pin && going && engaged == Some(PathId(id)) {
+                        kept = false;
+                        spent |= fault == TokenFault::Spent;
+                        // What was not tried is not counted.
+                        if fault == TokenFault::Absent && answered && !opened {
+                            given.pop();
+                        }
+                    }
+                    bench.event(Event::TokenFailed(PathId(id), fault))
+                }
                 Step::Down(id) => bench.event(Event::EngineDown(PathId(id))),
                 Step::AskAgain => bench.event(Event::AskAgain),
                 Step::Suspend => bench.event(Event::Suspend),
                 Step::Resume => bench.event(Event::Resume),
                 Step::Doubt => bench.event(Event::Doubt),
             };
+            if matches!(step, Step::Suspend | Step::Doubt) {
+                kept = false;
+                prop_assert!(!pin || actions.contains(&Action::Forget), "{step:?}");
+            }
+            if bench.stage() == Some(DemandStage::Asked) {
+                kept = false;
+            }
+            let mut forgotten = false;
             for action in actions {
                 match action {
-                    Action::Engage(id) => (engaged, answered) = (Some(id), false),
+                    Action::Forget => forgotten = true,
+                    Action::Engage(id) => {
+                        prop_assert!(!spent, "a token that is spent is asked again");
+                        prop_assert!(!pin || kept || forgotten, "a PIN may be used again");
+                        (engaged, answered, opened) = (Some(id), false, false);
+                    }
                     Action::HandOver(id) => {
                         prop_assert_eq!(Some(id), engaged, "to another engine than that which asked");
                         answered = true;
                         given.push(bench.now);
                     }
-                    Action::Disengage(_) => (engaged, answered) = (None, false),
+                    Action::Disengage(_) => (engaged, answered, opened) = (None, false, false),
                     _ => {}
                 }
             }
             if bench.up() {
-                prop_assert!(answered, "up without an answer");
+                prop_assert!(if pin { opened } else { answered }, "up without an answer");
                 given.clear();
             }
             // More than `most` without a right one between: only with the long pause before each.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sekisho_control::{DemandId, DemandStage};
+use sekisho_control::{DemandId, DemandStage, Factor};
 use sekisho_status::{
     Demand, Status,
     client::{Client, ClientError},
@@ -25,6 +25,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(300);
 /// From the word that the person is there to the asking: a connection to the gateway.
 const ASKED_WITHIN: Duration = Duration::from_secs(30);
+/// From the word that the person is there to the end of a look for their card.
+const LOOKED_WITHIN: Duration = Duration::from_secs(4);
 /// From the answer to the tunnel: as long as policy gives an engine by default, and some more.
 const JUDGED_WITHIN: Duration = Duration::from_mins(1);
 
@@ -43,6 +45,8 @@ enum Next {
     Connected,
     /// It is not asked for at present, as this says.
     Stopped(Demand),
+    /// The card is not there, and was looked for.
+    Absent(Demand),
 }
 
 /// `called` when the person was said to be there.
@@ -54,7 +58,8 @@ fn next(status: Status, called: bool) -> Next {
         Some(demand) => match demand.state {
             DemandStage::Asked => Next::Answer(demand),
             DemandStage::Stopped => Next::Stopped(demand),
-            DemandStage::Lapsed if !called => Next::Call,
+            DemandStage::Lapsed | DemandStage::Absent if !called => Next::Call,
+            DemandStage::Absent => Next::Absent(demand),
             DemandStage::Judged | DemandStage::Refused | DemandStage::Lapsed => Next::Wait,
         },
         None if called => Next::Wait,
@@ -69,7 +74,10 @@ fn outcome(status: &Status, answered: DemandId) -> Option<bool> {
     }
     let demand = status.demand.as_ref()?;
     let over = demand.id != answered
-        || matches!(demand.state, DemandStage::Refused | DemandStage::Stopped);
+        || matches!(
+            demand.state,
+            DemandStage::Refused | DemandStage::Stopped | DemandStage::Absent
+        );
     over.then_some(false)
 }
 
@@ -97,23 +105,14 @@ pub(crate) fn run(
                 let text = lang.of("すでにつながっています", "it is connected already");
                 return Ok(say(true, text));
             }
-            Next::Stopped(demand) => return Ok(say(false, &words::demand(&demand, lang))),
+            Next::Absent(_) if started.elapsed() < LOOKED_WITHIN => {}
+            Next::Stopped(demand) | Next::Absent(demand) => {
+                return Ok(say(false, &words::demand(&demand, lang)));
+            }
         }
         sleep(LOOK);
     };
-    let prompt = match lang {
-        Lang::Ja => format!(
-            "{}（{}）: ",
-            words::factor(demand.factor, lang),
-            demand.gateway
-        ),
-        Lang::En => format!(
-            "{} ({}): ",
-            words::factor(demand.factor, lang),
-            demand.gateway
-        ),
-    };
-    let answer = match typed::secret(&prompt)? {
+    let answer = match typed::secret(&prompt(&demand, lang))? {
         Typed::Answer(answer) => answer,
         Typed::Cancelled => return Ok(say(false, lang.of("取り消しました", "cancelled"))),
         Typed::NoAnswer => {
@@ -134,7 +133,9 @@ pub(crate) fn run(
             Some(true) => return Ok(say(true, lang.of("つながりました", "connected"))),
             Some(false) => {
                 let text = lang.of("受け付けられませんでした", "it was not taken");
-                return Ok(say(false, text));
+                let absent = status.demand.filter(|now| now.state == DemandStage::Absent);
+                let text = absent.map_or(text.into(), |absent| words::demand(&absent, lang));
+                return Ok(say(false, &text));
             }
             None => sleep(LOOK),
         }
@@ -144,6 +145,21 @@ pub(crate) fn run(
         "not connected yet; see `sekisho status`",
     );
     Ok(say(false, text))
+}
+
+/// What is asked for, and of a card, which locks itself, how often it may be wrong.
+fn prompt(demand: &Demand, lang: Lang) -> String {
+    let (what, gateway, tries) = (
+        words::factor(demand.factor, lang),
+        &demand.gateway,
+        demand.tries,
+    );
+    match (demand.factor, lang) {
+        (Factor::Otp, Lang::Ja) => format!("{what}（{gateway}）: "),
+        (Factor::Otp, Lang::En) => format!("{what} ({gateway}): "),
+        (Factor::Pin, Lang::Ja) => format!("{what}（{gateway}、あと {tries} 回）: "),
+        (Factor::Pin, Lang::En) => format!("{what} ({gateway}, tries left: {tries}): "),
+    }
 }
 
 fn say(good: bool, text: &str) -> ExitCode {
@@ -172,7 +188,7 @@ fn told(said: Result<(), ClientError>, lang: Lang) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use sekisho_control::{Demand as Told, Factor, Report};
+    use sekisho_control::{Demand as Told, Report};
     use sekisho_status::Ledger;
 
     use super::*;
@@ -198,6 +214,9 @@ mod tests {
         let lapsed = Some(DemandStage::Lapsed);
         assert_eq!(next(status(lapsed), false), Next::Call);
         assert_eq!(next(status(lapsed), true), Next::Wait);
+        let absent = Some(DemandStage::Absent);
+        assert_eq!(next(status(absent), false), Next::Call);
+        assert!(matches!(next(status(absent), true), Next::Absent(_)));
         let asked = next(status(Some(DemandStage::Asked)), true);
         assert!(matches!(asked, Next::Answer(demand) if demand.id == DemandId(7)));
         let stopped = next(status(Some(DemandStage::Stopped)), false);
@@ -205,12 +224,32 @@ mod tests {
     }
 
     #[test]
+    fn a_card_is_asked_for_with_what_is_left_of_its_tries() {
+        let mut demand = status(Some(DemandStage::Asked)).demand.unwrap();
+        assert_eq!(
+            prompt(&demand, Lang::En),
+            "one-time password (honcho-tls): "
+        );
+        demand.factor = Factor::Pin;
+        demand.tries = 1;
+        let said = prompt(&demand, Lang::En);
+        assert_eq!(said, "smart card PIN (honcho-tls, tries left: 1): ");
+        assert!(prompt(&demand, Lang::Ja).contains("あと 1 回"));
+    }
+
+    #[test]
     fn an_answer_was_not_taken_where_it_is_asked_anew() {
         let judged = status(Some(DemandStage::Judged));
         assert_eq!(outcome(&judged, DemandId(7)), None);
         assert_eq!(outcome(&judged, DemandId(6)), Some(false));
-        let refused = status(Some(DemandStage::Refused));
-        assert_eq!(outcome(&refused, DemandId(7)), Some(false));
+        for stage in [
+            DemandStage::Refused,
+            DemandStage::Stopped,
+            DemandStage::Absent,
+        ] {
+            let over = status(Some(stage));
+            assert_eq!(outcome(&over, DemandId(7)), Some(false));
+        }
         assert_eq!(outcome(&status(None), DemandId(7)), None);
     }
 }
