@@ -166,7 +166,8 @@ fn a_question_that_is_too_long_ends_the_connection() {
 
 proptest! {
     /// Whatever is lost on the way, and however the questions are cut, the client reads a beginning
-    /// of the answers in their order, all of them where nothing is lost; and when it falls silent,
+    /// of the answers in their order, all of them where nothing is lost and the client is not too slow to
+    /// be waited for; and when it falls silent,
     /// every place is free again and nothing is due.
     #[test]
     fn answers_come_in_order_and_nothing_stays(
@@ -174,7 +175,9 @@ proptest! {
         questions in prop::collection::vec((1usize..200, 0usize..3000), 1..5),
         cuts in prop::collection::vec(1usize..90, 1..6),
     ) {
-        let lossless = losses.iter().all(|lost| !lost);
+        // Eight bytes a turn bring the longest question within half of `SPEAKS_WITHIN`.
+        let quick = cuts.iter().sum::<usize>() >= 8 * cuts.len();
+        let whole = quick && losses.iter().all(|lost| !lost);
         let mut world = World::new(losses);
         let handle = world.connect();
         let mut unsent: Vec<u8> = Vec::new();
@@ -184,7 +187,7 @@ proptest! {
             expected.extend(framed(&vec![number; *answer]));
         }
         let (mut read, mut cut) = (Vec::new(), cuts.iter().cycle());
-        for _ in 0..200 {
+        for _ in 0..400 {
             let socket = world.client.socket(handle);
             if socket.may_send() && !unsent.is_empty() {
                 let len = (*cut.next().unwrap()).min(unsent.len());
@@ -205,7 +208,7 @@ proptest! {
             }
         }
         prop_assert!(expected.starts_with(&read));
-        prop_assert!(!lossless || read == expected, "{} of {}", read.len(), expected.len());
+        prop_assert!(!whole || read == expected, "{} of {}", read.len(), expected.len());
 
         world.client.socket(handle).abort();
         world.pass(Duration::from_secs(30));
