@@ -42,6 +42,8 @@ pub enum DemandStage {
 pub enum TokenFault {
     /// It is not there: no PIN was tried.
     Absent,
+    /// It did not open with the PIN that it was given, the person's or the one that was kept.
+    Refused,
     /// As many PINs were tried as the engine tries in its life: one more might lock the token.
     Spent,
 }

@@ -14,6 +14,8 @@ use sekisho_control::{
 use super::{Channels, EngineError};
 use crate::program::{Ending, Program};
 
+/// Letters of a reason: twelve bytes each as JSON at most, of the sixteen thousand of a message.
+const MAX_WHY: usize = 200;
 /// Messages of one channel in one turn.
 const MESSAGES: usize = 16;
 
@@ -372,7 +374,11 @@ impl<E: Engine> Keeper<E> {
         self.tell_down(attempt, why, cause);
     }
 
-    fn tell_down(&mut self, attempt: u32, why: String, cause: DownCause) {
+    fn tell_down(&mut self, attempt: u32, mut why: String, cause: DownCause) {
+        // A program that has fallen may say much. The gate is told what fits a message.
+        if let Some((most, _)) = why.char_indices().nth(MAX_WHY) {
+            why.truncate(most);
+        }
         let down = EngineToGate::Down {
             attempt,
             why,

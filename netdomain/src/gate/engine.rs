@@ -112,13 +112,15 @@ pub struct Parts<'a> {
     pub tls: Option<OwnedFd>,
     /// Channel to the engine of the `IPsec` tunnel, if there is one yet.
     pub ike: Option<OwnedFd>,
+    /// See [`Timings::healthy_after`](super::situation::Timings::healthy_after).
+    pub healthy_after: Duration,
 }
 
 impl Gate {
     /// Opens everything. Afterwards the gate needs no path, no name and no new socket.
     pub fn open(parts: Parts<'_>) -> Result<Self, GateError> {
         let now = Moment::now();
-        let plan = Plan::new(parts.policy);
+        let plan = Plan::new(parts.policy, parts.healthy_after);
         let device = Device {
             v6: carried(parts.policy, &parts.device),
             ..parts.device.device

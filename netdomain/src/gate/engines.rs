@@ -223,7 +223,8 @@ impl Gate {
         }
     }
 
-    /// Hears an engine.
+    /// Hears an engine. One that breaks the channel's rules is cut off until it is started anew: it
+    /// takes no other way along.
     pub(super) fn read_engine(&mut self, engine: EngineKind, now: Moment) {
         for _ in 0..MESSAGES {
             let Some(channel) = self.engines.channel(engine) else {

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use sekisho_control::Report;
 
 use super::engine::Gate;
+use super::situation::Situation;
 use super::sockets::{is_bound_to, set_nonblocking};
 use crate::moment::Moment;
 use crate::portal::Heard;
@@ -33,8 +34,11 @@ impl Gate {
         self.advance_knocks(now);
     }
 
-    /// Goes on with every knock.
+    /// Goes on with every knock. Beside a way out there is none.
     pub(super) fn advance_knocks(&mut self, now: Moment) {
+        if !matches!(self.machine.situation(), Situation::Closed(_)) {
+            self.knocks.clear();
+        }
         let mut index = 0;
         while let Some(knock) = self.knocks.get_mut(index) {
             let heard = knock.advance(now);

@@ -99,8 +99,8 @@ const MAX_GATEWAYS: usize = 8;
 const FIXED_RULES: usize = 2;
 
 impl Plan {
-    /// Takes what the gate needs.
-    pub fn new(policy: &Verified<Policy>) -> Self {
+    /// Takes what the gate needs, beside what the supervisor says.
+    pub fn new(policy: &Verified<Policy>, healthy_after: Duration) -> Self {
         let gateways = policy.vpn.gateway.iter().take(MAX_GATEWAYS);
         Self {
             policy: (policy.policy.id.clone(), policy.policy.version),
@@ -135,6 +135,7 @@ impl Plan {
                     .as_ref()
                     .map_or(Duration::from_secs(30), |onprem| onprem.recheck),
                 prefer_first_after: policy.vpn.prefer_first_after,
+                healthy_after,
             },
             answer_within: policy.vpn.answer_within,
             direct: policy.onprem.as_ref().and_then(|onprem| onprem.direct),

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use sekisho_control::{ChannelError, InheritedError, inherited};
@@ -40,6 +41,10 @@ pub struct Args {
     /// The channel to the supervisor, an inherited descriptor.
     #[arg(long, value_name = "fd:N")]
     control: String,
+    /// An engine that crashes while it serves is begun again at once, but not twice in so many
+    /// milliseconds: whoever can make it crash by a packet is not to try at the speed of its start.
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    healthy_after_ms: u64,
     /// The user that the gate becomes.
     #[arg(long, value_name = "UID")]
     user: Option<u32>,
@@ -95,6 +100,7 @@ pub fn run(args: &Args) -> Result<(), GateError> {
         uplink: optional(args.uplink.as_deref())?,
         tls: optional(args.tls.as_deref())?,
         ike: optional(args.ike.as_deref())?,
+        healthy_after: Duration::from_millis(args.healthy_after_ms),
     })?;
     // Before it decides about anything, and only now: with what cannot be served, nothing newer
     // than the last policy has been applied.

@@ -113,6 +113,8 @@ enum Held {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     tries: Tries,
+    /// charon was given a PIN, and has not said what it was.
+    trying: bool,
     held: Held,
     /// Why the last tunnel ended or could not be begun.
     fault: Option<TokenFault>,
@@ -142,12 +144,14 @@ impl Known {
     /// charon is given a PIN; one of the person's is held until it is known what it was.
     pub(super) fn trying(&mut self, pin: Option<Secret>) {
         self.tries = self.tries.another();
+        self.trying = true;
         self.held = pin.map_or(Held::Nothing, Held::Trying);
     }
 
     /// It opened the token.
     pub(super) fn opened(&mut self) {
         self.tries = Tries::default();
+        self.trying = false;
         if let Held::Trying(pin) = std::mem::take(&mut self.held) {
             self.held = Held::Good(pin);
         }
@@ -155,22 +159,31 @@ impl Known {
 
     /// It did not. `last` where no other could be tried: a file says the same the next time.
     pub(super) fn refused(&mut self, last: bool) {
+        self.trying = false;
         self.forget();
         if last {
             self.tries = Tries(MOST);
         }
-        if self.tries.are_over() {
-            self.fault = Some(TokenFault::Spent);
-        }
+        self.fault = Some(if self.tries.are_over() {
+            TokenFault::Spent
+        } else {
+            TokenFault::Refused
+        });
     }
 
     /// The token is not there; `tried` where charon was given a PIN for it.
     pub(super) fn absent(&mut self, tried: bool) {
+        self.trying = false;
         self.forget();
         if tried {
             self.tries = self.tries.untried();
         }
         self.fault = Some(TokenFault::Absent);
+    }
+
+    /// Whether charon was given a PIN and nothing is known of it yet.
+    pub(super) const fn is_trying(&self) -> bool {
+        self.trying
     }
 
     /// Erases what the person answered.
@@ -180,6 +193,7 @@ impl Known {
 
     /// The tunnel is over: of a PIN of which nothing was heard nothing is kept.
     pub(super) fn left(&mut self) {
+        self.trying = false;
         if matches!(self.held, Held::Trying(_)) {
             self.forget();
         }

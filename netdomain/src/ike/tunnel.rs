@@ -296,6 +296,7 @@ impl Tunnel for Session {
     /// not told goes on sending into it what by then is asked by another one. Nothing else is done
     /// meanwhile; it is a matter of milliseconds.
     fn leave(&mut self, program: &mut Program) {
+        self.hear_verdict(program);
         let (Conversation::On(_), Way::Open(wire)) = (&self.conversation, &mut self.way) else {
             return;
         };
@@ -328,6 +329,40 @@ impl Session {
         let (dialogue, first) = Dialogue::begin(self.gateway.clone(), identity, ask_after);
         vici.ask(&first)?;
         Ok((vici, dialogue))
+    }
+
+    /// Waits for what the token makes of a PIN that it was given: of one that is cut short nobody would know,
+    /// and it would count as wrong. Whoever can cut the way at the right moments is not to use the tries up.
+    fn hear_verdict(&mut self, program: &mut Program) {
+        let until = Moment::now() + LEAVE;
+        while self.settings.known.borrow().is_trying() {
+            let Conversation::On(both) = &self.conversation else {
+                return;
+            };
+            let Ok(patience) = Timespec::try_from(until.since(Moment::now())) else {
+                return;
+            };
+            let words = program.words();
+            let mut fds = vec![
+                PollFd::from_borrowed_fd(both.0.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(program.end(), PollFlags::IN),
+            ];
+            fds.extend(words.map(|words| PollFd::from_borrowed_fd(words, PollFlags::IN)));
+            if !matches!(poll(&mut fds, Some(&patience)), Ok(1..)) {
+                return;
+            }
+            let speaks = fds.get(2).is_some_and(|fd| !fd.revents().is_empty());
+            let ended = !fds[1].revents().is_empty();
+            if speaks {
+                let said = program.log();
+                self.token.words.hear(&said);
+                self.token.heard = true;
+            }
+            // Its news are for a gate that does not want them any more.
+            if self.turn(&[], &mut Vec::new()).is_err() || ended {
+                return;
+            }
+        }
     }
 
     /// Whether the PIN is the person's.
@@ -383,8 +418,10 @@ impl Session {
         known.refused(locked || !self.asks());
         match (locked, known.fault()) {
             (true, _) => "the token is locked, and no PIN is tried any more".into(),
-            (false, Some(_)) => "the token did not open, and no PIN is tried any more".into(),
-            (false, None) => "the token did not open".into(),
+            (false, Some(TokenFault::Spent)) => {
+                "the token did not open, and no PIN is tried any more".into()
+            }
+            (false, _) => "the token did not open".into(),
         }
     }
 }

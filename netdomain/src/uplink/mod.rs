@@ -258,7 +258,7 @@ pub fn run(args: &Args) -> Result<(), UplinkError> {
 /// A MAC that one station can have, from the command line.
 fn unicast_mac(text: &str) -> Result<[u8; 6], &'static str> {
     parse_mac(text)
-        .filter(smoltcp::wire::EthernetAddress::is_unicast)
+        .filter(|mac| mac.is_unicast() && mac.0 != [0; 6])
         .map(|mac| mac.0)
         .ok_or("not a unicast MAC address like 02:53:4b:00:07:17")
 }

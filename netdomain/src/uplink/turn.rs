@@ -89,6 +89,8 @@ pub(super) struct Turn {
     clients: BTreeMap<u32, (Client, FrameSocket)>,
     /// Leases with the work OS's address.
     lent: BTreeMap<u32, lent::Lent>,
+    /// Addresses that were given back on a port since its DHCP began.
+    declined: BTreeMap<u32, u8>,
     /// Where the policy gives the SIM a quota.
     meter: Option<Meter>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well. A path of
@@ -164,6 +166,7 @@ impl Turn {
             terminate,
             clients: BTreeMap::new(),
             lent: BTreeMap::new(),
+            declined: BTreeMap::new(),
             meter,
             paths: BTreeMap::new(),
             wire: None,
@@ -242,7 +245,12 @@ impl Turn {
             self.links_down();
         }
         let counted = self.count(true);
-        let closed = self.feed(Event::End);
+        // Each of these closes something, so one that fails keeps none of the others.
+        let mut closed = Ok(());
+        for action in self.ports.on(Event::End) {
+            let done = self.act(action);
+            closed = closed.and(done);
+        }
         if closed.is_err() {
             // Whatever went wrong on the way, no link stays up and no card listens.
             self.links_down();

@@ -165,6 +165,7 @@ impl World {
             uplink: Some(to_uplink),
             tls,
             ike: None,
+            healthy_after: Duration::from_secs(10),
         })
         .unwrap();
         let offloads = Offloads {

@@ -17,8 +17,8 @@ use super::way::Phase;
 use super::{Action, GatewayId, Machine};
 use crate::moment::Moment;
 
-/// From the crash of an engine whose tunnel was up to its next beginning. A program that crashes each time
-/// that it is up takes some 300 ms to be up: its gateway hears from it twice a second at the most.
+/// From the crash of an engine whose tunnel was up to its next beginning: the engine's own process may have
+/// to be started first, which takes some 50 ms.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// A tunnel of an engine's.
@@ -65,13 +65,21 @@ impl Machine {
     }
 
     /// The engine, or its program, was killed. What it did until then led somewhere: it goes on there at
-    /// once.
+    /// once. One that crashes again and again is held back as after any other failure: whoever can make it
+    /// crash by a packet is not to try at the speed of its start.
     pub(super) fn engine_crashed(&mut self, path: PathId, now: Moment, actions: &mut Vec<Action>) {
         let served = self.engaged.is_some_and(|engaged| engaged.carries(path));
         self.engine_down(path, now, actions);
-        if served {
+        let often = |excused: Moment| now < excused + self.timings.healthy_after;
+        if served && !self.excused.is_some_and(often) {
+            self.excused = Some(now);
             self.paths.excuse(path, now + AGAIN);
         }
+    }
+
+    /// Whether an engine is about to go on where it crashed, so that none begins elsewhere.
+    fn goes_on(&self, now: Moment) -> bool {
+        self.excused.is_some_and(|excused| now < excused + AGAIN)
     }
 
     /// What failed for want of the second factor is no fault of the path's.
@@ -164,7 +172,7 @@ impl Machine {
             }
         }
         let closed = open.is_none() && self.proofs.wire(now).is_none();
-        let needed = closed && !self.asleep && self.engaged.is_none();
+        let needed = closed && !self.asleep && self.engaged.is_none() && !self.goes_on(now);
         if needed
             && !self
                 .paths

@@ -37,8 +37,13 @@ pub(super) struct Knocks {
 
 impl Knocks {
     /// There is no way out, and these ports have paths.
-    pub(super) fn attend<'p>(&mut self, with_paths: impl Iterator<Item = &'p str>, now: Moment) {
-        for port in with_paths {
+    pub(super) fn attend(&mut self, with_paths: &[&str], now: Moment) {
+        for knock in &mut self.ports {
+            if !with_paths.contains(&&*knock.port) {
+                knock.due = None;
+            }
+        }
+        for &port in with_paths {
             if let Some(knock) = self.ports.iter_mut().find(|knock| knock.port == port) {
                 let earliest = knock.earliest.max(now + FIRST);
                 knock.due.get_or_insert(earliest);

@@ -26,6 +26,8 @@ pub struct Machine {
     pub(super) engaged: Option<Engaged>,
     /// When an engine last began.
     pub(super) began: Moment,
+    /// When the crash of one was last excused.
+    pub(super) excused: Option<Moment>,
     /// What gateways demand of the person.
     pub(super) demands: Demands,
     /// The gateways whose engine can take its tunnel from path to path.
@@ -57,6 +59,7 @@ impl Machine {
             attempt: None,
             engaged: None,
             began: Moment::default(),
+            excused: None,
             demands: Demands::default(),
             roaming: Vec::new(),
             session: None,
@@ -120,8 +123,9 @@ impl Machine {
             Event::UplinkGone => self.drop_everything(Reason::UplinkGone, actions),
             Event::Suspend => {
                 self.asleep = true;
-                self.drop_everything(Reason::Suspended, actions);
+                // First: an engine that says goodbye to its gateway has no time for anything else.
                 self.demands.forget(actions);
+                self.drop_everything(Reason::Suspended, actions);
             }
             Event::Resume => {
                 self.asleep = false;
@@ -275,13 +279,16 @@ impl Machine {
         self.tell(now, actions);
     }
 
-    /// Asks who answers over the ports whose paths lead to nobody.
+    /// Asks who answers over the ports whose paths lead to nobody; not while the person is what is waited
+    /// for.
     fn knock(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let open = matches!(self.phase, Phase::Open(_)) || self.proofs.wire(now).is_some();
-        if open || self.asleep {
+        let person = self.demands.asks() || self.demands.holds_any();
+        if open || person || self.asleep {
             return self.knocks.rest();
         }
-        self.knocks.attend(self.paths.ports(), now);
+        let ports: Vec<&str> = self.paths.ports().collect();
+        self.knocks.attend(&ports, now);
         actions.extend(self.knocks.due(now).map(Action::Knock));
     }
 

@@ -138,4 +138,6 @@ pub struct Timings {
     /// An earlier gateway must have been well for so long before a later one, which works, is left for
     /// it.
     pub prefer_first_after: Duration,
+    /// An engine that crashes while it serves is begun again at once, but not twice in so long.
+    pub healthy_after: Duration,
 }

@@ -175,6 +175,7 @@ impl Paths {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.info.id == id) {
             entry.not_before = entry.not_before.map(|due| due.min(from));
             entry.failures = 0;
+            entry.turn = None;
             entry.dead = false;
         }
     }

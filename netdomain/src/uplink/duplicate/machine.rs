@@ -151,7 +151,7 @@ impl Watch {
                 self.due = Some(defended + DEFEND_PAUSE);
                 self.on_time(now)
             }
-            // A probe is answered by the kernel, as any question for a port's address.
+            // A probe is answered by the kernel, as any question for the address, while a wire is open.
             (Stage::Held { .. } | Stage::Over, _) => Vec::new(),
         }
     }
@@ -245,10 +245,13 @@ mod tests {
             assert_eq!(run(&mut watch), []);
             assert_eq!(watch.on_frame(now, &frame), [], "once");
         }
-        // Of another address, or our own that came back.
+        // Of another address, our own that came back, or a switch that looks after the station here.
         let mut watch = watch();
         let neighbour = Ipv4Addr::new(192, 168, 43, 78);
+        let mut tracked = probe(OTHER, ADDRESS);
+        tracked[..6].copy_from_slice(&MAC);
         for frame in [
+            tracked,
             announcement(OTHER, neighbour),
             probe(OTHER, neighbour),
             announcement(MAC, ADDRESS),
@@ -330,11 +333,25 @@ mod tests {
             prop_assert!(frames <= most, "{frames} in {now:?}");
         }
 
-        /// No frame of any bytes is more than a word about the address.
+        /// No frame is more than a word about the address, however a true one was damaged, cut or added to.
         #[test]
-        fn hostile_frames_are_read_or_passed_over(frame in prop::collection::vec(any::<u8>(), 0..80)) {
-            let steps = watch().on_frame(Duration::ZERO, &frame);
-            prop_assert!(steps.is_empty() || matches!(steps[..], [Step::Taken(_)]));
+        fn hostile_frames_are_read_or_passed_over(
+            claims in any::<bool>(),
+            damage in prop::collection::vec((0usize..42, any::<u8>()), 0..4),
+            length in 0usize..42,
+            more in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut frame = if claims { announcement(OTHER, ADDRESS) } else { probe(OTHER, ADDRESS) };
+            for (at, byte) in &damage {
+                frame[*at] = *byte;
+            }
+            let whole = watch().on_frame(Duration::ZERO, &frame);
+            prop_assert!(!damage.is_empty() || whole == [Step::Taken(OTHER)]);
+            prop_assert_eq!(watch().on_frame(Duration::ZERO, &frame[..length]), []);
+            frame.extend(more);
+            for steps in [whole, watch().on_frame(Duration::ZERO, &frame)] {
+                prop_assert!(steps.is_empty() || matches!(steps[..], [Step::Taken(_)]));
+            }
         }
     }
 }

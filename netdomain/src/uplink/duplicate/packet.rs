@@ -76,6 +76,9 @@ pub(super) fn read(frame: &[u8], mac: [u8; 6], address: Ipv4Addr) -> Option<Hear
     if sender == address {
         return Some(Heard::Claim(from));
     }
-    let probes = sender.is_unspecified() && target == address;
+    // To all, as a station that looks for duplicates asks (section 2.1.1): it does not know who has it.
+    // Switches that keep track of their stations ask each by itself, in nobody's name.
+    let to_all = ethernet.dst_addr() != EthernetAddress(mac);
+    let probes = to_all && sender.is_unspecified() && target == address;
     (probes && operation == ArpOperation::Request).then_some(Heard::Probe(from))
 }

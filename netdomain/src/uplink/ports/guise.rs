@@ -72,8 +72,11 @@ impl Ports {
         let Some(mac) = self.member_mac else {
             return;
         };
-        // With two cables in one office the other one waits: the MAC is on one of them.
-        if !self.guises.is_empty() || self.fruitless >= MAX_FRUITLESS || self.hasty >= MAX_HASTY {
+        // With two cables in one office the other one waits: the MAC is on one of them. A card that was given
+        // its own back has it, though its cable may be gone.
+        let elsewhere = |(of, guise): (&u32, &Guise)| *of == index || guise.stage != Stage::Doffing;
+        let taken = self.guises.iter().any(elsewhere);
+        if taken || self.fruitless >= MAX_FRUITLESS || self.hasty >= MAX_HASTY {
             return;
         }
         self.fruitless += 1;
@@ -139,8 +142,12 @@ impl Ports {
     /// The carrier was lost, by our own doing or not. Whether the port takes off what it wears, and
     /// is not to be used meanwhile.
     pub(super) fn strip(&mut self, index: u32, actions: &mut Vec<Action>) -> bool {
-        let worn = |guise: &Guise| guise.stage == Stage::Worn;
-        let strips = self.guises.get(&index).is_some_and(worn);
+        let Some(guise) = self.guises.get(&index) else {
+            // Somebody pulled the cable: the next one, or the same, is tried afresh.
+            self.fruitless = 0;
+            return false;
+        };
+        let strips = guise.stage == Stage::Worn;
         if strips {
             self.doff(index, actions);
         }

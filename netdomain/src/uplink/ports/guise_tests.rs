@@ -287,6 +287,30 @@ fn two_cables_in_one_office_do_not_both_take_on_the_mac() {
     assert!(changes.iter().any(on_the_other), "{changes:?}");
 }
 
+/// A cable that goes from the laptop's own port into its dock's: the first port has no carrier any more.
+#[test]
+fn a_port_whose_cable_is_gone_does_not_keep_the_mac_from_another() {
+    let (mut desk, _) = Desk::seated();
+    desk.kernel.plug(false);
+    desk.read_all();
+    assert_eq!(desk.kernel.mac, OWN);
+    desk.on(Event::Link(link(1, true, 0)));
+    desk.on(Event::Bound(1, lease(51)));
+    desk.on(Event::Gate(GateToUplink::Premises {
+        port: "eth1".into(),
+        proven: true,
+    }));
+    let changes = desk.on(Event::Gate(GateToUplink::AskWire {
+        port: "eth1".into(),
+        address: Ipv4Addr::new(10, 250, 7, 23),
+        mtu: 1420,
+        member: member(),
+    }));
+    let on_the_other =
+        |action: &Action| matches!(action, Action::SetMac { port, .. } if port.index == 1);
+    assert!(changes.iter().any(on_the_other), "{changes:?}");
+}
+
 #[test]
 fn a_proof_that_ends_without_the_cable_ends_the_mac() {
     let (mut desk, _) = Desk::seated();

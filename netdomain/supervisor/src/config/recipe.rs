@@ -99,6 +99,9 @@ impl Config {
         if self.ike.is_some() {
             words.extend(pairs(&[("--ike", IKE)]));
         }
+        if let Some(ms) = self.restart.healthy_after {
+            words.extend(pairs(&[("--healthy-after-ms", &ms.to_string())]));
+        }
         words.extend(user(self.users.gate));
         Recipe {
             role: Role::Gate,

@@ -14,6 +14,7 @@ fn timings() -> Timings {
         retry_max: Duration::from_mins(1),
         recheck: Duration::from_secs(30),
         prefer_first_after: Duration::from_mins(5),
+        healthy_after: Duration::from_secs(10),
     }
 }
 
@@ -274,6 +275,8 @@ fn step() -> impl Strategy<Value = Step> {
         id.clone()
             .prop_map(|id| Step::Fault(id, TokenFault::Absent)),
         id.clone().prop_map(|id| Step::Fault(id, TokenFault::Spent)),
+        id.clone()
+            .prop_map(|id| Step::Fault(id, TokenFault::Refused)),
         id.prop_map(Step::Down),
         Just(Step::AskAgain),
         Just(Step::Suspend),

@@ -81,6 +81,8 @@ impl Demands {
         }
         match fault {
             TokenFault::Absent => row.stage = Stage::Absent { until: now + LOOK },
+            // A kept one that the card does not take any more is a wrong one as well.
+            TokenFault::Refused => row.refuse(now),
             TokenFault::Spent => {
                 row.wrong = MAX_WRONG_PINS;
                 row.stage = Stage::Stopped { until: None };

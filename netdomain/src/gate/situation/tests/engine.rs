@@ -80,10 +80,36 @@ fn an_engine_that_crashed_while_it_served_is_begun_again_soon() {
         let again = began(&mut bench, at + 100).unwrap();
         assert!((at + 300..at + 400).contains(&again), "{again}");
     }
-    // One that never was up waits as after any failure.
+    // Twice in ten seconds it waits as after any failure.
+    bench.event(Event::EngineUp(PathId(2)), 43_000);
+    bench.event(Event::EngineCrashed(PathId(2)), 43_100);
+    let again = began(&mut bench, 43_100).unwrap();
+    assert!(again >= 44_100, "{again}");
+    // And so does one that never was up.
     bench.event(Event::EngineCrashed(PathId(2)), 60_000);
     let again = began(&mut bench, 60_000).unwrap();
     assert!(again >= 61_000, "{again}");
+}
+
+#[test]
+fn an_engine_that_crashed_goes_on_where_it_was_and_not_elsewhere() {
+    let mut bench = Bench::new();
+    bench.event(Event::PathUp(engine_path(2, "eth0")), 0);
+    bench.event(Event::EngineUp(PathId(2)), 500);
+    bench.event(Event::PathUp(engine_path(3, "wlan0")), 1000);
+    let mut seen = vec![(20_000, bench.event(Event::EngineCrashed(PathId(2)), 20_000))];
+    seen.extend(
+        bench
+            .run(20_000, 21_000)
+            .into_iter()
+            .map(|(when, act)| (when, vec![act])),
+    );
+    let begun: Vec<_> = seen
+        .iter()
+        .flat_map(|(when, acts)| acts.iter().map(move |act| (*when, act)))
+        .filter(|(_, act)| matches!(act, Action::Engage(_)))
+        .collect();
+    assert_eq!(begun, [(20_200, &Action::Engage(PathId(2)))]);
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn timings() -> Timings {
         retry_max: Duration::from_mins(1),
         recheck: Duration::from_secs(30),
         prefer_first_after: Duration::from_mins(5),
+        healthy_after: Duration::from_secs(10),
     }
 }
 

@@ -40,6 +40,20 @@ fn a_pin_that_opened_the_token_may_be_used_again_and_nobody_is_asked() {
 }
 
 #[test]
+fn a_kept_pin_that_the_card_refuses_counts_as_a_wrong_one() {
+    let mut bench = up();
+    again(&mut bench);
+    bench.event(Event::TokenFailed(PATH, TokenFault::Refused));
+    assert_eq!(bench.stage(), Some(DemandStage::Refused));
+    let seen = bench.wait(3_000);
+    assert!(seen.contains(&Action::Engage(PATH)), "{seen:?}");
+    bench.event(Event::EngineAsks(PATH));
+    bench.answer();
+    bench.event(Event::TokenFailed(PATH, TokenFault::Refused));
+    assert_eq!(bench.stage(), Some(DemandStage::Stopped), "two in all");
+}
+
+#[test]
 fn after_sleep_and_doubt_the_person_is_asked_again() {
     for event in [Event::Suspend, Event::Doubt] {
         let mut bench = up();
