@@ -235,15 +235,16 @@ fn mebibytes(bytes: usize) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Memory of this process that is there, in bytes (proc(5), statm).
+/// Memory of this process that is there, in bytes, without the pages of its program, which come as it
+/// first runs through them (proc(5), status).
 fn resident() -> Result<usize, BenchError> {
-    let path = "/proc/self/statm";
+    let path = "/proc/self/status";
     let text = std::fs::read_to_string(path).map_err(BenchError::system("read our own memory"))?;
-    let pages = text.split_ascii_whitespace().nth(1);
-    let pages: usize = pages
-        .and_then(|pages| pages.parse().ok())
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kibibytes: usize = line
+        .and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
         .ok_or_else(|| BenchError::Missing(format!("{path} says nothing about memory")))?;
-    Ok(pages * rustix::param::page_size())
+    Ok(kibibytes << 10)
 }
 
 fn unexpected(rule: Rule) -> BenchError {

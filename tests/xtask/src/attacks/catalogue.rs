@@ -66,7 +66,11 @@ pub(super) const CATALOGUE: &[Attack] = &[
         "a captive portal: names, connections and pages are its own",
         "another seat on the LAN is led to the portal's page; the oracle's leak",
     ),
-    attack("T17", "evil twin, open or weakly protected Wi-Fi", "none"),
+    attack(
+        "T17",
+        "evil twin, open or weakly protected Wi-Fi",
+        "a station without our rules joins the open twin; the office's own network is joined afterwards",
+    ),
     attack(
         "T18",
         "all UDP to the gateway is dropped",
