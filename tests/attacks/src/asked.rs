@@ -21,6 +21,12 @@ pub fn at_stage(event: &Event, stage: &str) -> bool {
     event.is("gate", "demand") && event.said["demand"]["stage"] == stage
 }
 
+/// There is no page for whoever has not given what was asked for.
+pub fn no_page(laptop: &NetLaptop<'_>) {
+    let page = laptop.page(Duration::from_secs(2));
+    assert!(page.is_err(), "a page without the second factor: {page:?}");
+}
+
 /// Says this on the status socket, as root; what comes back.
 pub fn say(laptop: &NetLaptop<'_>, call: &str) -> String {
     let mut socket = must(UnixStream::connect(laptop.status_socket()));

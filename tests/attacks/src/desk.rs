@@ -112,11 +112,7 @@ impl Scene {
         let laptop = must(NetLaptop::start(&self.lab, &setup));
         must(laptop.plug_guest());
         self.joined(&laptop, 0);
-        let page = must(laptop.page(Duration::from_secs(10)));
-        assert!(
-            page.contains(&self.lab.canary().hex()),
-            "another page: {page}"
-        );
+        self.page(&laptop);
         laptop
     }
 
@@ -147,11 +143,7 @@ impl Scene {
         let laptop = self.direct_laptop();
         let event = must(laptop.wait_direct(0, UP_LIMIT));
         assert_eq!(event.text("port"), at::ETH1, "{:?}", event.said);
-        let page = must(laptop.page(Duration::from_secs(10)));
-        assert!(
-            page.contains(&self.lab.canary().hex()),
-            "another page: {page}"
-        );
+        self.page(&laptop);
         laptop
     }
 }

@@ -98,12 +98,17 @@ impl Scene {
     /// A laptop that is on, with its tunnel up and groupware's own page in the guest.
     pub fn laptop(&self) -> NetLaptop<'_> {
         let laptop = must(NetLaptop::start_up(&self.lab, &Setup::default()));
+        self.page(&laptop);
+        laptop
+    }
+
+    /// Groupware's own page is in the guest, and no other.
+    pub fn page(&self, laptop: &NetLaptop<'_>) {
         let page = must(laptop.page(Duration::from_secs(10)));
         assert!(
             page.contains(&self.lab.canary().hex()),
             "another page: {page}"
         );
-        laptop
     }
 
     /// Runs a command in a node of the lab, which has to succeed; what it said.

@@ -9,7 +9,7 @@ use std::{
 
 use sekisho_attacks::{
     Expects, Scene,
-    asked::{answer_call, at_stage, say, wait_stage},
+    asked::{answer_call, at_stage, no_page, say, wait_stage},
     must,
     search::{holds, in_memory, on_disk},
 };
@@ -32,19 +32,6 @@ fn laptop<'s>(scene: &'s Scene, within: &str) -> NetLaptop<'s> {
 /// What the token shows after this many presses.
 fn token(scene: &Scene, pressed: u32) -> String {
     must(scene.lab.papers().one_time_password(pressed))
-}
-
-fn page(scene: &Scene, laptop: &NetLaptop<'_>) {
-    let page = must(laptop.page(Duration::from_secs(10)));
-    assert!(
-        page.contains(&scene.lab.canary().hex()),
-        "another page: {page}"
-    );
-}
-
-fn no_page(laptop: &NetLaptop<'_>) {
-    let page = laptop.page(Duration::from_secs(2));
-    assert!(page.is_err(), "a page without the second factor: {page:?}");
 }
 
 /// How often the gateway says this in its log.
@@ -102,7 +89,7 @@ fn no_page_before_the_one_time_password_and_the_page_after_it() {
         "{said}"
     );
     eprintln!("connected {:?} after the answer", start.elapsed());
-    page(&scene, &laptop);
+    scene.page(&laptop);
 
     // It is on no disk and in no memory of the laptop's, and the same searches find what is there.
     let own = format!("{}-{}", laptop.canary().hex(), std::process::id());
@@ -180,7 +167,7 @@ fn a_wrong_one_is_refused_a_used_one_is_refused_and_a_fresh_one_is_taken() {
     let code = token(&scene, 0);
     let said = must(laptop.answer(Who::Person, &code));
     assert!(said.success(), "{said}");
-    page(&scene, &laptop);
+    scene.page(&laptop);
 
     // Whoever looked over the shoulder has nothing: the connection is new, and so is the password.
     let mark = laptop.events().mark();
@@ -199,7 +186,7 @@ fn a_wrong_one_is_refused_a_used_one_is_refused_and_a_fresh_one_is_taken() {
     wait_stage(&laptop, mark, "asked", ASKED_AGAIN);
     let said = must(laptop.answer(Who::Person, &token(&scene, 1)));
     assert!(said.success(), "{said}");
-    page(&scene, &laptop);
+    scene.page(&laptop);
     scene.holds(&laptop, Expects::Beyond);
 }
 
@@ -267,7 +254,7 @@ fn nobody_answers_and_nobody_is_asked_again_until_the_person_is_there() {
     // They come back with a coffee.
     let said = must(laptop.answer(Who::Person, &token(&scene, 0)));
     assert!(said.success(), "{said}");
-    page(&scene, &laptop);
+    scene.page(&laptop);
     scene.holds(&laptop, Expects::Beyond);
 }
 
@@ -307,7 +294,7 @@ fn another_user_may_look_and_not_answer() {
     assert_eq!(judged_wrong(&scene), 0);
     let said = must(laptop.answer(Who::Person, &code));
     assert!(said.success(), "the very same, by the person: {said}");
-    page(&scene, &laptop);
+    scene.page(&laptop);
     scene.holds(&laptop, Expects::Beyond);
 }
 

@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Signal;
 use sekisho_attacks::{
     Expects, Scene,
-    asked::{answer_call, at_stage, say, wait_stage},
+    asked::{answer_call, at_stage, no_page, say, wait_stage},
     card::{self, PIN},
     must,
     search::{in_memory, on_disk},
@@ -48,19 +48,6 @@ fn laptop<'s>(scene: &'s Scene, within: &str, tamper: fn(&LaptopFiles)) -> NetLa
 /// The folder of the laptop's files.
 fn files(scene: &Scene) -> PathBuf {
     scene.lab.dir().join("device")
-}
-
-fn page(scene: &Scene, laptop: &NetLaptop<'_>) {
-    let page = must(laptop.page(Duration::from_secs(10)));
-    assert!(
-        page.contains(&scene.lab.canary().hex()),
-        "another page: {page}"
-    );
-}
-
-fn no_page(laptop: &NetLaptop<'_>) {
-    let page = laptop.page(Duration::from_secs(2));
-    assert!(page.is_err(), "a page without the PIN: {page:?}");
 }
 
 /// How often the laptop's log says this.
@@ -134,7 +121,7 @@ fn no_page_before_the_pin_and_the_page_after_it() {
     let start = Instant::now();
     answer(&laptop, PIN);
     eprintln!("connected {:?} after the PIN", start.elapsed());
-    page(&scene, &laptop);
+    scene.page(&laptop);
     let replayed = say(&laptop, &answer_call(id, PIN));
     assert!(
         replayed.contains("jp.sekisho.Laptop.NotAsked"),
@@ -178,7 +165,7 @@ fn no_page_before_the_pin_and_the_page_after_it() {
     must(laptop.kill_charon());
     must(laptop.wait_closed(mark, Duration::from_secs(2)));
     must(laptop.wait_tunnel(mark, ASKED_AGAIN));
-    page(&scene, &laptop);
+    scene.page(&laptop);
     let asked = |mark: usize| {
         let events = laptop.events().all();
         events[mark..].iter().any(|event| at_stage(event, "asked"))
@@ -190,7 +177,7 @@ fn no_page_before_the_pin_and_the_page_after_it() {
     wait_stage(&laptop, mark, "asked", ASKED_AGAIN);
     no_page(&laptop);
     answer(&laptop, PIN);
-    page(&scene, &laptop);
+    scene.page(&laptop);
     // Nor is it kept for another gate.
     let mark = laptop.events().mark();
     must(laptop.kill(Part::Gate));
@@ -353,11 +340,11 @@ fn a_card_that_is_not_in_its_reader_is_waited_for() {
     wait_stage(&laptop, mark, "asked", NOTICED);
     eprintln!("asked {:?} after the card was put in", start.elapsed());
     answer(&laptop, PIN);
-    page(&scene, &laptop);
+    scene.page(&laptop);
 
     // A tunnel that is up needs no card. The next one does, and the PIN was for the card that was in.
     card::pull(&files(&scene));
-    page(&scene, &laptop);
+    scene.page(&laptop);
     let mark = laptop.events().mark();
     must(laptop.kill_charon());
     wait_stage(&laptop, mark, "absent", ASKED_AGAIN);
@@ -400,7 +387,7 @@ fn a_token_with_its_pin_in_a_file_is_taken_when_it_is_put_in() {
     assert!(told(&laptop, absent) > 1, "it was tried once");
     card::put_in(&files(&scene));
     must(laptop.wait_tunnel(0, UP_LIMIT));
-    page(&scene, &laptop);
+    scene.page(&laptop);
     scene.holds(&laptop, Expects::Beyond);
 }
 
