@@ -456,3 +456,6 @@ fn converse(vici: &mut Vici, dialogue: &mut Dialogue) -> Result<Follows, ViciErr
     }
     Ok(Follows::Nothing)
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ use super::{
     Endpoints, UplinkError,
     dhcp::Client,
     dot1x,
+    duplicate::Declined,
     frames::FrameSocket,
     meter::Meter,
     netlink::{Ethtool, LinkEvents, NeighbourWatch, Routing, RuleWatch, Sets, Wireless},
@@ -89,8 +90,7 @@ pub(super) struct Turn {
     clients: BTreeMap<u32, (Client, FrameSocket)>,
     /// Leases with the work OS's address.
     lent: BTreeMap<u32, lent::Lent>,
-    /// Addresses that were given back on a port since its DHCP began.
-    declined: BTreeMap<u32, u8>,
+    declined: Declined,
     /// Where the policy gives the SIM a quota.
     meter: Option<Meter>,
     /// Our own descriptors of the paths: cutting one cuts the gate's copy as well. A path of
@@ -166,7 +166,7 @@ impl Turn {
             terminate,
             clients: BTreeMap::new(),
             lent: BTreeMap::new(),
-            declined: BTreeMap::new(),
+            declined: Declined::default(),
             meter,
             paths: BTreeMap::new(),
             wire: None,

@@ -7,8 +7,10 @@
 //! | module | what |
 //! |---|---|
 //! | `machine` | probes, announces, defends: pure |
+//! | `declined` | when an address is used in spite of whoever says that he has it |
 //! | `packet` | the three ARP packets that it sends, and what it hears |
 
+mod declined;
 mod machine;
 mod packet;
 
@@ -16,6 +18,7 @@ use std::{io, net::Ipv4Addr};
 
 use socket2::SockFilter;
 
+pub(super) use declined::Declined;
 pub(super) use machine::{Step, Watch};
 
 use super::frames::FrameSocket;

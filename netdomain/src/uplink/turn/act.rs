@@ -51,7 +51,7 @@ impl Turn {
             Action::StopDhcp(index) => {
                 self.shortage.stopped(index);
                 self.take_back(index);
-                self.declined.remove(&index);
+                self.declined.forget(index);
                 if let Some((_, socket)) = self.clients.remove(&index) {
                     let _ = epoll::delete(&self.epoll, &socket);
                 }

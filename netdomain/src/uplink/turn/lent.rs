@@ -18,10 +18,6 @@ use crate::uplink::{
 /// From here on: the ARP socket of the port with index `token - ARP`. Above any DHCP socket's.
 pub(super) const ARP: u64 = 1 << 33;
 
-/// Addresses that one exchange of DHCP after the other gives back on a port, before one is used in spite of
-/// him who has them all, as it is on ports that are not the work OS's.
-const MAX_DECLINED: u8 = 3;
-
 /// A lease with the watch over its address.
 pub(super) struct Lent {
     watch: Watch,
@@ -123,11 +119,8 @@ impl Turn {
                 Step::Free => self.feed(Event::Bound(index, lease))?,
                 Step::Taken(by) => {
                     self.take_back(index);
-                    // A port on trial has another MAC to go back to, and its trial ends. One whose card has the
-                    // work OS's by itself would be kept off every LAN by whoever answers each probe.
-                    let declined = self.declined.entry(index).or_default();
-                    *declined = declined.saturating_add(1);
-                    if *declined > MAX_DECLINED && !self.ports.is_on_trial(index) {
+                    let on_trial = self.ports.is_on_trial(index);
+                    if !self.declined.gives_back(index, on_trial) {
                         self.tell_of_duplicate(
                             index,
                             &format!(
