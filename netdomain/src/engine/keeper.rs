@@ -374,11 +374,8 @@ impl<E: Engine> Keeper<E> {
         self.tell_down(attempt, why, cause);
     }
 
-    fn tell_down(&mut self, attempt: u32, mut why: String, cause: DownCause) {
-        // A program that has fallen may say much. The gate is told what fits a message.
-        if let Some((most, _)) = why.char_indices().nth(MAX_WHY) {
-            why.truncate(most);
-        }
+    fn tell_down(&mut self, attempt: u32, why: String, cause: DownCause) {
+        let why = in_brief(why);
         let down = EngineToGate::Down {
             attempt,
             why,
@@ -403,5 +400,35 @@ impl<E: Engine> Keeper<E> {
         self.task = None;
         self.engine.forget();
         self.gate = None;
+    }
+}
+
+/// A program that has fallen may say much. The gate is told what fits a message.
+fn in_brief(mut why: String) -> String {
+    if let Some((most, _)) = why.char_indices().nth(MAX_WHY) {
+        why.truncate(most);
+    }
+    why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_program_says_the_gate_hears_that_it_is_down() {
+        let (gate, engine) = sekisho_control::pair().unwrap();
+        let gate = Channel::<GateToEngine, EngineToGate>::from_fd(gate).unwrap();
+        let engine = Channel::<EngineToGate, GateToEngine>::from_fd(engine).unwrap();
+        for why in ["\u{1}".repeat(60_000), "\u{10ffff}".repeat(60_000)] {
+            let down = |why| EngineToGate::Down {
+                attempt: 1,
+                why,
+                cause: DownCause::Any,
+            };
+            assert!(engine.send(&down(why.clone()), &[]).is_err(), "the control");
+            engine.send(&down(in_brief(why)), &[]).unwrap();
+            assert!(gate.recv().unwrap().is_some());
+        }
     }
 }

@@ -97,6 +97,27 @@ fn t13_who_answers_in_a_gateways_place_is_asked_and_told() {
     }
 }
 
+/// One that is under way ends when there is a way out.
+#[test]
+fn t13_a_knock_ends_with_the_first_way_out() {
+    let mut world = World::new();
+    let mut far = hand_over(&world, "lo");
+    hello(&mut world, &mut far);
+    world.add_path("eth0");
+    world.until("the tunnel", World::tunnelled);
+    world.step();
+    // At once, and not when its five seconds are over.
+    let ended = loop {
+        match far.read(&mut [0; 2048]) {
+            Ok(0) => break true,
+            Ok(_) => {}
+            Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    };
+    assert!(ended, "it goes on beside a way out");
+    assert_eq!(told(&mut world), [] as [String; 0]);
+}
+
 /// The uplink cannot have it asked over another port than it says; and there is one knock a port.
 #[test]
 fn t13_a_knock_over_another_port_than_it_says_is_not_taken() {

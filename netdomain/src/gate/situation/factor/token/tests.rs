@@ -57,7 +57,12 @@ fn a_kept_pin_that_the_card_refuses_counts_as_a_wrong_one() {
 fn after_sleep_and_doubt_the_person_is_asked_again() {
     for event in [Event::Suspend, Event::Doubt] {
         let mut bench = up();
-        assert!(bench.event(event.clone()).contains(&Action::Forget));
+        let actions = bench.event(event.clone());
+        let at = |wanted: &Action| actions.iter().position(|action| action == wanted);
+        let (forgotten, ended) = (at(&Action::Forget), at(&Action::Disengage(PATH)));
+        assert!(forgotten.is_some() && ended.is_some(), "{actions:?}");
+        // Before a goodbye to the gateway, for which the laptop may have no time any more.
+        assert!(event != Event::Suspend || forgotten < ended, "{actions:?}");
         bench.event(Event::Resume);
         bench.event(Event::PathUp(path(1, "eth0", DEMANDING)));
         // An engine that kept it all the same is not believed.
@@ -69,6 +74,21 @@ fn after_sleep_and_doubt_the_person_is_asked_again() {
         bench.event(Event::EngineAsks(PATH));
         assert_eq!(bench.stage(), Some(DemandStage::Asked));
     }
+}
+
+/// While the person is what is waited for nobody else is asked who he is; the control is the same gateway
+/// without a demand.
+#[test]
+fn nobody_knocks_while_the_person_is_waited_for() {
+    let knocks = |seen: &[Action]| seen.iter().any(|act| matches!(act, Action::Knock(_)));
+    let mut bench = Bench::asked(Factor::Pin);
+    assert!(!knocks(&bench.wait(60_000)));
+    assert_eq!(bench.stage(), Some(DemandStage::Asked));
+    bench.event(Event::TokenFailed(PATH, TokenFault::Spent));
+    assert!(!knocks(&bench.wait(60_000)));
+    let mut bench = Bench::with([]);
+    bench.event(Event::PathUp(path(1, "eth0", DEMANDING)));
+    assert!(knocks(&bench.wait(60_000)));
 }
 
 #[test]
