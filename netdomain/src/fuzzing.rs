@@ -273,6 +273,15 @@ pub fn dhcp_reply(data: &[u8]) {
     crate::uplink::fuzz_dhcp(DEVICE.mac.0, || RANDOM, data);
 }
 
+/// Reads `data` as frames of a LAN whose stations may have the port's address, a byte of time and 16 bits of
+/// length before each.
+///
+/// # Panics
+/// If the address is used although somebody had it before, or more is said than a LAN bears.
+pub fn arp_duplicate(data: &[u8]) {
+    crate::uplink::fuzz_duplicate(DEVICE.mac.0, LAN.address, || RANDOM, data);
+}
+
 /// Reads `data` as what a message bus sends for `ModemManager`.
 ///
 /// # Panics

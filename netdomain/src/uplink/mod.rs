@@ -62,6 +62,7 @@ use crate::{
 pub(crate) use dhcp::fuzz as fuzz_dhcp;
 pub(crate) use dot1x::fuzz as fuzz_dot1x;
 pub use dot1x::{Dot1xArgs, Dot1xError, Dot1xKeeperError, keep as keep_dot1x};
+pub(crate) use duplicate::fuzz as fuzz_duplicate;
 pub use endpoints::{Beacon, Endpoints, Gateway, Transport, Uplink, Wifi};
 pub(crate) use modem::fuzz as fuzz_modem;
 pub use modem::{Args as ModemArgs, BusError, ModemError, Wish, run as ask_modem};

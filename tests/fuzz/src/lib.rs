@@ -15,8 +15,8 @@ mod targets;
 
 pub use sekisho_guest_tools::fuzz::channel as guest_channel;
 pub use sekisho_netdomain::fuzzing::{
-    beacon_answer, dhcp_reply, dot1x_status, handover, modem_answer, netlink, sim_usage, vici,
-    wifi_networks,
+    arp_duplicate, beacon_answer, dhcp_reply, dot1x_status, handover, modem_answer, netlink,
+    sim_usage, vici, wifi_networks,
 };
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
@@ -41,6 +41,10 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "arp_duplicate",
+        run: arp_duplicate,
+    },
     Target {
         name: "beacon_answer",
         run: beacon_answer,

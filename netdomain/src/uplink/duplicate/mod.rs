@@ -14,7 +14,7 @@ mod declined;
 mod machine;
 mod packet;
 
-use std::{io, net::Ipv4Addr};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use socket2::SockFilter;
 
@@ -22,6 +22,43 @@ pub(super) use declined::Declined;
 pub(super) use machine::{Step, Watch};
 
 use super::frames::FrameSocket;
+
+/// Drives the watch over an address with `data`: a byte of time before each frame, 16 bits of length, the
+/// frame. See [`crate::fuzzing`].
+///
+/// # Panics
+/// If the address is used although somebody had it before, or more is said than a LAN bears.
+pub(crate) fn fuzz(mac: [u8; 6], address: Ipv4Addr, random: fn() -> u32, data: &[u8]) {
+    /// What a byte of time stands for.
+    const TICK: Duration = Duration::from_millis(80);
+    let (mut now, mut frames, mut taken) = (Duration::ZERO, 0, false);
+    let mut watch = Watch::new(address, mac, now, random);
+    let mut heed = |steps: Vec<Step>| {
+        for step in steps {
+            match step {
+                Step::Send(_) => frames += 1,
+                Step::Taken(_) => taken = true,
+                Step::Free => assert!(!taken, "somebody has it"),
+                Step::Disputed(by) => assert_ne!(by, mac, "a quarrel with itself"),
+            }
+        }
+    };
+    let mut rest = data;
+    while let Some(([time, high, low], tail)) = rest.split_first_chunk::<3>() {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(tail.len());
+        let (frame, tail) = tail.split_at(length);
+        rest = tail;
+        let until = now + TICK * u32::from(*time);
+        while let Some(due) = watch.due().filter(|due| *due <= until) {
+            heed(watch.on_time(due));
+        }
+        now = until;
+        heed(watch.on_frame(now, frame));
+    }
+    // Three probes, two announcements, and a defence each ten seconds.
+    let most = 6 + now.as_secs() / 10;
+    assert!(frames <= most, "{frames} frames in {now:?}");
+}
 
 /// Ethernet type of ARP.
 const ARP: u16 = 0x0806;
