@@ -1,5 +1,8 @@
 //! Paths come and go; connections stay, and nothing leaves without a way.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use sekisho_control::{Command, SituationReport, UplinkToGate};
 use sekisho_framelink::NetHdr;
 
@@ -21,7 +24,7 @@ fn t08_a_path_that_leads_elsewhere_than_it_says_is_not_taken() {
     let mut world = World::new();
     let elsewhere = std::net::UdpSocket::bind("192.168.43.2:0").unwrap();
     elsewhere.set_nonblocking(true).unwrap();
-    let std::net::SocketAddr::V4(attacker) = elsewhere.local_addr().unwrap() else {
+    let SocketAddr::V4(attacker) = elsewhere.local_addr().unwrap() else {
         panic!("IPv4");
     };
     // Says the truth about a peer that policy does not know, then lies about it.
@@ -101,6 +104,52 @@ fn suspension_closes_and_resuming_needs_a_new_path_and_handshake() {
     world.supervisor.send(&Command::Resume, &[]).unwrap();
     world.settle();
     world.add_path("eth0");
+    world.until("the tunnel is up again", World::tunnelled);
+}
+
+/// Nothing is sealed under keys from before the sleep, and what is opens nothing: before it, the same is the
+/// control.
+#[test]
+fn t31_a_session_does_not_outlive_the_sleep() {
+    const DATA: u8 = 4;
+    let mut world = World::connected();
+    let packet = udp((GROUPWARE, 7000), (GUEST, 4000), b"answer");
+    probe(&mut world);
+    world.until("the flow is open", |world| !world.inner.is_empty());
+    world.frames.clear();
+    world.gateway_sends(&packet);
+    world.until("an answer", |world| !world.frames.is_empty());
+
+    world.supervisor.send(&Command::Suspend, &[]).unwrap();
+    world.until("the gate is closed", |world| closed(world));
+    world.supervisor.send(&Command::Resume, &[]).unwrap();
+    world.settle();
+    world.frames.clear();
+    world.add_path("eth0");
+    // Only the gate has its turns: the gateway does not answer a handshake.
+    let mut buffer = [0; 2048];
+    let mut hear = |world: &mut World| {
+        let mut kinds = Vec::new();
+        for _ in 0..20 {
+            world.gate.turn(Duration::from_millis(1)).unwrap();
+            while let Ok((_, SocketAddr::V4(from))) = world.gateway.recv_from(&mut buffer) {
+                world.laptop = Some(from);
+                kinds.push(buffer[0]);
+            }
+        }
+        kinds
+    };
+    let before = hear(&mut world);
+    assert!(!before.is_empty(), "it calls the gateway");
+    world.gateway_sends(&packet);
+    probe(&mut world);
+    let after = hear(&mut world);
+    assert!(
+        !before.iter().chain(&after).any(|kind| *kind == DATA),
+        "sealed under keys from before the sleep"
+    );
+    world.step();
+    assert!(closed(&world) && world.frames.is_empty());
     world.until("the tunnel is up again", World::tunnelled);
 }
 
