@@ -39,3 +39,4 @@ pub use guest::{GuestError, GuestImage};
 pub use laptop::{Laptop, LaptopError};
 pub use options::{Options, Share};
 pub use plug::{Plugged, Socket};
+pub use qemu::hardware_virtualisation;

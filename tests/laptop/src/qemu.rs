@@ -21,7 +21,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// The presence of `/dev/kvm` does not tell: a paravirtual KVM has the node too and cannot run a
 /// stock kernel.
-pub(crate) fn hardware_virtualisation() -> bool {
+pub fn hardware_virtualisation() -> bool {
     (has_flag("svm") || has_flag("vmx")) && Path::new("/dev/kvm").exists()
 }
 

@@ -1,12 +1,13 @@
 //! From power-on to the first page.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use sekisho_control::{Place, Report, SituationReport};
 use sekisho_lab::address as at;
 
-use super::{Journey, StepError, StepResult, millis};
+use super::{Journey, StepError, StepResult, emulator, millis};
 use crate::probe::Outcome;
 
 const UPLINK_LIMIT: Duration = Duration::from_mins(1);
@@ -53,7 +54,19 @@ pub(super) fn address(journey: &mut Journey) -> StepResult {
     let wait = "i=0; until ip -4 addr show dev eth0 | grep -q inet && [ -s /etc/resolv.conf ]; do \
                 i=$((i+1)); [ $i -gt 150 ] && exit 1; usleep 100000; done; \
                 ip -4 -o addr show dev eth0; cat /sys/class/net/eth0/mtu /etc/resolv.conf";
-    let output = journey.guest()?.run(&["sh", "-c", wait], ADDRESS_LIMIT)?;
+    let mut lost = 0;
+    let output = loop {
+        match journey.guest()?.run(&["sh", "-c", wait], ADDRESS_LIMIT) {
+            Ok(output) => break output,
+            Err(error) => {
+                lost += 1;
+                if lost > emulator::MOST_FAULTS || !emulator::work_os_lost_its_timer(journey)? {
+                    return Err(error.into());
+                }
+                emulator::power_cycle(journey)?;
+            }
+        }
+    };
     let text = output.text();
     let expected = [
         at::GUEST.to_string(),
@@ -61,12 +74,21 @@ pub(super) fn address(journey: &mut Journey) -> StepResult {
         at::GUEST_ROUTER.to_string(),
     ];
     match expected.iter().find(|part| !text.contains(part.as_str())) {
-        None => Ok(format!(
-            "{}, MTU {}, resolver {}",
-            at::GUEST,
-            at::INNER_MTU,
-            at::GUEST_ROUTER
-        )),
+        None => {
+            let mut told = format!(
+                "{}, MTU {}, resolver {}",
+                at::GUEST,
+                at::INNER_MTU,
+                at::GUEST_ROUTER
+            );
+            if lost > 0 {
+                let _ = write!(
+                    told,
+                    "; the emulated work OS lost its timer {lost} times and was switched on anew"
+                );
+            }
+            Ok(told)
+        }
         Some(part) => Err(StepError::Broken(format!(
             "{part} is missing in: {}",
             output.said()

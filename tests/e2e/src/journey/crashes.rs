@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use sekisho_control::Place;
 use sekisho_lab::address as at;
 
-use super::arrival::{address, page, tunnel, tunnelled, uplink};
-use super::{Journey, StepError, StepResult, millis};
+use super::arrival::{address, page, tunnelled};
+use super::{Journey, StepError, StepResult, emulator, millis};
 
 /// From a kill to the tunnel of a new gate.
 const GATE_LIMIT: Duration = Duration::from_secs(20);
@@ -53,13 +53,12 @@ pub(super) fn vmm_killed(journey: &mut Journey) -> StepResult {
         let back = journey.guest()?.sync(RESTART_LIMIT);
         journey.download = None;
         if let Err(error) = back {
-            // An emulated processor of the laptop that lost an interrupt stops the laptop's own
-            // kernel. That is the test bed's fault, not the product's: power off, and on again.
             hung += 1;
-            if hung > MOST_HANGS || !journey.laptop()?.console_tail().contains("soft lockup") {
+            if hung > emulator::MOST_FAULTS || !emulator::laptop_hangs(journey)? {
                 return Err(error.into());
             }
-            power_cycle(journey)?;
+            emulator::power_cycle(journey)?;
+            address(journey)?;
             continue;
         }
         address(journey)?;
@@ -87,20 +86,3 @@ fn random_moment() -> Result<Duration, StepError> {
 
 /// A download at full pace lasts longer.
 const LATEST_KILL: Duration = Duration::from_secs(2);
-
-/// How often the emulator may fail before the step does.
-const MOST_HANGS: u32 = 2;
-
-fn power_cycle(journey: &mut Journey) -> Result<(), StepError> {
-    journey.guest = None;
-    journey.supervisor = None;
-    journey.laptop = None;
-    let first = journey.power_on;
-    journey.power_on()?;
-    journey.power_on = first;
-    uplink(journey)?;
-    tunnel(journey)?;
-    journey.work_os()?;
-    address(journey)?;
-    Ok(())
-}

@@ -3,6 +3,7 @@
 mod arrival;
 mod attacked;
 mod crashes;
+mod emulator;
 mod events;
 mod isolation;
 mod leak;
