@@ -36,6 +36,8 @@ pub const INSIDE: &str = "boot-inside";
 const UPTIME: f64 = 0.28;
 /// From the start of the process to its exit, likewise.
 const TOTAL: f64 = 0.38;
+/// From the start of the process to the guest's init, by firmware, at most so many times q35's.
+const BY_FIRMWARE: f64 = 0.8;
 /// Memory beside the guest's, in MiB.
 const BESIDE: f64 = 8.0;
 
@@ -53,28 +55,82 @@ case \"$words\" in *sekisho.hold*) /bin/busybox sleep 60;; esac
 
 /// Measures.
 pub fn run(options: Options) -> Result<Report, BenchError> {
-    let vmm = ours("sekisho-vmm")?;
-    let bench = std::env::current_exe().map_err(BenchError::system("find this program"))?;
     let cache = Cache::open()?;
     let kernel = Kernel::fetch(&cache, Flavour::Cloud)?;
+    let measured = measure(&cache, &kernel, options, None)?;
+    Ok(judged(&measured, kernel.release()))
+}
+
+/// Measures the start by UEFI firmware, against QEMU's `q35` with the same firmware.
+pub fn run_firmware(options: Options) -> Result<Report, BenchError> {
+    let cache = Cache::open()?;
+    let kernel = Kernel::fetch(&cache, Flavour::Cloud)?;
+    let ovmf = cache.folder("ovmf", |folder| debian::unpack("ovmf", folder))?;
+    let ovmf = ovmf.join("usr/share/OVMF");
+    let measured = measure(&cache, &kernel, options, Some(&ovmf))?;
+    let mut pairs = Pairs::default();
+    for (ours, peer) in measured.ours.iter().zip(&measured.peer) {
+        pairs.push(ours.to_init, peer.to_init);
+    }
+    let mut times = Table::new(
+        format!(
+            "firmware: OVMF starts Linux {} with a tiny user space, one processor, in the QEMU \
+             laptop, VMM / q35, medians of {} paired runs",
+            kernel.release(),
+            measured.ours.len()
+        ),
+        &["from .. to", "seconds", "ratio (range)"],
+    );
+    times.row([
+        "start to guest's init".to_owned(),
+        format!("{:.2} / {:.2}", pairs.ours(), pairs.peer()),
+        pairs.ratio_cell(),
+    ]);
+    let mut report = Report::of("firmware");
+    report.tables.push(times);
+    report.bars.push(Bar::new(
+        "firmware: start to guest's init, ratio to q35",
+        pairs.ratio(),
+        Op::AtMost,
+        BY_FIRMWARE,
+    ));
+    Ok(report)
+}
+
+/// Switches a laptop on and starts both VMMs in it in turn; by the firmware in the folder `ovmf`, or
+/// directly.
+fn measure(
+    cache: &Cache,
+    kernel: &Kernel,
+    options: Options,
+    ovmf: Option<&Path>,
+) -> Result<Measured, BenchError> {
+    let vmm = ours("sekisho-vmm")?;
+    let bench = std::env::current_exe().map_err(BenchError::system("find this program"))?;
     eprintln!("boot: switching the laptop on");
-    let laptop = Laptop::start(LaptopOptions::default())?;
+    let laptop = Laptop::start(LaptopOptions {
+        cr8_workaround: ovmf.is_some(),
+        ..LaptopOptions::default()
+    })?;
     let initrd = laptop.folder().join("guest-initrd");
-    write_initrd(&cache, &initrd)?;
-    let words = [
-        &bench.to_string_lossy(),
-        "part",
-        INSIDE,
-        &vmm.to_string_lossy(),
-        &kernel.vmlinuz().to_string_lossy(),
-        &initrd.to_string_lossy(),
-        &options.runs.to_string(),
-    ]
-    .map(str::to_owned);
+    write_initrd(cache, &initrd)?;
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let mut words = vec![
+        path(&bench),
+        "part".to_owned(),
+        INSIDE.to_owned(),
+        path(&vmm),
+        path(&kernel.vmlinuz()),
+        path(&initrd),
+        options.runs.to_string(),
+    ];
+    for file in ["OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"] {
+        words.extend(ovmf.map(|folder| path(&folder.join(file))));
+    }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let measured = run_inside(&laptop, &words, options.runs)?;
     laptop.power_off(START_LIMIT)?;
-    Ok(judged(&measured, kernel.release()))
+    Ok(measured)
 }
 
 fn write_initrd(cache: &Cache, path: &Path) -> Result<(), BenchError> {
@@ -137,7 +193,7 @@ fn judged(measured: &Measured, release: &str) -> Report {
     let runs = measured.ours.len();
     let pairs = |value: fn(&Boot) -> f64| {
         let mut pairs = Pairs::default();
-        for (ours, peer) in measured.ours.iter().zip(&measured.microvm) {
+        for (ours, peer) in measured.ours.iter().zip(&measured.peer) {
             pairs.push(value(ours), value(peer));
         }
         pairs
@@ -177,7 +233,7 @@ fn judged(measured: &Measured, release: &str) -> Report {
         format!(
             "{:.1} / {:.1}",
             value(&measured.ours_held),
-            value(&measured.microvm_held)
+            value(&measured.peer_held)
         )
     };
     memory.row(["beside the guest's memory".to_owned(), both(&beside)]);

@@ -84,6 +84,11 @@ pub const BENCHES: &[Bench] = &[
         about: "the VMM's start, end and memory in the QEMU laptop, against QEMU microvm",
         run: boot::run,
     },
+    Bench {
+        name: "firmware",
+        about: "the start by UEFI firmware in the QEMU laptop, against QEMU q35",
+        run: boot::run_firmware,
+    },
 ];
 
 /// A second process of a benchmark.

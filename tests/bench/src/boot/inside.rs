@@ -49,13 +49,14 @@ pub(super) struct Held {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Measured {
     pub(super) ours: Vec<Boot>,
-    pub(super) microvm: Vec<Boot>,
+    pub(super) peer: Vec<Boot>,
     pub(super) ours_held: Vec<Held>,
-    pub(super) microvm_held: Vec<Held>,
+    pub(super) peer_held: Vec<Held>,
 }
 
-/// The part: `VMM KERNEL INITRD RUNS`.
+/// The part: `VMM KERNEL INITRD RUNS`, and `CODE VARS` where firmware starts the kernel.
 pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
+    let (arguments, firmware) = arguments.split_at(arguments.len().min(4));
     let [vmm, kernel, initrd, runs] = arguments else {
         return Err(BenchError::Missing("VMM KERNEL INITRD RUNS".to_owned()));
     };
@@ -74,32 +75,42 @@ pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
         vmm: here(vmm, "vmm")?,
         kernel: here(kernel, "kernel")?,
         initrd: here(initrd, "initrd")?,
+        firmware: match firmware {
+            [code, variables] => Some(Firmware {
+                code: here(code, "code")?,
+                // Each has its own, as each writes to it.
+                ours: here(variables, "ours.vars")?,
+                peers: here(variables, "peer.vars")?,
+            }),
+            _ => None,
+        },
     };
     let mut measured = Measured::default();
     eprintln!("boot: warming up");
-    for vmm in [Vmm::Ours, Vmm::Microvm] {
+    for vmm in [Vmm::Ours, Vmm::Peer] {
         rig.boot(vmm)?;
     }
     for run in 0..runs {
         eprintln!("boot: run {} of {runs}", run + 1);
         // Whoever goes first goes second in the next run.
         let order = if run % 2 == 0 {
-            [Vmm::Ours, Vmm::Microvm]
+            [Vmm::Ours, Vmm::Peer]
         } else {
-            [Vmm::Microvm, Vmm::Ours]
+            [Vmm::Peer, Vmm::Ours]
         };
         for vmm in order {
             let boot = rig.boot(vmm)?;
             match vmm {
                 Vmm::Ours => measured.ours.push(boot),
-                Vmm::Microvm => measured.microvm.push(boot),
+                Vmm::Peer => measured.peer.push(boot),
             }
         }
     }
-    for run in 0..runs {
+    let held = if rig.firmware.is_some() { 0 } else { runs };
+    for run in 0..held {
         eprintln!("boot: memory, run {} of {runs}", run + 1);
         measured.ours_held.push(rig.hold(Vmm::Ours)?);
-        measured.microvm_held.push(rig.hold(Vmm::Microvm)?);
+        measured.peer_held.push(rig.hold(Vmm::Peer)?);
     }
     part::tell(&measured)
 }
@@ -107,7 +118,8 @@ pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
 #[derive(Debug, Clone, Copy)]
 enum Vmm {
     Ours,
-    Microvm,
+    /// QEMU: `microvm`, or `q35` where firmware starts the kernel.
+    Peer,
 }
 
 /// Where everything lies in the laptop.
@@ -115,6 +127,14 @@ struct Rig {
     vmm: PathBuf,
     kernel: PathBuf,
     initrd: PathBuf,
+    firmware: Option<Firmware>,
+}
+
+/// The firmware and each VMM's variables.
+struct Firmware {
+    code: PathBuf,
+    ours: PathBuf,
+    peers: PathBuf,
 }
 
 impl Rig {
@@ -129,11 +149,23 @@ impl Rig {
                     .args([Path::new("--kernel"), &self.kernel])
                     .args([Path::new("--initrd"), &self.initrd])
                     .args(["--cmdline", cmdline]);
+                if let Some(Firmware { code, ours, .. }) = &self.firmware {
+                    let files = format!("code={},vars={}", code.display(), ours.display());
+                    command.args(["--firmware", &files]);
+                }
             }
-            Vmm::Microvm => {
+            Vmm::Peer => {
                 command = Command::new("qemu-system-x86_64");
                 command
-                    .args(["-M", "microvm", "-accel", "kvm"])
+                    .args([
+                        "-M",
+                        if self.firmware.is_some() {
+                            "q35"
+                        } else {
+                            "microvm"
+                        },
+                    ])
+                    .args(["-accel", "kvm"])
                     .args(["-cpu", "host,-arch-capabilities", "-smp", "1", "-m"])
                     .arg(MEMORY.to_string())
                     .args(["-nodefaults", "-no-user-config", "-no-reboot"])
@@ -141,6 +173,14 @@ impl Rig {
                     .args([Path::new("-kernel"), &self.kernel])
                     .args([Path::new("-initrd"), &self.initrd])
                     .args(["-append", cmdline]);
+                if let Some(Firmware { code, peers, .. }) = &self.firmware {
+                    let flash = |file: &Path, options: &str| {
+                        format!("if=pflash,format=raw,file={}{options}", file.display())
+                    };
+                    command
+                        .args(["-drive", &flash(code, ",unit=0,readonly=on")])
+                        .args(["-drive", &flash(peers, ",unit=1")]);
+                }
             }
         }
         command
