@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::board::{Board, BoardError};
 use crate::machine::{self, Endpoint, Machine};
+use crate::pci::Slot;
 use crate::virtio::block::Block;
 use crate::virtio::console::{Backend, Console, PortSettings};
 use crate::virtio::net::{Net, Settings};
@@ -75,6 +76,9 @@ impl Nic {
     }
 }
 
+/// A device as board, worker and control share it.
+type Plugged<D> = Arc<Mutex<VirtioPci<D>>>;
+
 /// All devices of a machine.
 #[derive(Default)]
 pub struct Devices {
@@ -84,8 +88,9 @@ pub struct Devices {
     pub nics: Vec<Nic>,
     /// Links that are up, by NIC.
     pub links: Vec<(usize, OwnedFd)>,
+    /// Slots of the disks, in the machine file's order.
+    pub disks: Vec<Slot>,
     console: Option<Arc<Mutex<VirtioPci<Console>>>>,
-    disks: usize,
 }
 
 impl Devices {
@@ -93,7 +98,7 @@ impl Devices {
     pub fn open(machine: &Machine, board: &mut Board) -> Result<Self, DeviceError> {
         let mut devices = Self::default();
         for net in &machine.net {
-            let device = devices.plug(board, Net::new(Settings::new(net.mac.0, net.mtu)))?;
+            let (_, device) = devices.plug(board, Net::new(Settings::new(net.mac.0, net.mtu)))?;
             let nic = Nic { device };
             if let Some(link) = &net.link {
                 let socket = endpoint("the frame link", link, SocketType::SEQPACKET)?;
@@ -103,15 +108,15 @@ impl Devices {
             devices.nics.push(nic);
         }
         for disk in &machine.disk {
-            let block = open_disk(disk, devices.disks)?;
-            devices.plug(board, block)?;
-            devices.disks += 1;
+            let block = open_disk(disk, devices.disks.len())?;
+            let (slot, _) = devices.plug(board, block)?;
+            devices.disks.push(slot);
         }
         if !machine.console.is_empty() {
             let ports = (0..).zip(&machine.console).map(port);
             let console = Console::new(ports.collect::<Result<_, _>>()?);
             let console = console.map_err(|error| refused("a console port", &error))?;
-            devices.console = Some(devices.plug(board, console)?);
+            devices.console = Some(devices.plug(board, console)?.1);
         }
         devices.plug(board, Rng::new())?;
         Ok(devices)
@@ -131,13 +136,13 @@ impl Devices {
         &mut self,
         board: &mut Board,
         device: D,
-    ) -> Result<Arc<Mutex<VirtioPci<D>>>, DeviceError> {
+    ) -> Result<(Slot, Plugged<D>), DeviceError> {
         let device = VirtioPci::new(device, board.ram().clone(), board.platform());
         let device = device.map_err(|error| refused("a virtio device", &error))?;
         let device = Arc::new(Mutex::new(device));
-        board.plug(device.clone())?;
+        let slot = board.plug(device.clone())?;
         self.served.push(device.clone());
-        Ok(device)
+        Ok((slot, device))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod machine;
 pub mod pci;
 pub mod sandbox;
 pub mod serve;
+pub mod smbios;
 pub mod start;
 pub mod terminal;
 pub mod virtio;

@@ -17,8 +17,11 @@ pub const DEFAULT_MTU: u16 = 1420;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// Linux kernel: a bzImage, or an ELF file with a PVH entry.
-    pub kernel: PathBuf,
+    /// Linux kernel: a bzImage, or an ELF file with a PVH entry. With firmware, which starts it then:
+    /// any EFI program.
+    pub kernel: Option<PathBuf>,
+    /// UEFI firmware, which starts the kernel or finds what to start.
+    pub firmware: Option<Firmware>,
     /// Initial RAM disk.
     pub initrd: Option<PathBuf>,
     /// Kernel command line.
@@ -64,6 +67,16 @@ impl Default for Size {
     fn default() -> Self {
         Self(512 << 20)
     }
+}
+
+/// UEFI firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Firmware {
+    /// OVMF's CODE file.
+    pub code: PathBuf,
+    /// A copy of its VARS file that is this machine's own.
+    pub vars: PathBuf,
 }
 
 /// A disk image.
@@ -180,6 +193,11 @@ pub enum ValueError {
     /// A name that the guest could not show.
     #[error("`{0}` is no console name: use letters, digits, dots, dashes, at most 64")]
     Name(String),
+    /// Nothing to start.
+    #[error(
+        "there is nothing to start: give a kernel, or firmware as code=FILE,vars=FILE, or both"
+    )]
+    Nothing,
     /// Too many or no processors.
     #[error("{0} processors are not possible: use 1 to {MAX_CPUS}")]
     Cpus(u8),
@@ -323,6 +341,18 @@ impl FromStr for Disk {
     }
 }
 
+impl FromStr for Firmware {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let pairs = Pairs::parse(text, &["code", "vars"], "code, vars")?;
+        Ok(Self {
+            code: pairs.need("code")?.into(),
+            vars: pairs.need("vars")?.into(),
+        })
+    }
+}
+
 impl FromStr for Net {
     type Err = ValueError;
 
@@ -350,11 +380,12 @@ impl FromStr for Console {
     }
 }
 
-impl Machine {
-    /// A machine with this kernel and nothing beside it.
-    pub fn new(kernel: PathBuf) -> Self {
+impl Default for Machine {
+    /// A machine with nothing to start.
+    fn default() -> Self {
         Self {
-            kernel,
+            kernel: None,
+            firmware: None,
             initrd: None,
             cmdline: String::new(),
             memory: Size::default(),
@@ -368,6 +399,16 @@ impl Machine {
             user: None,
         }
     }
+}
+
+impl Machine {
+    /// A machine with this kernel and nothing beside it.
+    pub fn new(kernel: PathBuf) -> Self {
+        Self {
+            kernel: Some(kernel),
+            ..Self::default()
+        }
+    }
 
     /// Reads a machine file.
     pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
@@ -376,6 +417,9 @@ impl Machine {
 
     /// Checks what single values cannot tell.
     pub fn check(&self) -> Result<(), ValueError> {
+        if self.kernel.is_none() && self.firmware.is_none() {
+            return Err(ValueError::Nothing);
+        }
         if !(1..=MAX_CPUS).contains(&self.cpus) {
             return Err(ValueError::Cpus(self.cpus));
         }
@@ -464,6 +508,8 @@ mod tests {
         for size in ["", "M", "1T", "-1M", "99999999999G"] {
             assert!(size.parse::<Size>().is_err(), "{size}");
         }
+        assert!("code=OVMF_CODE.fd".parse::<Firmware>().is_err());
+        assert_eq!(Machine::default().check(), Err(ValueError::Nothing));
         assert!("readonly=on".parse::<Disk>().is_err());
         assert!("path=a,path=b".parse::<Disk>().is_err());
         assert!("path=a,readonly=maybe".parse::<Disk>().is_err());

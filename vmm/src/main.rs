@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use sekisho_vmm::machine::{Console, Disk, Machine, Net, Serial, Size};
+use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Serial, Size};
 use sekisho_vmm::start;
 use tracing_subscriber::EnvFilter;
 
@@ -51,12 +51,17 @@ struct Run {
     config: Option<PathBuf>,
 
     /// Linux kernel: a bzImage, or a vmlinux with a PVH entry
-    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["config", "firmware"])]
     kernel: Option<PathBuf>,
 
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
+
+    /// UEFI firmware: code=FILE,vars=FILE; the variables are this machine's own copy. It starts the
+    /// kernel, which may be any EFI program, or else what is on the disks
+    #[arg(long, value_name = "KEYS")]
+    firmware: Option<Firmware>,
 
     /// Kernel command line
     #[arg(long, value_name = "TEXT")]
@@ -103,15 +108,15 @@ struct Run {
 
 impl Run {
     fn machine(self) -> Result<Machine, String> {
-        let mut machine = match (&self.config, self.kernel) {
-            (Some(path), kernel) => {
-                let mut machine = read(path)?;
-                machine.kernel = kernel.unwrap_or(machine.kernel);
-                machine
+        let mut machine = match &self.config {
+            Some(path) => read(path)?,
+            None if self.kernel.is_none() && self.firmware.is_none() => {
+                return Err("--kernel, --firmware or --config is missing".to_owned());
             }
-            (None, Some(kernel)) => Machine::new(kernel),
-            (None, None) => return Err("--kernel or --config is missing".to_owned()),
+            None => Machine::default(),
         };
+        machine.kernel = self.kernel.or(machine.kernel);
+        machine.firmware = self.firmware.or(machine.firmware);
         machine.initrd = self.initrd.or(machine.initrd);
         machine.cmdline = self.cmdline.unwrap_or(machine.cmdline);
         machine.memory = self.memory.unwrap_or(machine.memory);

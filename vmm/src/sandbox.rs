@@ -44,6 +44,8 @@ const LINES: &[Rule] = &[ioctl(KVM_IRQ_LINE)];
 const VECTORS: &[Rule] = &[ioctl(KVM_SET_GSI_ROUTING), ioctl(KVM_IOEVENTFD)];
 /// Running the guest, and telling where it crashed.
 const GUEST: &[Rule] = &[ioctl(KVM_RUN), ioctl(KVM_GET_REGS), ioctl(KVM_GET_SREGS)];
+/// The flash chip keeps what the processor gives it.
+const FLASH: &[Rule] = &[Rule::allow(libc::SYS_pwrite64)];
 /// The terminal gets its settings back, and is asked for them where standard output is closed.
 const TERMINAL: &[Rule] = &[ioctl(0x5401), ioctl(0x5402), ioctl(0x5404)];
 /// The disks' rings, made before the sandbox closed.
@@ -53,7 +55,7 @@ const RINGS: &[Rule] = &[Rule::allow(libc::SYS_io_uring_enter)];
 pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
     match thread {
         Thread::Main => Filter::new("main", &[BARE, EVENTS, MESSAGES, LINES, VECTORS, TERMINAL]),
-        Thread::Vcpu => Filter::new("vcpu", &[BARE, GUEST, LINES, VECTORS]),
+        Thread::Vcpu => Filter::new("vcpu", &[BARE, GUEST, LINES, VECTORS, FLASH]),
         Thread::Io => Filter::new("virtio", &[BARE, EVENTS, MESSAGES, FILES, RINGS, VECTORS]),
         Thread::Serial => Filter::new("serial", &[BARE, WRITABLE]),
     }

@@ -4,21 +4,24 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use sekisho_sandbox::{Filter, FilterError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 
 use crate::board::power::{Crash, Ending, Power};
-use crate::board::{Board, BoardError, Equipment};
-use crate::boot::LinuxBoot;
+use crate::board::{Board, BoardError, Equipment, Loaded};
+use crate::boot::{FirmwareBoot, LinuxBoot};
 use crate::control::{Control, ControlError};
 use crate::devices::{DeviceError, Devices};
-use crate::machine::{Machine, Serial, ValueError};
+use crate::machine::{Firmware, Machine, Serial, ValueError};
 use crate::sandbox::{self, Thread};
 use crate::serve::Desk;
 use crate::terminal::Terminal;
@@ -75,11 +78,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         what: "pipe for signals",
         source,
     })?;
-    let mut kernel = open("kernel", &machine.kernel)?;
-    let mut initrd = match &machine.initrd {
-        Some(path) => Some((open("initrd", path)?, path.display().to_string())),
-        None => None,
-    };
+    let mut opened = Opened::open(machine)?;
     let wire = Wire::default();
     let carrier = serial(&machine.serial, &wire)?;
     let mut board = Board::new(Equipment {
@@ -91,13 +90,8 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     let devices = Devices::open(machine, &mut board)?;
     tracing::debug!("devices are on the board");
     let panel = board.panel.clone();
-    let kernel_name = machine.kernel.display().to_string();
-    let loaded = board.load(LinuxBoot {
-        kernel: (&mut kernel, &kernel_name),
-        initrd: initrd.as_mut().map(|(file, name)| (file, name.as_str())),
-        cmdline: &machine.cmdline,
-    })?;
-    drop((kernel, initrd));
+    let loaded = opened.load(board, &devices, machine)?;
+    drop(opened);
     tracing::debug!("the guest is in memory");
     let host = |what| move |source| StartError::Host { what, source };
     let worker = Worker::new(devices.served.clone()).map_err(host("event loop"))?;
@@ -139,6 +133,86 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     wire.settle();
     drop(terminal);
     Ok(ending)
+}
+
+/// What is to be started.
+struct Opened {
+    firmware: Option<(Named, Named)>,
+    kernel: Option<Named>,
+    initrd: Option<Named>,
+}
+
+/// A file and its name for messages.
+type Named = (File, String);
+
+impl Opened {
+    fn open(machine: &Machine) -> Result<Self, StartError> {
+        let optional = |option, path: &Option<PathBuf>| {
+            let path = path.as_deref();
+            path.map(|path| named(option, path)).transpose()
+        };
+        let firmware = |firmware: &Firmware| {
+            let code = named("firmware code", &firmware.code)?;
+            variables(&firmware.vars).map(|variables| (code, variables))
+        };
+        Ok(Self {
+            firmware: machine.firmware.as_ref().map(firmware).transpose()?,
+            kernel: optional("kernel", &machine.kernel)?,
+            initrd: optional("initrd", &machine.initrd)?,
+        })
+    }
+
+    fn load(
+        &mut self,
+        board: Board,
+        devices: &Devices,
+        machine: &Machine,
+    ) -> Result<Loaded, StartError> {
+        let initrd = &mut self.initrd;
+        let linux = self.kernel.as_mut().map(|(file, name)| LinuxBoot {
+            kernel: (file, name),
+            initrd: initrd.as_mut().map(|(file, name)| (file, name.as_str())),
+            cmdline: &machine.cmdline,
+        });
+        let Some((code, variables)) = &mut self.firmware else {
+            let linux = linux.ok_or(ValueError::Nothing)?;
+            return Ok(board.load(linux)?);
+        };
+        Ok(board.load_firmware(FirmwareBoot {
+            code: (&mut code.0, &code.1),
+            variables: (&variables.0, &variables.1),
+            program: linux,
+            disks: &devices.disks,
+        })?)
+    }
+}
+
+fn named(option: &'static str, path: &Path) -> Result<Named, StartError> {
+    Ok((open(option, path)?, path.display().to_string()))
+}
+
+/// Opens the firmware's variables for one machine alone, so that what is written to them is in the
+/// file for good.
+fn variables(path: &Path) -> Result<Named, StartError> {
+    let name = path.display().to_string();
+    let failed = |source| StartError::Open {
+        option: "firmware vars",
+        path: name.clone(),
+        source,
+    };
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DSYNC)
+        .open(path)
+        .map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok((file, name)),
+        Err(Errno::WOULDBLOCK) => Err(failed(io::Error::other(
+            "another machine that runs has them: give each its own copy",
+        ))),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// Starts the I/O thread. A guest whose devices answer no more is as good as crashed: better told

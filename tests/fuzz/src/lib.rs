@@ -19,6 +19,7 @@ pub use sekisho_netdomain::fuzzing::{
     sim_usage, vici, wifi_networks,
 };
 pub use sekisho_status::fuzz::status_socket;
+pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg};
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
     control::control,
@@ -66,8 +67,16 @@ pub const TARGETS: &[Target] = &[
         run: dot1x_status,
     },
     Target {
+        name: "flash",
+        run: flash,
+    },
+    Target {
         name: "frame_link",
         run: frame_link,
+    },
+    Target {
+        name: "fw_cfg",
+        run: fw_cfg,
     },
     Target {
         name: "guest_channel",

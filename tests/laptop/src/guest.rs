@@ -45,8 +45,8 @@ pub struct GuestImage {
 /// What the work OS needs before its user space is of use.
 const MODULES: &[&str] = &["virtio_pci", "virtio_net", "virtio_console"];
 
-/// What it can get a moment later. The virtual machine may have none of these devices.
-const MODULES_BESIDE: &[&str] = &["virtio_blk", "virtio_rng", "evdev", "button"];
+/// What it can get a moment later. The virtual machine may have none of these devices, and no firmware.
+const MODULES_BESIDE: &[&str] = &["virtio_blk", "virtio_rng", "evdev", "button", "efivarfs"];
 
 /// No self-tests of ciphers, which take long under emulation, and no check of the timer, which a
 /// busy build machine fails. The kernel's warnings go to the serial console.

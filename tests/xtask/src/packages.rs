@@ -72,7 +72,7 @@ impl Need {
                 "wpasupplicant",
                 "xz-utils",
             ],
-            Self::Judges => &["acpica-tools", "systemd"],
+            Self::Judges => &["acpica-tools", "dmidecode", "systemd"],
             Self::Bench => &["ethtool", "iperf3"],
             Self::Fuzz => &["g++"],
         }

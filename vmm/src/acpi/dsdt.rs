@@ -1,5 +1,7 @@
 //! The DSDT: the PCI root with its windows, the small legacy devices, and S5.
 
+use std::ops::Range;
+
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Arg, CreateDWordField, Device, EISAName, Else, Equal, IO,
     If, Memory32Fixed, Method, Name, Or, Package, Path, ResourceTemplate, Return, Scope, Uuid,
@@ -9,8 +11,8 @@ use acpi_tables::{Aml, AmlSink};
 
 use super::{Hardware, header};
 use crate::board::layout::{
-    CMOS_BASE, COM1_BASE, COM1_IRQ, ECAM, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ, MOUSE_IRQ,
-    PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ,
+    CMOS_BASE, COM1_BASE, COM1_IRQ, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ, LOW_RAM_LIMIT,
+    MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ,
 };
 use crate::chipset::pm::SLEEP_S5;
 
@@ -64,8 +66,18 @@ fn processors(cpus: u8, body: &mut Vec<u8>) {
 }
 
 fn pci_root(hardware: &Hardware) -> Vec<u8> {
-    let (mmio32, mmio64) = (PCI_MMIO32, hardware.mmio64.clone());
-    let narrow = |address: u64| u32::try_from(address).unwrap_or(u32::MAX);
+    let (ecam, mmio64) = (&hardware.ecam, &hardware.mmio64);
+    // Devices may lie on either side of ECAM, from where RAM ends to where the chipset begins.
+    let narrow = |range: Range<u64>| {
+        let bound = |address: u64| u32::try_from(address).unwrap_or(u32::MAX);
+        AddressSpace::<u32>::new_memory(
+            AddressSpaceCacheable::NotCacheable,
+            true,
+            bound(range.start),
+            bound(range.end - 1),
+            None,
+        )
+    };
     let mut children = Vec::new();
     for (name, value) in [
         ("_HID", &EISAName::new("PNP0A08") as &dyn Aml),
@@ -82,13 +94,8 @@ fn pci_root(hardware: &Hardware) -> Vec<u8> {
             &IO::new(PCI_CONFIG, PCI_CONFIG, 1, 8),
             &AddressSpace::<u16>::new_io(0, PCI_CONFIG - 1, None),
             &AddressSpace::<u16>::new_io(PCI_CONFIG + 8, u16::MAX, None),
-            &AddressSpace::<u32>::new_memory(
-                AddressSpaceCacheable::NotCacheable,
-                true,
-                narrow(mmio32.start),
-                narrow(mmio32.end - 1),
-                None,
-            ),
+            &narrow(LOW_RAM_LIMIT..ecam.start),
+            &narrow(ecam.end..PCI_MMIO32.end),
             &AddressSpace::<u64>::new_memory(
                 AddressSpaceCacheable::Cacheable,
                 true,
@@ -104,7 +111,7 @@ fn pci_root(hardware: &Hardware) -> Vec<u8> {
     lpc(hardware, &mut children);
     let mut root = Vec::new();
     Device::new("PCI0".into(), vec![&Raw(children)]).to_aml_bytes(&mut root);
-    ecam_reservation().to_aml_bytes(&mut root);
+    ecam_reservation(ecam).to_aml_bytes(&mut root);
     Scope::raw("\\_SB_".into(), root)
 }
 
@@ -119,8 +126,8 @@ impl Aml for Raw {
 
 /// The ECAM window belongs to nobody else: operating systems look for a motherboard resource
 /// before they use it (PCI Firmware Specification 3.3, 4.1.2).
-fn ecam_reservation() -> Raw {
-    let (base, length) = (ECAM.start, ECAM.end - ECAM.start);
+fn ecam_reservation(ecam: &Range<u64>) -> Raw {
+    let (base, length) = (ecam.start, ecam.end - ecam.start);
     let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let mut bytes = Vec::new();
     Device::new(

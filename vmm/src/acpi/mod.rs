@@ -5,7 +5,10 @@
 
 mod dsdt;
 mod fixed;
+mod loader;
 mod madt;
+
+pub use loader::{Files, LOADER_FILE, RSDP_FILE, TABLES_FILE};
 
 use std::ops::Range;
 
@@ -14,7 +17,7 @@ use acpi_tables::{Aml, facs::FACS, mcfg::MCFG, rsdp::Rsdp, xsdt::XSDT};
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::board::layout::{ACPI_TABLES, ECAM};
+use crate::board::layout::ACPI_TABLES;
 use crate::board::memory::GuestRam;
 
 const OEM: [u8; 6] = *b"SEKISH";
@@ -33,6 +36,8 @@ pub struct Hardware {
     pub ps2: bool,
     /// Whether COM1 is there.
     pub serial: bool,
+    /// The ECAM window of PCI bus 0.
+    pub ecam: Range<u64>,
     /// The 64-bit PCI window.
     pub mmio64: Range<u64>,
 }
@@ -67,25 +72,10 @@ pub fn write(ram: &GuestRam, hardware: &Hardware) -> Result<(), AcpiError> {
     Ok(())
 }
 
-/// Makes the tables, the RSDP first.
+/// Makes the tables, the RSDP first, for the area that a PC's BIOS is searched for them.
 pub fn build(hardware: &Hardware) -> Result<Vec<Placed>, AcpiError> {
-    let mut place = Place {
-        next: ACPI_TABLES.start + TABLE_ALIGN,
-        tables: Vec::new(),
-    };
-    let facs = place.put("FACS", bytes_of(&FACS::new()));
-    let dsdt = place.put("DSDT", dsdt::table(hardware));
-    let leaves = [
-        place.put("FACP", bytes_of(&fixed::fadt(hardware, facs, dsdt))),
-        place.put("APIC", madt::table(hardware.cpus)),
-        place.put("MCFG", mcfg()),
-        place.put("WAET", waet()),
-    ];
-    let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
-    for address in leaves {
-        xsdt.add_entry(address);
-    }
-    let xsdt = place.put("XSDT", bytes_of(&xsdt));
+    let mut place = Place::from(ACPI_TABLES.start + TABLE_ALIGN);
+    let xsdt = place.tables(hardware);
     if place.next > ACPI_TABLES.end {
         return Err(AcpiError::Room(place.next - ACPI_TABLES.start));
     }
@@ -98,12 +88,37 @@ pub fn build(hardware: &Hardware) -> Result<Vec<Placed>, AcpiError> {
     Ok(place.tables)
 }
 
+/// Puts one table behind the other.
 struct Place {
     next: u64,
     tables: Vec<Placed>,
 }
 
 impl Place {
+    fn from(start: u64) -> Self {
+        Self {
+            next: start,
+            tables: Vec::new(),
+        }
+    }
+
+    /// All tables but the RSDP, which points to the XSDT: its address is the result.
+    fn tables(&mut self, hardware: &Hardware) -> u64 {
+        let facs = self.put("FACS", bytes_of(&FACS::new()));
+        let dsdt = self.put("DSDT", dsdt::table(hardware));
+        let leaves = [
+            self.put("FACP", bytes_of(&fixed::fadt(hardware, facs, dsdt))),
+            self.put("APIC", madt::table(hardware.cpus)),
+            self.put("MCFG", mcfg(hardware.ecam.start)),
+            self.put("WAET", waet()),
+        ];
+        let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
+        for address in leaves {
+            xsdt.add_entry(address);
+        }
+        self.put("XSDT", bytes_of(&xsdt))
+    }
+
     fn put(&mut self, name: &'static str, bytes: Vec<u8>) -> u64 {
         let address = self.next;
         self.next = (address + bytes.len() as u64).next_multiple_of(TABLE_ALIGN);
@@ -128,9 +143,9 @@ fn header(signature: [u8; 4], revision: u8) -> Sdt {
 }
 
 /// ECAM: bus 0 is the only one, its window is the first MiB.
-fn mcfg() -> Vec<u8> {
+fn mcfg(ecam: u64) -> Vec<u8> {
     let mut table = MCFG::new(OEM, OEM_TABLE, OEM_REVISION);
-    table.add_ecam(ECAM.start, 0, 0, 0);
+    table.add_ecam(ecam, 0, 0, 0);
     bytes_of(&table)
 }
 
@@ -150,12 +165,14 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::board::layout::ECAM;
 
-    fn hardware(cpus: u8, ps2: bool) -> Hardware {
+    pub(super) fn hardware(cpus: u8, ps2: bool) -> Hardware {
         Hardware {
             cpus,
             ps2,
             serial: true,
+            ecam: ECAM,
             mmio64: 0xe0_0000_0000..0x100_0000_0000,
         }
     }

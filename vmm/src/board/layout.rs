@@ -43,6 +43,10 @@ pub const IO_APIC: u32 = 0xfec0_0000;
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
 /// KVM's identity map page for Intel: below the 16 MiB that a flash part may take.
 pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
+/// Flash ends at 4 GiB, where the processors start: firmware on top, its variables below it.
+pub const FLASH_END: u64 = 0x1_0000_0000;
+/// The most that both may take.
+pub const FLASH_MAX: u64 = 16 << 20;
 /// KVM's task state segment for Intel, three pages, behind the identity map.
 pub const KVM_TSS: u64 = 0xfeff_d000;
 
@@ -79,6 +83,8 @@ pub const MOUSE_IRQ: u32 = 12;
 pub const RESET_PORT: u16 = 0xcf9;
 /// System control port A: the A20 gate.
 pub const PORT_A: u16 = 0x92;
+/// `fw_cfg`, from its selector on.
+pub const FW_CFG: u16 = 0x510;
 /// PCI configuration mechanism #1.
 pub const PCI_CONFIG: u16 = 0xcf8;
 

@@ -1,6 +1,7 @@
 //! Guest memory: anonymous pages of this process, below and above the hole for devices.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use thiserror::Error;
@@ -104,6 +105,33 @@ fn map_region(start: u64, len: u64) -> Result<GuestRegionMmap, MemoryError> {
     .map_err(|error| MemoryError::Layout(error.to_string()))?;
     GuestRegionMmap::new(region, GuestAddress(start))
         .ok_or_else(|| MemoryError::Layout(format!("{len:#x} bytes at {start:#x} do not fit")))
+}
+
+/// Memory outside the guest's RAM that the guest may read, filled with `content`: whole pages, which
+/// live as long as the process.
+pub fn allocate_rom(content: &[u8]) -> Result<&'static [AtomicU8], MemoryError> {
+    let fail = |source: std::io::Error| MemoryError::Map {
+        bytes: content.len() as u64,
+        source,
+    };
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that
+    // exists.
+    let base = unsafe {
+        rustix::mm::mmap_anonymous(
+            std::ptr::null_mut(),
+            content.len(),
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }
+    .map_err(|error| fail(error.into()))?;
+    // SAFETY: the mapping is fresh, has `content.len()` bytes and is never unmapped; an `AtomicU8`
+    // is a byte, and zero is one of its values.
+    let cells = unsafe { std::slice::from_raw_parts(base.cast::<AtomicU8>(), content.len()) };
+    for (cell, byte) in cells.iter().zip(content) {
+        cell.store(*byte, Ordering::Relaxed);
+    }
+    Ok(cells)
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! The board: what is soldered where, and how it is switched on.
 
+mod firmware;
 pub mod layout;
 pub mod memory;
 mod ports;
 pub mod power;
+#[cfg(test)]
+mod replay;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -16,9 +19,9 @@ use thiserror::Error;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::acpi::{self, AcpiError, Hardware};
-use crate::boot::{self, BootError, LinuxBoot};
+use crate::boot::{self, BootEntry, BootError, LinuxBoot};
 use crate::bus::{Bus, BusError};
-use crate::chipset::i8042::{Ps2Controller, Ps2Port};
+use crate::chipset::i8042::{Ps2Controller, Ps2Port, ResetLine};
 use crate::chipset::lpc::LpcBridge;
 use crate::chipset::pm::PowerManagement;
 use crate::chipset::reset::PortA;
@@ -162,20 +165,22 @@ impl Board {
             cpus: equipment.cpus,
             ps2: equipment.ps2,
             serial: equipment.serial.is_some(),
+            ecam: ECAM,
             mmio64: mmio64.clone(),
         };
         let windows = Windows {
             mmio32: PCI_MMIO32,
             mmio64,
         };
-        let pci = Arc::new(PciBus::new(HostBridge::new(Some(ECAM.start)), windows));
+        let pci = Arc::new(PciBus::new(HostBridge::new(None), windows));
         pci.attach(LPC_SLOT, Arc::new(Mutex::new(LpcBridge::new())))?;
         let power = Power::new().map_err(|source| BoardError::Host {
             what: "event descriptor",
             source,
         })?;
         let mut ports = Bus::new();
-        let panel = solder(&mut ports, &vm, &pci, Arc::new(power), equipment)?;
+        let lines = |gsi| -> Box<dyn Line> { Box::new(KvmLine::new(Arc::clone(&vm), gsi)) };
+        let panel = solder(&mut ports, &lines, &pci, Arc::new(power), equipment)?;
         Ok(Self {
             host,
             platform: Arc::new(KvmPlatform::new(Arc::clone(&vm))),
@@ -214,17 +219,23 @@ impl Board {
 
     /// Puts kernel and tables into memory and makes the processors; nothing runs yet.
     pub fn load(self, linux: LinuxBoot<'_>) -> Result<Loaded, BoardError> {
+        self.pci.open_ecam(ECAM.start);
         self.pci.place_bars()?;
         let entry = boot::load(&self.ram, linux, self.memory)?;
         acpi::write(&self.ram, &self.hardware)?;
+        self.finish(Bus::new(), Some(&entry))
+    }
+
+    /// Makes the processors, the first with the registers of `entry` or with those of a reset, and
+    /// puts the PCI windows beside what is on the memory bus.
+    fn finish(self, mut mmio: Bus, entry: Option<&BootEntry>) -> Result<Loaded, BoardError> {
         let cpus = self.hardware.cpus;
         let vcpus = (0..cpus)
             .map(|index| {
                 let supported = &self.supported;
-                cpu::create(&self.host, &self.vm, supported, index, cpus, Some(&entry))
+                cpu::create(&self.host, &self.vm, supported, index, cpus, entry)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut mmio = Bus::new();
         let pci_memory = Arc::new(PciMemory::new(Arc::clone(&self.pci), LOW_RAM_LIMIT));
         mmio.add(LOW_RAM_LIMIT, PCI_MMIO32.end - LOW_RAM_LIMIT, pci_memory)?;
         let window = self.hardware.mmio64.clone();
@@ -309,15 +320,14 @@ fn equip(vm: &VmFd, ram: &GuestRam) -> Result<(), BoardError> {
     Ok(())
 }
 
-/// Puts the chipset on the port bus.
+/// Puts the chipset on the port bus; `line` makes the interrupt line of a GSI.
 fn solder(
     ports: &mut Bus,
-    vm: &Arc<VmFd>,
+    line: &dyn Fn(u32) -> Box<dyn Line>,
     pci: &Arc<PciBus>,
     power: Arc<Power>,
     equipment: Equipment,
 ) -> Result<Panel, BoardError> {
-    let line = |gsi| -> Box<dyn Line> { Box::new(KvmLine::new(Arc::clone(vm), gsi)) };
     let pm = PowerManagement::new(line(SCI_IRQ), Arc::clone(&power));
     let pm = Arc::new(Mutex::new(pm));
     let clock = Arc::new(Mutex::new(RealTimeClock::new(
@@ -335,9 +345,11 @@ fn solder(
     let (data, command) = Ps2Port::pair(controller);
     if equipment.ps2 {
         ports.add(I8042_DATA.into(), 1, Arc::new(Mutex::new(data)))?;
+        ports.add(I8042_COMMAND.into(), 1, Arc::new(Mutex::new(command)))?;
+    } else {
+        let reset = Arc::new(Mutex::new(ResetLine(command)));
+        ports.add(I8042_COMMAND.into(), 1, reset)?;
     }
-    // The reset line is there in any case.
-    ports.add(I8042_COMMAND.into(), 1, Arc::new(Mutex::new(command)))?;
     let mut com1 = None;
     if let Some(out) = equipment.serial {
         let port = Arc::new(Mutex::new(SerialPort::new(line(COM1_IRQ), out)));

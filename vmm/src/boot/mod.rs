@@ -1,13 +1,16 @@
-//! Ways to start the guest: so far the direct one, which puts a Linux kernel into memory. A
-//! bzImage starts by Linux's own boot protocol, an ELF kernel by its PVH entry; the file's first
-//! bytes tell which it is.
+//! Ways to start the guest. The direct one puts a Linux kernel into memory: a bzImage starts by
+//! Linux's own boot protocol, an ELF kernel by its PVH entry; the file's first bytes tell which it
+//! is. The other one is firmware, which finds by itself what to start.
 
 mod bzimage;
 mod payload;
 mod pvh;
 mod state;
+mod uefi;
 
 pub use state::BootEntry;
+pub(crate) use uefi::table_files;
+pub use uefi::{FirmwareBoot, Image, items};
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -97,6 +100,17 @@ pub enum BootError {
         len: usize,
         /// The longest possible.
         max: usize,
+    },
+    /// The firmware's files are not what a flash chip holds.
+    #[error(
+        "{path} has {bytes} bytes and is no firmware: give OVMF's CODE file as code and a copy of its \
+         VARS file as vars, both whole pages and at most 16M together"
+    )]
+    Firmware {
+        /// The file.
+        path: String,
+        /// Its size.
+        bytes: u64,
     },
     /// Guest memory refused a write: a mistake in the layout.
     #[error("guest memory cannot be written at {address:#x}: {reason}")]

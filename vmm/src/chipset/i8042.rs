@@ -235,6 +235,17 @@ impl Ps2Port {
     }
 }
 
+/// The command port of a board without keyboard and mouse: it resets, and reads as nothing there.
+pub struct ResetLine(pub Ps2Port);
+
+impl BusDevice for ResetLine {
+    fn read(&mut self, _offset: u64, _data: &mut [u8]) {}
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        self.0.write(offset, data);
+    }
+}
+
 impl BusDevice for Ps2Port {
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
         if let [byte] = data {

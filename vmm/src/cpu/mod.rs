@@ -54,8 +54,8 @@ pub fn host_cpuid(host: &Kvm) -> Result<CpuId, CpuError> {
         .map_err(kvm("tell the CPUID that it supports"))
 }
 
-/// Makes vCPU `index` of `count` with CPUID, MSRs and local APIC set; the first also gets the
-/// registers of `entry`. The others wait for INIT and SIPI.
+/// Makes vCPU `index` of `count` with CPUID and local APIC set; the first also gets the registers of
+/// `entry`, and without one starts in the firmware. The others wait for INIT and SIPI.
 pub fn create(
     host: &Kvm,
     vm: &VmFd,
@@ -76,8 +76,10 @@ pub fn create(
     let entries = tailor(supported.as_slice(), &topology);
     let cpuid = CpuId::from_entries(&entries).map_err(|_| CpuError::TooMany("CPUID leaves"))?;
     vcpu.set_cpuid2(&cpuid).map_err(kvm("set CPUID"))?;
-    set_msrs(&vcpu)?;
     set_lapic(&vcpu)?;
+    if entry.is_some() {
+        set_msrs(&vcpu)?;
+    }
     if let (0, Some(entry)) = (index, entry) {
         let reset = vcpu.get_sregs().map_err(kvm("tell special registers"))?;
         vcpu.set_sregs(&entry.sregs(reset))
@@ -87,6 +89,7 @@ pub fn create(
     Ok(vcpu)
 }
 
+/// What firmware sets on each processor, where there is none.
 fn set_msrs(vcpu: &VcpuFd) -> Result<(), CpuError> {
     let entry = |index, data| kvm_msr_entry {
         index,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
+use super::host_bridge::{PCIEXBAR, PCIEXBAR_ENABLE};
 use super::{Bar, BarShape, HostBridge, PciDevice, Slot};
 
 /// Port of the configuration address register (dword accesses only; 0xCF9 is the board's reset).
@@ -98,6 +99,19 @@ impl PciBus {
         }
         state.devices.insert(slot, device);
         Ok(())
+    }
+
+    /// Opens the ECAM window at `base`, as firmware would: for direct boot.
+    pub fn open_ecam(&self, base: u64) {
+        let mut state = lock(&self.state);
+        let value = (base | PCIEXBAR_ENABLE).to_le_bytes();
+        state.write_function(Slot::new(0, 0), PCIEXBAR + 4, &value[4..]);
+        state.write_function(Slot::new(0, 0), PCIEXBAR, &value[..4]);
+    }
+
+    /// Where the ECAM window is, while it is open.
+    pub fn ecam(&self) -> Option<Range<u64>> {
+        lock(&self.state).ecam.clone()
     }
 
     /// Gives each BAR an address in the windows and turns memory decoding on, as firmware would:

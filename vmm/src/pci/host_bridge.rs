@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::{Class, ConfigSpace, Identity, PciDevice};
 
-const PCIEXBAR: u16 = 0x60;
-const PCIEXBAR_ENABLE: u64 = 1;
+pub(super) const PCIEXBAR: u16 = 0x60;
+pub(super) const PCIEXBAR_ENABLE: u64 = 1;
 /// Address bits of PCIEXBAR, 38 to 26.
 const PCIEXBAR_BASE: u64 = 0x7f_fc00_0000;
 /// What the guest may write: enable, length, base.

@@ -1,0 +1,111 @@
+//! Entry points for fuzzers: arbitrary bytes as accesses of a guest to `fw_cfg` and to the flash chip.
+
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vm_memory::{Bytes as _, GuestAddress};
+
+use super::flash::{BLOCK, Flash, Store};
+use super::fw_cfg::{FwCfg, Items, PORTS, key};
+use crate::board::memory::GuestRam;
+use crate::bus::BusDevice as _;
+
+/// Guest memory of a fuzzed machine.
+const RAM_LEN: usize = 64 * 1024;
+/// What of an input is guest memory.
+const MEMORY_LEN: usize = 64;
+/// Blocks of a fuzzed chip.
+const BLOCKS: usize = 3;
+
+/// Reads `data` as guest memory and then as accesses to the ports: kind, port, length and a value of
+/// four bytes.
+///
+/// # Panics
+/// If a transfer wrote behind the end of memory or the device finds no end: what a fuzzer is to find.
+pub fn fw_cfg(data: &[u8]) {
+    let ram = GuestRam::from_ranges(&[(GuestAddress(0), RAM_LEN)]);
+    let (Ok(ram), Some((memory, accesses))) = (ram, data.split_at_checked(MEMORY_LEN)) else {
+        return;
+    };
+    if ram.write_slice(memory, GuestAddress(0)).is_err() {
+        return;
+    }
+    let mut items = Items::new();
+    items.add(key::KERNEL, vec![0x5a; 1000]);
+    items.add_file("etc/e820", vec![1; 20]);
+    let mut made = 0;
+    let refresh = move || {
+        made += 1;
+        Some(vec![("etc/table-loader", vec![7; made % 512])])
+    };
+    let mut device = FwCfg::new(ram, items, Box::new(refresh));
+    for access in accesses.chunks_exact(7) {
+        let [kind, port, length, value @ ..] = access else {
+            return;
+        };
+        let offset = u64::from(*port) % PORTS;
+        let length = 1_usize << (length & 3);
+        let mut wide = [0; 8];
+        wide[..4].copy_from_slice(value);
+        if kind & 1 == 0 {
+            device.read(offset, &mut wide[..length]);
+        } else {
+            device.write(offset, &wide[..length]);
+        }
+    }
+}
+
+/// A store that fails now and then.
+#[derive(Clone)]
+struct File(Arc<Mutex<(Vec<u8>, u32)>>);
+
+impl Store for File {
+    fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.1 += 1;
+        if kept.1.is_multiple_of(3) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        kept.0[offset..offset + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Reads `data` as accesses to the chip: kind, a place of two bytes, and a value.
+///
+/// # Panics
+/// If what is kept is in the end not what the guest reads: what a fuzzer is to find.
+pub fn flash(data: &[u8]) {
+    let size = BLOCKS * BLOCK;
+    // The chip keeps its cells for ever; so all chips of a thread have the same.
+    thread_local! {
+        static CELLS: &'static [AtomicU8] =
+            Vec::leak((0..BLOCKS * BLOCK).map(|_| AtomicU8::new(0)).collect());
+    }
+    let cells = CELLS.with(|cells| *cells);
+    for cell in cells {
+        cell.store(0xff, Ordering::Relaxed);
+    }
+    let file = File(Arc::new(Mutex::new((vec![0xff; size], 0))));
+    let mut chip = Flash::new(cells, Box::new(file.clone()));
+    for access in data.chunks_exact(4) {
+        let [kind, low, high, value] = access else {
+            return;
+        };
+        let offset = u64::from(u16::from_le_bytes([*low, *high]));
+        let length = 1_usize << (kind >> 1 & 3);
+        if kind & 1 == 0 {
+            chip.read(offset, &mut [0; 8][..length]);
+        } else {
+            chip.write(offset, &[*value; 8][..length]);
+        }
+    }
+    // Whatever mode it was in, the last of these reads the array; and what failed is tried again.
+    for _ in 0..4 {
+        chip.write(0, &[0xff]);
+    }
+    let kept = file.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = |cell: &AtomicU8| cell.load(Ordering::Relaxed);
+    assert!(cells.iter().map(read).eq(kept.0.iter().copied()));
+}
