@@ -402,14 +402,6 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// A machine with this kernel and nothing beside it.
-    pub fn new(kernel: PathBuf) -> Self {
-        Self {
-            kernel: Some(kernel),
-            ..Self::default()
-        }
-    }
-
     /// Reads a machine file.
     pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, VmFd};
 use vm_memory::GuestMemoryBackend as _;
 
-use super::layout::{ECAM, FLASH_END, FLASH_MAX, FW_CFG};
+use super::layout::{ECAM, FLASH_END, FLASH_MAX, FW_CFG, LOW_RAM_LIMIT, PCI_MMIO32};
 use super::memory::allocate_rom;
 use super::{Board, BoardError, Loaded, kvm};
 use crate::acpi::{Files, Hardware};
@@ -67,8 +68,10 @@ impl Board {
 pub(super) fn lazy_tables(pci: Arc<PciBus>, hardware: Hardware) -> fw_cfg::Refresh {
     let mut made = None;
     Box::new(move || {
-        // Where firmware has not opened it yet, the tables are of no use to it either.
-        let ecam = pci.ecam().unwrap_or(ECAM);
+        // The guest puts it anywhere, or nowhere: then nothing can be told of it that helps, and the
+        // tables say what they say on a board that nobody has touched.
+        let between = |ecam: &Range<u64>| ecam.start > LOW_RAM_LIMIT && ecam.end < PCI_MMIO32.end;
+        let ecam = pci.ecam().filter(between).unwrap_or(ECAM);
         if made.as_ref() == Some(&ecam) {
             return None;
         }
@@ -101,5 +104,41 @@ struct Variables(File);
 impl Store for Variables {
     fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::layout::pci_mmio64;
+    use crate::pci::{HostBridge, Windows};
+
+    #[test]
+    fn wherever_the_guest_puts_ecam_there_are_tables() {
+        let mmio64 = pci_mmio64(40);
+        let windows = Windows {
+            mmio32: PCI_MMIO32,
+            mmio64: mmio64.clone(),
+        };
+        let pci = Arc::new(PciBus::new(HostBridge::new(None), windows));
+        let hardware = Hardware {
+            cpus: 1,
+            ps2: false,
+            serial: false,
+            ecam: ECAM,
+            mmio64,
+        };
+        let mut tables = lazy_tables(Arc::clone(&pci), hardware.clone());
+        let untouched = boot::table_files(Files::new(&hardware));
+        assert_eq!(tables().as_ref(), Some(&untouched));
+        for base in [0, 0x1000_0000, 0x8000_0000, 0xf000_0000, 0x70_0000_0000] {
+            pci.open_ecam(base);
+            assert_eq!(pci.ecam().unwrap().start, base);
+            assert_eq!(tables(), None, "{base:#x}");
+        }
+        pci.open_ecam(0xe000_0000);
+        let moved = tables().unwrap();
+        assert_ne!(moved, untouched);
+        assert_eq!(tables(), None);
     }
 }

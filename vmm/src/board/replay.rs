@@ -45,7 +45,7 @@ impl Store for Nothing {
     }
 }
 
-/// Port bus, memory bus, and where the flash is.
+/// Port bus and memory bus.
 fn board() -> (Bus, Bus) {
     let mmio64 = pci_mmio64(40);
     let windows = Windows {
