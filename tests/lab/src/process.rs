@@ -29,6 +29,8 @@ use crate::LabError;
 /// How long after its end what a program said is waited for: a grandchild may keep the pipe open, and what
 /// came until then is enough.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Threads named of a command whose time was up.
+const MOST_TASKS: usize = 8;
 /// Lines kept in memory for [`Process::wait_line`]; the file has them all.
 const KEPT_LINES: usize = 20_000;
 
@@ -146,10 +148,11 @@ impl Launcher {
         })?;
         let status = wait_until(&mut child, pidfd.as_fd(), Instant::now() + limit)
             .map_err(LabError::io("wait for a command"))?;
-        let timed_out = status.is_none();
+        let mut timed_out = None;
         let status = if let Some(status) = status {
             status
         } else {
+            timed_out = Some(whereabouts(child.id()));
             let _ = child.kill();
             child.wait().map_err(LabError::io("wait for a command"))?
         };
@@ -199,6 +202,29 @@ fn launch(inbox: &Receiver<Order>) {
     }
 }
 
+/// What the threads of a process are at: `NAME in FUNCTION OF THE KERNEL (state)`.
+fn whereabouts(process: u32) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+    let tasks = tasks.into_iter().flatten().flatten().map(|task| {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let stat = read("stat");
+        // The name, in brackets, may have spaces; the state is the first word behind it.
+        let state = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().next());
+        let (name, function) = (read("comm"), read("wchan"));
+        format!(
+            "{} in {function} ({})",
+            name.trim_end(),
+            state.unwrap_or("gone")
+        )
+    });
+    let tasks: Vec<_> = tasks.take(MOST_TASKS).collect();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!("{}; load {}", tasks.join(", "), load.trim_end())
+}
+
 fn wait_until(
     child: &mut Child,
     pidfd: impl AsFd,
@@ -223,8 +249,8 @@ pub struct Output {
     pub command: String,
     /// How it ended.
     pub status: ExitStatus,
-    /// It was killed because its time was up.
-    pub timed_out: bool,
+    /// It was killed because its time was up, and what each of its threads was at.
+    pub timed_out: Option<String>,
     /// Standard output, lossy UTF-8.
     pub stdout: String,
     /// Standard error, lossy UTF-8.
@@ -234,7 +260,7 @@ pub struct Output {
 impl Output {
     /// Whether the command ended by itself with status 0.
     pub fn success(&self) -> bool {
-        !self.timed_out && self.status.success()
+        self.timed_out.is_none() && self.status.success()
     }
 
     /// The output if the command succeeded, else an error that shows all it said.
@@ -249,8 +275,8 @@ impl Output {
 
 impl std::fmt::Display for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let how = if self.timed_out {
-            "timed out".to_owned()
+        let how = if let Some(at) = &self.timed_out {
+            format!("timed out, at {at}")
         } else {
             self.status.to_string()
         };

@@ -1,9 +1,11 @@
 //! The work OS of tests and of the demo: a stock Debian kernel with a small user space.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use tempfile::NamedTempFile;
 
 use crate::build::{self, BuildError};
 use crate::config::Role;
@@ -80,10 +82,10 @@ impl GuestImage {
         }
         fs::create_dir_all(folder)?;
         let initrd = folder.join("work-initrd");
-        // Somebody may be booting the old one.
-        let new = folder.join(format!("work-initrd.{}", std::process::id()));
-        fs::write(&new, archive.finish()?)?;
-        fs::rename(&new, &initrd)?;
+        // Somebody may be booting the old one, or making it anew beside us.
+        let mut new = NamedTempFile::new_in(folder)?;
+        new.write_all(&archive.finish()?)?;
+        new.persist(&initrd).map_err(|refused| refused.error)?;
         Ok(Self {
             kernel: kernel.vmlinuz(),
             vmlinux: kernel.vmlinux(),
