@@ -1,5 +1,5 @@
-//! The virtio devices that the machine file names: opened here, plugged into the board, served by
-//! the I/O thread.
+//! The devices that the machine file names: opened here, plugged into the board, served by the I/O
+//! thread.
 
 use std::fs::File;
 use std::io;
@@ -11,14 +11,17 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
 
 use crate::board::{Board, BoardError};
-use crate::machine::{self, Endpoint, Machine};
-use crate::pci::Slot;
+use crate::boot::BootDisk;
+use crate::disk::DiskError;
+use crate::machine::{self, DiskDevice, Endpoint, Machine};
+use crate::nvme::Nvme;
+use crate::pci::{PciDevice, Slot};
 use crate::virtio::block::Block;
 use crate::virtio::console::{Backend, Console, PortSettings};
 use crate::virtio::net::{Net, Settings};
 use crate::virtio::rng::Rng;
-use crate::virtio::worker::Shared;
 use crate::virtio::{Device, VirtioPci};
+use crate::worker::{Serve, Shared};
 
 /// Why a device is not there.
 #[derive(Debug, Error)]
@@ -88,8 +91,8 @@ pub struct Devices {
     pub nics: Vec<Nic>,
     /// Links that are up, by NIC.
     pub links: Vec<(usize, OwnedFd)>,
-    /// Slots of the disks, in the machine file's order.
-    pub disks: Vec<Slot>,
+    /// Where the disks are, in the machine file's order.
+    pub disks: Vec<BootDisk>,
     console: Option<Arc<Mutex<VirtioPci<Console>>>>,
 }
 
@@ -108,9 +111,7 @@ impl Devices {
             devices.nics.push(nic);
         }
         for disk in &machine.disk {
-            let block = open_disk(disk, devices.disks.len())?;
-            let (slot, _) = devices.plug(board, block)?;
-            devices.disks.push(slot);
+            devices.add_disk(board, disk)?;
         }
         if !machine.console.is_empty() {
             let ports = (0..).zip(&machine.console).map(port);
@@ -132,14 +133,50 @@ impl Devices {
             .map_err(|error| refused("the guest channel", &error))
     }
 
+    /// Opens a disk image. Its serial number in the guest is its place in the machine file.
+    fn add_disk(&mut self, board: &mut Board, disk: &machine::Disk) -> Result<(), DeviceError> {
+        let file = open("disk", &disk.path, !disk.readonly)?;
+        let refused = |error: DiskError| DeviceError::Refused {
+            what: "a disk",
+            reason: format!("{}: {error}", disk.path.display()),
+        };
+        let index = u8::try_from(self.disks.len()).unwrap_or(u8::MAX);
+        let id = format!("sekisho-{index}");
+        let place = match disk.device {
+            DiskDevice::VirtioBlk => {
+                let block = Block::new(file, disk.readonly, &id).map_err(refused)?;
+                BootDisk::Virtio(self.plug(board, block)?.0)
+            }
+            DiskDevice::Nvme => {
+                let names = (id.as_str(), index);
+                let (ram, platform) = (board.ram().clone(), board.platform());
+                let nvme = Nvme::new(file, disk.readonly, names, ram, platform);
+                BootDisk::Nvme(self.insert(board, nvme.map_err(refused)?)?.0)
+            }
+        };
+        self.disks.push(place);
+        Ok(())
+    }
+
     fn plug<D: Device + 'static>(
         &mut self,
         board: &mut Board,
         device: D,
     ) -> Result<(Slot, Plugged<D>), DeviceError> {
         let device = VirtioPci::new(device, board.ram().clone(), board.platform());
-        let device = device.map_err(|error| refused("a virtio device", &error))?;
-        let device = Arc::new(Mutex::new(device));
+        self.insert(
+            board,
+            device.map_err(|error| refused("a virtio device", &error))?,
+        )
+    }
+
+    /// Gives a function its slot and has it served.
+    fn insert<F: PciDevice + Serve + 'static>(
+        &mut self,
+        board: &mut Board,
+        function: F,
+    ) -> Result<(Slot, Arc<Mutex<F>>), DeviceError> {
+        let device = Arc::new(Mutex::new(function));
         let slot = board.plug(device.clone())?;
         self.served.push(device.clone());
         Ok((slot, device))
@@ -151,16 +188,6 @@ fn refused(what: &'static str, error: &dyn std::error::Error) -> DeviceError {
         what,
         reason: error.to_string(),
     }
-}
-
-/// Opens a disk image. Its serial number in the guest is its place in the machine file.
-fn open_disk(disk: &machine::Disk, index: usize) -> Result<Block, DeviceError> {
-    let file = open("disk", &disk.path, !disk.readonly)?;
-    let id = format!("sekisho-{index}");
-    Block::new(file, disk.readonly, &id).map_err(|error| DeviceError::Refused {
-        what: "a disk",
-        reason: format!("{}: {error}", disk.path.display()),
-    })
 }
 
 fn port((id, console): (u32, &machine::Console)) -> Result<PortSettings, DeviceError> {

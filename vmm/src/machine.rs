@@ -88,6 +88,20 @@ pub struct Disk {
     /// Refuse writes.
     #[serde(default)]
     pub readonly: bool,
+    /// What the guest sees of it.
+    #[serde(default)]
+    pub device: DiskDevice,
+}
+
+/// The device that a disk is to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskDevice {
+    /// Virtio: the fastest, for an operating system that has a driver.
+    #[default]
+    VirtioBlk,
+    /// NVMe: what Windows knows by itself.
+    Nvme,
 }
 
 /// A NIC and the frame link behind it.
@@ -184,6 +198,9 @@ pub enum ValueError {
     /// Neither on nor off.
     #[error("`{0}` is neither on nor off")]
     Switch(String),
+    /// Not a device that a disk can be.
+    #[error("`{0}` is no device for a disk: write virtio-blk or nvme")]
+    DiskDevice(String),
     /// Not a number in range.
     #[error("`{0}` is no MTU: write a number from 576 to 65535")]
     Mtu(String),
@@ -328,15 +345,22 @@ impl FromStr for Disk {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let pairs = Pairs::parse(text, &["path", "readonly"], "path, readonly")?;
+        let keys = ["path", "readonly", "device"];
+        let pairs = Pairs::parse(text, &keys, "path, readonly, device")?;
         let readonly = match pairs.get("readonly") {
             None | Some("off") => false,
             Some("on") => true,
             Some(other) => return Err(ValueError::Switch(other.to_owned())),
         };
+        let device = match pairs.get("device") {
+            None | Some("virtio-blk") => DiskDevice::VirtioBlk,
+            Some("nvme") => DiskDevice::Nvme,
+            Some(other) => return Err(ValueError::DiskDevice(other.to_owned())),
+        };
         Ok(Self {
             path: pairs.need("path")?.into(),
             readonly,
+            device,
         })
     }
 }
@@ -456,6 +480,10 @@ mod tests {
             path = "root.img"
             readonly = true
 
+            [[disk]]
+            path = "windows.img"
+            device = "nvme"
+
             [[net]]
             link = "fd:4"
             mac = "02:53:4b:00:07:17"
@@ -468,7 +496,8 @@ mod tests {
         .unwrap();
         machine.check().unwrap();
         assert_eq!(machine.memory, "1G".parse().unwrap());
-        assert_eq!(machine.disk, ["path=root.img,readonly=on".parse().unwrap()]);
+        let disks = ["path=root.img,readonly=on", "path=windows.img,device=nvme"];
+        assert_eq!(machine.disk, disks.map(|disk| disk.parse().unwrap()));
         let net = "link=fd:4,mac=02:53:4b:00:07:17,mtu=1420";
         assert_eq!(machine.net, [net.parse().unwrap()]);
         let console = "name=jp.sekisho.agent.0,socket=fd:5";
@@ -483,7 +512,7 @@ mod tests {
         let error = "path=x,ro=on".parse::<Disk>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`ro` is unknown here: the keys are path, readonly"
+            "`ro` is unknown here: the keys are path, readonly, device"
         );
     }
 

@@ -75,7 +75,7 @@ struct Run {
     #[arg(long, value_name = "N")]
     cpus: Option<u8>,
 
-    /// Disk: path=FILE[,readonly=on]; may be given several times
+    /// Disk: path=FILE[,readonly=on][,device=virtio-blk|nvme]; may be given several times
     #[arg(long, value_name = "KEYS")]
     disk: Vec<Disk>,
 

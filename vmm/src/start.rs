@@ -25,8 +25,8 @@ use crate::machine::{Firmware, Machine, Serial, ValueError};
 use crate::sandbox::{self, Thread};
 use crate::serve::Desk;
 use crate::terminal::Terminal;
-use crate::virtio::worker::Worker;
 use crate::wire::{Carrier, FILE_LIMIT, Wire};
+use crate::worker::Worker;
 
 /// Why the guest did not start.
 #[derive(Debug, Error)]

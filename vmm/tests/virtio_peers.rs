@@ -16,11 +16,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use sekisho_framelink::{FrameArena, FrameLink as _, NetHdr, Rules, Segment};
-use sekisho_vmm::virtio::block::{Block, Counters};
+use sekisho_vmm::disk::Counters;
+use sekisho_vmm::virtio::block::Block;
 use sekisho_vmm::virtio::console::{Backend, Console, PortSettings};
 use sekisho_vmm::virtio::rng::Rng;
-use sekisho_vmm::virtio::worker::Handle;
 use sekisho_vmm::virtio::{Device, VirtioPci};
+use sekisho_vmm::worker::Handle;
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::device::console::VirtIOConsole;
 use virtio_drivers::device::net::VirtIONet;

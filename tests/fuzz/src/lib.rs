@@ -20,6 +20,7 @@ pub use sekisho_netdomain::fuzzing::{
 };
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg};
+pub use sekisho_vmm::nvme::fuzzing::nvme;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
     control::control,
@@ -113,6 +114,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "netlink",
         run: netlink,
+    },
+    Target {
+        name: "nvme",
+        run: nvme,
     },
     Target {
         name: "policy",

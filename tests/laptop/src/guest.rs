@@ -48,7 +48,14 @@ pub struct GuestImage {
 const MODULES: &[&str] = &["virtio_pci", "virtio_net", "virtio_console"];
 
 /// What it can get a moment later. The virtual machine may have none of these devices, and no firmware.
-const MODULES_BESIDE: &[&str] = &["virtio_blk", "virtio_rng", "evdev", "button", "efivarfs"];
+const MODULES_BESIDE: &[&str] = &[
+    "virtio_blk",
+    "virtio_rng",
+    "nvme",
+    "evdev",
+    "button",
+    "efivarfs",
+];
 
 /// No self-tests of ciphers, which take long under emulation, and no check of the timer, which a
 /// busy build machine fails. The kernel's warnings go to the serial console.

@@ -20,6 +20,7 @@ pub mod cpio;
 pub mod debian;
 pub mod exec;
 pub mod kernel;
+pub mod start_disk;
 
 mod cr8;
 mod firmware;

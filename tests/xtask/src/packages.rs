@@ -60,11 +60,13 @@ impl Need {
             ],
             Self::Laptop => &[
                 "busybox-static",
+                "fdisk",
                 "hostapd",
                 "iproute2",
                 "kmod",
                 "libstrongswan-standard-plugins",
                 "lz4",
+                "mtools",
                 "python3",
                 "qemu-system-x86",
                 "strongswan-charon",

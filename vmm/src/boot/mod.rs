@@ -10,7 +10,7 @@ mod uefi;
 
 pub use state::BootEntry;
 pub(crate) use uefi::table_files;
-pub use uefi::{FirmwareBoot, Image, items};
+pub use uefi::{BootDisk, FirmwareBoot, Image, items};
 
 use std::fs::File;
 use std::io::{Read, Seek};

@@ -25,8 +25,17 @@ pub struct FirmwareBoot<'a> {
     pub variables: (&'a File, &'a str),
     /// What to start before anything on a disk: a Linux kernel, or any other EFI program.
     pub program: Option<LinuxBoot<'a>>,
-    /// Virtio disks to start from, the first one first.
-    pub disks: &'a [Slot],
+    /// Disks to start from, the first one first.
+    pub disks: &'a [BootDisk],
+}
+
+/// Where a disk is to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootDisk {
+    /// A virtio block device.
+    Virtio(Slot),
+    /// Namespace 1 of an NVMe controller.
+    Nvme(Slot),
 }
 
 /// One of the two images.
@@ -72,7 +81,7 @@ fn read_all(file: &mut File, name: &str, limit: u64) -> Result<Vec<u8>, BootErro
 pub fn items(
     memory: u64,
     cpus: u8,
-    disks: &[Slot],
+    disks: &[BootDisk],
     program: Option<LinuxBoot<'_>>,
 ) -> Result<Items, BootError> {
     let mut items = Items::new();
@@ -118,9 +127,16 @@ fn e820(ranges: &[(u64, u64)]) -> Vec<u8> {
     bytes
 }
 
-/// Open Firmware paths, a line each and a zero at the end.
-fn boot_order(disks: &[Slot]) -> Vec<u8> {
-    let line = |slot: &Slot| format!("/pci@i0cf8/scsi@{:x}/disk@0,0\n", slot.device);
+/// Open Firmware paths as QEMU writes them and OVMF reads them, a line each and a zero at the end. An
+/// NVMe controller goes by the ids of QEMU's first one there, whatever its own are.
+fn boot_order(disks: &[BootDisk]) -> Vec<u8> {
+    let line = |disk: &BootDisk| match disk {
+        BootDisk::Virtio(slot) => format!("/pci@i0cf8/scsi@{:x}/disk@0,0\n", slot.device),
+        BootDisk::Nvme(slot) => {
+            let device = slot.device;
+            format!("/pci@i0cf8/pci8086,5845@{device:x}/namespace@1,0\n")
+        }
+    };
     let mut text: String = disks.iter().map(line).collect();
     text.push('\0');
     text.into_bytes()
@@ -173,8 +189,11 @@ mod tests {
 
     #[test]
     fn disks_are_named_as_open_firmware_does() {
-        let order = boot_order(&[Slot::new(3, 0), Slot::new(0x1a, 0)]);
-        let expected = "/pci@i0cf8/scsi@3/disk@0,0\n/pci@i0cf8/scsi@1a/disk@0,0\n\0";
+        let order = boot_order(&[
+            BootDisk::Virtio(Slot::new(3, 0)),
+            BootDisk::Nvme(Slot::new(0x1a, 0)),
+        ]);
+        let expected = "/pci@i0cf8/scsi@3/disk@0,0\n/pci@i0cf8/pci8086,5845@1a/namespace@1,0\n\0";
         assert_eq!(String::from_utf8(order).unwrap(), expected);
     }
 

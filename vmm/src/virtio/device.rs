@@ -1,9 +1,8 @@
 //! What a virtio device is, apart from its transport.
 
-use std::os::fd::BorrowedFd;
-
 use super::{DriverFault, GuestRam, VirtQueue};
 use crate::pci::Class;
+use crate::worker::{Source, Turn};
 
 /// Device type (virtio 1.2, section 5) and the PCI class that goes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,44 +42,6 @@ impl Kind {
             interface: 0,
         }
     }
-}
-
-/// What a device waits for on a descriptor of its back end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Interest {
-    /// Wake when it is readable.
-    pub read: bool,
-    /// Wake when it is writable.
-    pub write: bool,
-    /// Wake only on a change: for descriptors that stay in a state of error or hang-up.
-    pub edge: bool,
-}
-
-/// A descriptor of a back end that the worker waits on.
-#[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
-    /// Tells the device's sources apart; less than [`Source::MAX_TOKEN`].
-    pub token: u32,
-    /// The descriptor.
-    pub fd: BorrowedFd<'a>,
-    /// Another number for another open file, which may come under the same descriptor number.
-    pub generation: u32,
-    /// What to wait for.
-    pub interest: Interest,
-}
-
-impl Source<'_> {
-    /// Bound of [`Source::token`].
-    pub const MAX_TOKEN: u32 = 1 << 16;
-}
-
-/// Whether a device has more to do than the budget of one turn allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// Nothing to do until a notification or a back end wakes it.
-    Idle,
-    /// More work is there now.
-    More,
 }
 
 /// Whether something that was asked for is done.

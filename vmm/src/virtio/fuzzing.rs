@@ -7,9 +7,9 @@ use super::console::{Console, PortSettings};
 use super::net::{Net, Settings};
 use super::regs::QueuePlace;
 use super::rng::Rng;
-use super::worker::Serve as _;
-use super::{Chain, Device, GuestRam, Io, Turn, VirtQueue, VirtioPci};
+use super::{Chain, Device, GuestRam, Io, VirtQueue, VirtioPci};
 use crate::pci::{Nowhere, PciDevice as _};
+use crate::worker::{Serve as _, Turn};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _};
 
 /// Guest memory of a fuzzed machine.

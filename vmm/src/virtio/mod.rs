@@ -1,7 +1,7 @@
 //! Virtio 1.2 devices behind modern virtio-pci.
 //!
 //! A device ([`Device`]) is registers and queues as plain data: no KVM, no threads. [`VirtioPci`]
-//! gives it configuration space, BAR and interrupts; the [`worker`] serves queue notifications and
+//! gives it configuration space, BAR and interrupts; the [`crate::worker`] serves queue notifications and
 //! back ends of all devices on one thread. Everything the guest wrote is hostile: a chain that
 //! breaks the rules of the rings puts its device into the error state `DEVICE_NEEDS_RESET`, a
 //! request that breaks those of its device is refused or dropped and counted.
@@ -17,10 +17,9 @@ pub mod console;
 pub mod fuzzing;
 pub mod net;
 pub mod rng;
-pub mod worker;
 
 pub use self::chain::{Chain, Piece};
-pub use self::device::{Device, Interest, Io, Kind, Progress, Source, Turn};
+pub use self::device::{Device, Io, Kind, Progress};
 pub use self::queue::{DriverFault, VirtQueue};
 pub use self::transport::VirtioPci;
 

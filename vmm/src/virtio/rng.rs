@@ -2,7 +2,8 @@
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Chain, Device, DriverFault, Io, Kind, Progress, QUEUE_SIZE, Turn};
+use super::{Chain, Device, DriverFault, Io, Kind, Progress, QUEUE_SIZE};
+use crate::worker::Turn;
 
 /// Bytes a request gets at most. A driver takes what it gets and asks again (Linux asks for 64
 /// bytes, Windows for 256), so more would only be memory and time that a guest could make us spend.

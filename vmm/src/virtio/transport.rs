@@ -8,9 +8,9 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::queue::NO_VECTOR;
 use super::regs::{self, Command, CommonRegs, View};
-use super::worker::{Serve, event_fd};
-use super::{Device, DriverFault, GuestRam, Io, Progress, Source, Turn, VirtQueue};
+use super::{Device, DriverFault, GuestRam, Io, Progress, VirtQueue};
 use crate::pci::{Bar, BarShape, ConfigSpace, Identity, Msix, PciDevice, Platform};
+use crate::worker::{Serve, Source, Turn, event_fd};
 
 const VENDOR: u16 = 0x1af4;
 /// PCI device id of virtio device id 0.

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use sekisho_vmm::pci::{
     HostBridge, MsiMessage, PciBus, PciDevice, Platform, Slot, Vector, Windows,
 };
-use sekisho_vmm::virtio::worker::{Shared, Worker};
 use sekisho_vmm::virtio::{Device, GuestRam, VirtioPci};
+use sekisho_vmm::worker::{Serve, Shared, Worker};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -156,8 +156,12 @@ impl Machine {
 
     /// Puts a device into the next slot.
     pub fn add<D: Device + 'static>(&mut self, device: D) -> (Slot, Arc<Mutex<VirtioPci<D>>>) {
-        let device = VirtioPci::new(device, ram().clone(), self.platform.clone()).unwrap();
-        let device = Arc::new(Mutex::new(device));
+        self.insert(VirtioPci::new(device, ram().clone(), self.platform.clone()).unwrap())
+    }
+
+    /// Puts a function into the next slot.
+    pub fn insert<F: PciDevice + Serve + 'static>(&mut self, function: F) -> (Slot, Arc<Mutex<F>>) {
+        let device = Arc::new(Mutex::new(function));
         let slot = Slot::new(u8::try_from(self.devices.len() + 1).unwrap(), 0);
         let function: Arc<Mutex<dyn PciDevice>> = device.clone();
         self.bus.attach(slot, function).unwrap();

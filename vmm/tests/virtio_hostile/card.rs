@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use sekisho_framelink::{FrameArena, FrameLink as _, NetHdr, Offloads, Rules, SeqPacket};
 use sekisho_vmm::virtio::VirtioPci;
 use sekisho_vmm::virtio::net::{Counters, Net};
-use sekisho_vmm::virtio::worker::Worker;
+use sekisho_vmm::worker::Worker;
 
 use crate::TURNS;
 use crate::virtio_fixture::card::{ETHERNET_MTU, card, plug_gate};

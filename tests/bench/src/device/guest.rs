@@ -11,8 +11,8 @@ use sekisho_vmm::pci::{
     CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, HostBridge, Nowhere, PciBus, PciDevice, Slot, Windows,
 };
 use sekisho_vmm::virtio::net::{Net, Settings};
-use sekisho_vmm::virtio::worker::Worker;
 use sekisho_vmm::virtio::{GuestRam, VirtioPci};
+use sekisho_vmm::worker::Worker;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::BenchError;

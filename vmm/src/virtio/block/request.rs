@@ -2,12 +2,11 @@
 
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::disk::SECTOR;
 use crate::virtio::{Chain, DriverFault, GuestRam, VirtQueue};
 
-/// Unit of capacity and of the request's position, bytes.
-pub(super) const SECTOR: u64 = 512;
 /// Type, reserved, sector.
-const HEADER_LEN: usize = 16;
+pub(super) const HEADER_LEN: usize = 16;
 /// Longest transfer of one request: what Linux (1280 KiB) and Windows (2 MiB) ask for, generously.
 /// It bounds what one request can make the kernel do before a reset.
 const MAX_TRANSFER: u64 = 16 << 20;
@@ -19,7 +18,7 @@ const TYPE_GET_ID: u32 = 8;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(super) enum Asked {
     Read,
     Write,
     Flush,
@@ -40,7 +39,7 @@ pub(super) enum Status {
 pub(super) struct Request {
     pub(super) head: u16,
     /// `None` for a type that is not offered.
-    pub(super) operation: Option<Operation>,
+    pub(super) asked: Option<Asked>,
     sector: u64,
     /// Bytes of data, in the direction of the operation.
     pub(super) data_len: u64,
@@ -57,21 +56,21 @@ impl Request {
             return Err(DriverFault::Direction);
         }
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
-        let operation = match u32::from_le_bytes([t0, t1, t2, t3]) {
-            TYPE_IN => Some(Operation::Read),
-            TYPE_OUT => Some(Operation::Write),
-            TYPE_FLUSH => Some(Operation::Flush),
-            TYPE_GET_ID => Some(Operation::Id),
+        let asked = match u32::from_le_bytes([t0, t1, t2, t3]) {
+            TYPE_IN => Some(Asked::Read),
+            TYPE_OUT => Some(Asked::Write),
+            TYPE_FLUSH => Some(Asked::Flush),
+            TYPE_GET_ID => Some(Asked::Id),
             _ => None,
         };
-        let data_len = match operation {
-            Some(Operation::Write) => chain.readable_len() - HEADER_LEN as u64,
-            Some(Operation::Read | Operation::Id) => chain.writable_len() - 1,
-            Some(Operation::Flush) | None => 0,
+        let data_len = match asked {
+            Some(Asked::Write) => chain.readable_len() - HEADER_LEN as u64,
+            Some(Asked::Read | Asked::Id) => chain.writable_len() - 1,
+            Some(Asked::Flush) | None => 0,
         };
         Ok(Self {
             head: chain.head(),
-            operation,
+            asked,
             sector: u64::from_le_bytes(sector),
             data_len,
             status_at: GuestAddress(last.address.0 + u64::from(last.len) - 1),

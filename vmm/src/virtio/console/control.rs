@@ -2,7 +2,8 @@
 
 use super::Observer;
 use super::port::Port;
-use crate::virtio::{Chain, DriverFault, Io, Turn};
+use crate::virtio::{Chain, DriverFault, Io};
+use crate::worker::Turn;
 
 /// Control messages to the guest.
 pub(super) const RECEIVE_QUEUE: usize = 2;

@@ -14,7 +14,8 @@ use thiserror::Error;
 
 use self::control::Control;
 use self::port::Port;
-use super::{Device, DriverFault, Io, Kind, Progress, Source, Turn};
+use super::{Device, DriverFault, Io, Kind, Progress};
+use crate::worker::{Source, Turn};
 
 /// Ports of one console. The product has two (agent, test); the bound keeps queues and vectors
 /// within the transport's.

@@ -6,7 +6,8 @@ use rustix::io::{Errno, read, write};
 
 use super::control::Owed;
 use super::{Backend, PortChange};
-use crate::virtio::{Chain, DriverFault, GuestRam, Interest, Io, Source, Turn, VirtQueue};
+use crate::virtio::{Chain, DriverFault, GuestRam, Io, VirtQueue};
+use crate::worker::{Interest, Source, Turn};
 
 /// Bytes copied at once between queue and descriptor.
 const PART: usize = 16 * 1024;

@@ -1,7 +1,8 @@
 //! Control queue (virtio 1.2, section 5.1.6.5).
 
 use super::{DriverFault, Net, features};
-use crate::virtio::{GuestRam, Turn, VirtQueue};
+use crate::virtio::{GuestRam, VirtQueue};
+use crate::worker::Turn;
 
 const CLASS_RX: u8 = 0;
 /// Last command of the class RX: promiscuous, all-multicast, and their refinements.

@@ -15,7 +15,8 @@ use sekisho_framelink::{FrameLink as _, LinkError, Offloads, Rules, SeqPacket};
 
 use self::receive::Receive;
 use self::transmit::Transmit;
-use super::{Chain, Device, DriverFault, Interest, Io, Kind, Progress, QUEUE_SIZE, Source, Turn};
+use super::{Chain, Device, DriverFault, Io, Kind, Progress, QUEUE_SIZE};
+use crate::worker::{Interest, Source, Turn};
 
 const RECEIVE_QUEUE: usize = 0;
 const TRANSMIT_QUEUE: usize = 1;

@@ -6,7 +6,8 @@ use sekisho_framelink::{FrameArena, FrameLink as _, HEADER_LEN, LinkError, NetHd
 
 use super::Counters;
 use super::features::ReceiveStyle;
-use crate::virtio::{Chain, DriverFault, GuestRam, Turn, VirtQueue};
+use crate::virtio::{Chain, DriverFault, GuestRam, VirtQueue};
+use crate::worker::Turn;
 
 /// Frames received in one call, and slots for them: at most 1 MiB of super-frames beside the
 /// guest's memory. A batch of 16 has nine tenths of what the largest would save.

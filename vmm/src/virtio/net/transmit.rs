@@ -8,7 +8,8 @@ use vm_memory::GuestMemoryBackend as _;
 
 use super::Counters;
 use crate::virtio::chain::spans;
-use crate::virtio::{Chain, DriverFault, GuestRam, Turn, VirtQueue};
+use crate::virtio::{Chain, DriverFault, GuestRam, VirtQueue};
+use crate::worker::Turn;
 
 /// Frames given to the kernel in one call. More would only lengthen the wait of the first.
 const BATCH: usize = 32;

@@ -13,14 +13,50 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Interest, Source, Turn};
-
 /// Events taken from the kernel at once. More stay for the next turn.
 const EVENTS: usize = 64;
 /// Devices one worker serves: PCI bus 0 has 32 device numbers.
 pub const MAX_DEVICES: usize = 32;
 
-/// What the worker needs of a device; [`super::VirtioPci`] has it.
+/// What a device waits for on a descriptor of its back end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Interest {
+    /// Wake when it is readable.
+    pub read: bool,
+    /// Wake when it is writable.
+    pub write: bool,
+    /// Wake only on a change: for descriptors that stay in a state of error or hang-up.
+    pub edge: bool,
+}
+
+/// A descriptor of a back end that the worker waits on.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Tells the device's sources apart; less than [`Source::MAX_TOKEN`].
+    pub token: u32,
+    /// The descriptor.
+    pub fd: BorrowedFd<'a>,
+    /// Another number for another open file, which may come under the same descriptor number.
+    pub generation: u32,
+    /// What to wait for.
+    pub interest: Interest,
+}
+
+impl Source<'_> {
+    /// Bound of [`Source::token`].
+    pub const MAX_TOKEN: u32 = 1 << 16;
+}
+
+/// Whether a device has more to do than the budget of one turn allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing to do until a notification or a back end wakes it.
+    Idle,
+    /// More work is there now.
+    More,
+}
+
+/// What the worker needs of a device; [`crate::virtio::VirtioPci`] has it.
 pub trait Serve: Send {
     /// One event a queue, by index.
     fn doorbells(&self) -> Vec<BorrowedFd<'_>>;
@@ -315,7 +351,7 @@ fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
 }
 
 /// The descriptor of an event.
-pub(super) fn event_fd(event: &EventFd) -> BorrowedFd<'_> {
+pub(crate) fn event_fd(event: &EventFd) -> BorrowedFd<'_> {
     // SAFETY: the event owns its descriptor and is borrowed for as long as the result.
     unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
