@@ -23,7 +23,9 @@ impl<T> Flight<T> {
         let moved = match self.operation {
             Operation::Read | Operation::Write { .. } => self.length,
             // That the host cannot give up ranges breaks nothing.
-            Operation::Discard if result == -libc::EOPNOTSUPP => return Ok(()),
+            Operation::Discard if [-libc::EOPNOTSUPP, -libc::EINVAL].contains(&result) => {
+                return Ok(());
+            }
             Operation::Flush | Operation::Discard => 0,
         };
         match result {

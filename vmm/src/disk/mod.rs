@@ -59,7 +59,7 @@ pub enum Operation {
     /// What was written is on the medium (`fdatasync`).
     Flush,
     /// Ranges are given up: their room is the host's again, and they read zero. A host that cannot do
-    /// that does nothing.
+    /// that, or not for such ranges, does nothing, and is asked no more.
     Discard,
 }
 
@@ -130,6 +130,8 @@ pub struct Disk<T> {
     ring: IoUring,
     flights: Flights<T>,
     counters: Counters,
+    /// Whether the host can give up ranges, as far as is known.
+    discards: bool,
     /// Keeps guest memory mapped while requests are under way.
     memory: Option<GuestRam>,
 }
@@ -150,6 +152,7 @@ impl<T: Copy> Disk<T> {
             ring: ring().map_err(DiskError::Ring)?,
             flights: Flights::new(IN_FLIGHT),
             counters: Counters::default(),
+            discards: true,
             memory: None,
         })
     }
@@ -162,6 +165,11 @@ impl<T: Copy> Disk<T> {
     /// Whether it takes no writes.
     pub fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// Whether there is a point in giving up ranges: the host has not said that it cannot.
+    pub fn discards(&self) -> bool {
+        self.discards
     }
 
     /// The counters.
@@ -265,8 +273,9 @@ impl<T: Copy> Disk<T> {
         loop {
             let completion = self.ring.completion().next()?;
             let (index, result) = (completion.user_data(), completion.result());
-            let given_up = result == 0 || result == -libc::EOPNOTSUPP;
-            if given_up && let Some(next) = self.flights.next_range(index) {
+            if result >= 0
+                && let Some(next) = self.flights.next_range(index)
+            {
                 let entry = punch(&self.file, next).user_data(index);
                 self.push(&entry);
                 continue;
@@ -274,6 +283,8 @@ impl<T: Copy> Disk<T> {
             let Some(flight) = self.flights.land(index) else {
                 continue;
             };
+            // It may have thrown away what was only cached of the range: once is enough.
+            self.discards &= flight.operation != Operation::Discard || result >= 0;
             let outcome = flight.outcome(result);
             if outcome.is_err() {
                 self.counters.errors += 1;

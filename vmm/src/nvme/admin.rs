@@ -1,12 +1,13 @@
 //! Admin commands (NVMe, section 5).
 
 use super::command::{ALL_NAMESPACES, Command, NAMESPACE, Status, low};
-use super::controller::{ADMIN, Controller, IO_QUEUES, Outcome, VECTORS};
+use super::controller::{ADMIN, Controller, IO_QUEUES, Outcome, Tag, VECTORS};
 use super::event::Held;
 use super::features::id;
 use super::identify;
 use super::prp::MAX_TRANSFER;
 use super::queue::{CompletionQueue, Submission};
+use super::regs::MAX_ENTRIES;
 use crate::virtio::GuestRam;
 
 const DELETE_SUBMISSION_QUEUE: u8 = 0x00;
@@ -48,7 +49,10 @@ impl Controller {
             // Bit 0 of the result: the command was not aborted. It is answered when it is done.
             ABORT => return Ok(Outcome::Done(1)),
             SET_FEATURES => return self.set_feature(command),
-            GET_FEATURES => return self.features.get(command).map(Outcome::Done),
+            GET_FEATURES => {
+                self.check_cache(command)?;
+                return self.features.get(command).map(Outcome::Done);
+            }
             ASYNC_EVENT_REQUEST => return self.hold(command),
             _ => return Err(Status::INVALID_OPCODE),
         }
@@ -156,12 +160,31 @@ impl Controller {
         if command.dw10() & SAVE != 0 {
             return Err(Status::NOT_SAVEABLE);
         }
+        self.check_cache(command)?;
         let io_queues = self.submissions[1..].iter().any(Option::is_some)
             || self.completions[1..].iter().any(Option::is_some);
         if command.dw10() & 0xff == id::QUEUES && io_queues {
             return Err(Status::COMMAND_SEQUENCE);
         }
-        self.features.set(command).map(Outcome::Done)
+        let cached = self.features.write_cache();
+        let result = self.features.set(command)?;
+        if cached && !self.features.write_cache() && !self.disk.read_only() {
+            // From now on a flush does nothing: what was written before is brought to the medium here.
+            self.disk.flush(Tag::Command {
+                queue: ADMIN,
+                id: command.id,
+            });
+            return Ok(Outcome::UnderWay);
+        }
+        Ok(Outcome::Done(result))
+    }
+
+    /// A disk that takes no writes has no cache for them.
+    fn check_cache(&self, command: &Command) -> Result<(), Status> {
+        if command.dw10() & 0xff == id::WRITE_CACHE && self.disk.read_only() {
+            return Err(Status::INVALID_FIELD);
+        }
+        Ok(())
     }
 
     fn hold(&mut self, command: &Command) -> Result<Outcome, Status> {
@@ -200,10 +223,9 @@ impl Controller {
         };
         let offset = usize::try_from(offset).map_err(|_| Status::INVALID_FIELD)?;
         let page = page.get(offset..).ok_or(Status::INVALID_FIELD)?;
-        // Behind the page there are zeroes.
-        let mut data = page.to_vec();
-        data.resize(usize::try_from(length).unwrap_or(0), 0);
-        self.copy_out(ram, command, &data)
+        // What comes behind the page is not defined: it stays as it is.
+        let length = usize::try_from(length).unwrap_or(0).min(page.len());
+        self.copy_out(ram, command, &page[..length])
     }
 }
 
@@ -213,7 +235,7 @@ fn queue_size(command: &Command, entry_sizes: bool) -> Result<u16, Status> {
         return Err(Status::INVALID_FIELD);
     }
     let size = command.dw10_high().checked_add(1);
-    size.filter(|_| entry_sizes)
+    size.filter(|size| entry_sizes && *size <= MAX_ENTRIES)
         .ok_or(Status::INVALID_QUEUE_SIZE)
 }
 

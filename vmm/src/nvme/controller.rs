@@ -137,8 +137,27 @@ impl Controller {
         self.disk.abandon()
     }
 
-    pub(super) fn submit(&mut self) {
-        self.disk.submit();
+    pub(super) fn submit(&mut self) -> Turn {
+        self.disk.submit()
+    }
+
+    /// Goes on with a shutdown while the controller may not touch guest memory: no command is taken,
+    /// and the answers to those under way wait.
+    pub(super) fn turn_shutdown(&mut self) -> Turn {
+        self.begin_shutdown();
+        if self.shutdown == Shutdown::Flushing
+            && let Some(landed) = self.disk.reap()
+        {
+            self.finish_shutdown(landed.outcome.is_ok());
+        }
+        self.disk.submit()
+    }
+
+    fn finish_shutdown(&mut self, kept: bool) {
+        if !kept {
+            tracing::error!("the work OS shuts down, and the disk did not keep all");
+        }
+        self.shutdown = Shutdown::Done;
     }
 
     /// Takes in a submission queue's tail; whether there is something to do.
@@ -170,6 +189,11 @@ impl Controller {
         self.shutdown = Shutdown::Asked;
     }
 
+    /// Whether the flush of a shutdown is all that is under way.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.shutdown == Shutdown::Flushing
+    }
+
     pub(super) fn is_shut_down(&self) -> bool {
         self.shutdown == Shutdown::Done
     }
@@ -178,14 +202,20 @@ impl Controller {
     /// `CC` has the sizes of I/O queue entries.
     pub(super) fn turn(&mut self, ram: &GuestRam, entry_sizes: bool) -> Result<Turn, Fatal> {
         self.reap(ram)?;
-        let taken = self.take(ram, entry_sizes);
-        self.begin_shutdown();
+        // After the last flush nothing may be written; and whoever goes on all the same is answered
+        // after a reset.
+        let taken = if self.shutdown == Shutdown::Not {
+            self.take(ram, entry_sizes)
+        } else {
+            Ok(false)
+        };
         // Also before a fault is told: what was taken is under way.
         let mut turn = self.disk.submit();
         let mut more = taken?;
         // What the page cache had is complete by now.
         self.reap(ram)?;
         self.report(ram)?;
+        self.begin_shutdown();
         more |= self.full && !self.disk.full();
         self.full &= !more;
         if self.disk.submit() == Turn::More || more {
@@ -243,7 +273,8 @@ impl Controller {
             if !queue.has_some() {
                 continue;
             }
-            if number != ADMIN && self.disk.full() {
+            // Admin commands may want to flush, too.
+            if self.disk.full() {
                 self.full = true;
                 continue;
             }
@@ -293,12 +324,7 @@ impl Controller {
     fn reap(&mut self, ram: &GuestRam) -> Result<(), Fatal> {
         while let Some(landed) = self.disk.reap() {
             match landed.tag {
-                Tag::Shutdown => {
-                    if landed.outcome.is_err() {
-                        tracing::error!("the work OS shuts down, and the disk did not keep all");
-                    }
-                    self.shutdown = Shutdown::Done;
-                }
+                Tag::Shutdown => self.finish_shutdown(landed.outcome.is_ok()),
                 Tag::Command { queue, id } => {
                     let status = status(landed);
                     if status != Status::SUCCESS {
@@ -317,14 +343,13 @@ impl Controller {
         Ok(())
     }
 
+    /// Flushes once nothing is under way.
     fn begin_shutdown(&mut self) {
-        if self.shutdown != Shutdown::Asked {
+        if self.shutdown != Shutdown::Asked || self.disk.busy() > 0 {
             return;
         }
         if self.disk.read_only() {
             self.shutdown = Shutdown::Done;
-        } else if self.disk.full() {
-            self.full = true;
         } else {
             self.disk.flush(Tag::Shutdown);
             self.shutdown = Shutdown::Flushing;

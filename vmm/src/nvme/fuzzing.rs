@@ -95,7 +95,7 @@ fn drive(data: &[u8]) -> Counters {
             4 => {
                 // What the driver has seen of completions.
                 let queue = u64::from(rest[0] & 3);
-                let head = u32::from(rest[1]);
+                let head = u32::from(u16::from_le_bytes([rest[1], rest[2]]));
                 nvme.write_bar(0, 0x1004 + queue * 8, &head.to_le_bytes());
             }
             5 => {

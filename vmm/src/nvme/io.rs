@@ -118,7 +118,8 @@ impl Controller {
             }
         }
         // The other attributes are advice that there is no use for.
-        if command.dw11() & DEALLOCATE == 0 || ranges.is_empty() {
+        let wanted = command.dw11() & DEALLOCATE != 0 && self.disk.discards();
+        if !wanted || ranges.is_empty() {
             return Ok(Outcome::Done(0));
         }
         self.disk.discard(tag, ranges.into_iter());

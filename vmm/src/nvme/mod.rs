@@ -57,6 +57,8 @@ pub struct Nvme {
     controller: Controller,
     /// The controller is being disabled and requests are still under way.
     draining: bool,
+    /// How often it was left in a state that only a reset ends.
+    faults: u64,
 }
 
 impl Nvme {
@@ -102,6 +104,7 @@ impl Nvme {
             registers: Registers::default(),
             controller: Controller::new(disk, identify::Names::new(serial, index)),
             draining: false,
+            faults: 0,
         })
     }
 
@@ -120,9 +123,25 @@ impl Nvme {
         let _ = self.wake.write(1);
     }
 
-    /// Whether commands are served: enabled, alive, and allowed to touch memory at all.
+    /// Whether it is enabled and alive.
+    fn alive(&self) -> bool {
+        self.registers.ready() && !self.draining
+    }
+
+    /// Whether commands are served: it is alive, and allowed to touch memory at all.
     fn running(&self) -> bool {
-        self.registers.ready() && !self.draining && self.space.bus_master()
+        self.alive() && self.space.bus_master()
+    }
+
+    /// Only a reset helps now. Told ever more seldom: a guest may go on for ever, and the log is the
+    /// host's.
+    fn fail(&mut self) {
+        self.registers.fail();
+        self.faults += 1;
+        if self.faults.is_power_of_two() {
+            let faults = self.faults;
+            tracing::warn!(faults, "the guest's NVMe queues are none: it has to reset");
+        }
     }
 
     fn configure(&mut self, before: Configuration) {
@@ -134,7 +153,7 @@ impl Nvme {
             _ => {}
         }
         if before.shutdown() != now.shutdown() && now.shutdown() {
-            if self.running() {
+            if self.alive() {
                 self.registers.set_shutdown(Shutdown::Occurring);
                 self.controller.ask_shutdown();
                 self.wake_worker();
@@ -151,8 +170,7 @@ impl Nvme {
         if started {
             self.registers.set_ready(true);
         } else {
-            tracing::warn!(?queues, "the guest's NVMe set-up is none: it has to reset");
-            self.registers.fail();
+            self.fail();
         }
     }
 
@@ -182,7 +200,7 @@ impl Nvme {
         match self.registers.write(offset, data) {
             Write::Configuration(before) => self.configure(before),
             Write::Doorbell { queue, tail, value } => {
-                let wake = self.running()
+                let wake = self.alive()
                     && if tail {
                         self.controller.submitted(queue, value)
                     } else {
@@ -264,14 +282,21 @@ impl Serve for Nvme {
 
     fn serve(&mut self) -> Turn {
         if self.draining {
-            self.controller.submit();
+            let turn = self.controller.submit();
             self.drain();
+            if self.draining {
+                return turn;
+            }
         }
-        if !self.running() {
+        if !self.alive() {
             return Turn::Idle;
         }
-        let sizes = self.registers.configuration().entry_sizes();
-        let turn = self.controller.turn(&self.ram, sizes);
+        let turn = if self.running() {
+            let sizes = self.registers.configuration().entry_sizes();
+            self.controller.turn(&self.ram, sizes)
+        } else {
+            Ok(self.controller.turn_shutdown())
+        };
         for vector in self.controller.interrupts() {
             // Without MSI-X the driver looks at the queues by itself, as firmware does.
             self.msix.signal(vector);
@@ -280,14 +305,13 @@ impl Serve for Nvme {
             self.registers.set_shutdown(Shutdown::Complete);
         }
         turn.unwrap_or_else(|controller::Fatal| {
-            tracing::warn!("the guest's NVMe queues cannot be used: it has to reset");
-            self.registers.fail();
+            self.fail();
             Turn::Idle
         })
     }
 
     fn sources<'a>(&'a self, list: &mut Vec<Source<'a>>) {
-        if self.running() || self.draining {
+        if self.running() || self.draining || self.controller.is_flushing() {
             list.push(self.controller.source());
         }
     }

@@ -4,7 +4,7 @@ use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
 
 use super::command::{COMMAND_LEN, Command, Status};
 use super::controller::Fatal;
-use super::regs::MAX_ENTRIES;
+use super::regs::MAX_ADMIN_ENTRIES;
 use crate::virtio::GuestRam;
 
 /// Bytes of a completion queue entry.
@@ -14,7 +14,8 @@ const PAGE: u64 = 4096;
 
 /// A queue that cannot be: what to answer to who wants to create it.
 fn check(ram: &GuestRam, base: u64, size: u16, entry: usize) -> Result<(), Status> {
-    if !(2..=MAX_ENTRIES).contains(&size) {
+    // What a driver can ask for is bounded before: in AQA by its width, in a command by `CAP.MQES`.
+    if !(2..=MAX_ADMIN_ENTRIES).contains(&size) {
         return Err(Status::INVALID_QUEUE_SIZE);
     }
     if !base.is_multiple_of(PAGE) {
@@ -153,8 +154,11 @@ impl CompletionQueue {
     /// Takes over the head that the driver wrote; whether it is one: only what was posted can be
     /// consumed.
     pub(super) fn set_head(&mut self, head: u16) -> bool {
+        if head >= self.size {
+            return false;
+        }
         let consumed = (head + self.size - self.head) % self.size;
-        let valid = head < self.size && consumed <= self.filled();
+        let valid = consumed <= self.filled();
         if valid {
             self.head = head;
         }
@@ -228,7 +232,7 @@ mod tests {
         let ram = ram();
         for (base, size, status) in [
             (0x1000, 1, Status::INVALID_QUEUE_SIZE),
-            (0x1000, MAX_ENTRIES + 1, Status::INVALID_QUEUE_SIZE),
+            (0x1000, MAX_ADMIN_ENTRIES + 1, Status::INVALID_QUEUE_SIZE),
             (0x1010, 2, Status::INVALID_PRP_OFFSET),
             (0xf000, 65, Status::INVALID_FIELD),
             (!0xfff, 2, Status::INVALID_FIELD),
@@ -266,7 +270,7 @@ mod tests {
         assert_eq!((queue.interrupt(), queue.interrupt()), (Some(1), None));
         assert_eq!([phase(0), phase(1), phase(2)], [1, 1, 0]);
         assert!(!queue.reserve());
-        assert!(!queue.set_head(3));
+        assert!(!queue.set_head(3) && !queue.set_head(u16::MAX));
         assert!(queue.set_head(2));
         assert!(queue.reserve() && queue.reserve());
         queue.post(&ram, &completion(9)).unwrap();

@@ -17,8 +17,10 @@ const ASQ: usize = 0x28;
 const ACQ: usize = 0x30;
 const LENGTH: usize = 0x38;
 
-/// Most entries of a queue. Linux asks for 1024.
+/// Most entries of an I/O queue. Linux asks for 1024.
 pub(super) const MAX_ENTRIES: u16 = 1024;
+/// Most entries of an admin queue, which AQA has 12 bits for.
+pub(super) const MAX_ADMIN_ENTRIES: u16 = 4096;
 /// What the specification calls `CAP.TO`: how long enabling and disabling may take, in units of
 /// 500 ms. Disabling waits for requests under way.
 const TIMEOUT: u64 = 60;

@@ -102,7 +102,9 @@ pub trait Device: Send {
     fn reset(&mut self) -> Progress;
 
     /// Lets the operations that a reset waits for go on; called on the I/O thread.
-    fn drain(&mut self) {}
+    fn drain(&mut self) -> Turn {
+        Turn::Idle
+    }
 
     /// The driver notified queue `index`.
     fn notified(&mut self, index: usize);

@@ -481,8 +481,11 @@ impl<D: Device> Serve for VirtioPci<D> {
 
     fn serve(&mut self) -> Turn {
         if self.resetting {
-            self.device.drain();
+            let turn = self.device.drain();
             self.continue_reset();
+            if self.resetting {
+                return turn;
+            }
         }
         if !self.running() {
             return Turn::Idle;

@@ -84,6 +84,7 @@ pub(crate) struct Driver {
     pub(crate) worker: Worker,
     pub(crate) device: Arc<Mutex<Nvme>>,
     pub(crate) bar: u64,
+    slot: Slot,
     pub(crate) admin: Pair,
     pub(crate) next_id: u16,
 }
@@ -102,6 +103,7 @@ impl Driver {
             worker,
             device,
             bar,
+            slot,
             admin: Pair::new(0, 16),
             next_id: 0,
         };
@@ -138,6 +140,11 @@ impl Driver {
     pub(crate) fn config(&self, slot: Slot, offset: u64, data: &[u8]) {
         let at = ECAM + u64::from(slot.devfn()) * 4096 + offset;
         assert!(self.machine.bus.mmio_write(at, data));
+    }
+
+    /// Whether the function may touch memory.
+    pub(crate) fn set_bus_master(&self, on: bool) {
+        self.config(self.slot, 4, &[2 | u8::from(on) << 2, 0]);
     }
 
     pub(crate) fn write(&self, offset: u64, data: &[u8]) {

@@ -364,6 +364,7 @@ fn wrong_doorbells_are_events_and_held_requests_are_few() {
     assert_eq!((told.command, told.result), (ids[1], 0x1_0000));
     // A head that nothing was posted to is none either, and the queue goes on.
     driver.write(0x1004, &7_u32.to_le_bytes());
+    driver.write(0x1004, &0xffff_u32.to_le_bytes());
     driver.admin = admin;
     assert_eq!(driver.identify(1, 0).0, 0);
 }
@@ -379,6 +380,8 @@ fn features_are_kept_until_a_reset() {
     };
     assert_eq!(driver.admin(feature(GET_FEATURES, 6, 0)).result, 1);
     assert_eq!(driver.admin(feature(SET_FEATURES, 6, 0)).status, 0);
+    // What the cache may have had is on the medium.
+    assert_eq!(driver.device.lock().unwrap().counters().flushes, 1);
     assert_eq!(driver.admin(feature(GET_FEATURES, 6, 0)).result, 0);
     assert_eq!(
         driver.admin(feature(SET_FEATURES, 2, 1)).status,
@@ -547,16 +550,63 @@ fn a_reset_with_requests_under_way_comes_to_rest_and_starts_again() {
 
 #[test]
 fn a_shutdown_is_complete_when_all_is_on_the_medium() {
-    let mut driver = Driver::start(image(64), false);
+    let file = image(1 << 16);
+    let mut driver = Driver::start(file, false);
+    let mut pair = driver.pair(1, 64);
+    let data = take_pages(2);
+    for block in 0..40 {
+        driver.put(
+            &mut pair,
+            &transfer(WRITE, block * 16, 16, (data, data + 4096)),
+        );
+    }
+    driver.ring(&pair);
+    driver
+        .worker
+        .turn(Some(std::time::Duration::from_secs(1)))
+        .unwrap();
     driver.write(CC, &(ENABLE | SHUT_DOWN).to_le_bytes());
     assert_eq!(driver.register(CSTS), READY | 1 << 2);
     let (bus, bar) = (driver.machine.bus.clone(), driver.bar);
     turn_until(&mut driver.worker, || {
         u32::from_le_bytes(mmio_read(&bus, bar + CSTS)) == READY | 2 << 2
     });
-    assert_eq!(driver.device.lock().unwrap().counters().flushes, 1);
+    let counters = driver.device.lock().unwrap().counters();
+    assert_eq!(counters.flushes, 1);
+    // What was answered was so before the flush: nothing is answered behind it.
+    let mut answered = 0;
+    while Driver::peek(&mut pair).is_some() {
+        answered += 1;
+    }
+    assert_eq!(answered, counters.writes);
+    driver.put(&mut pair, &transfer(WRITE, 0, 16, (data, data + 4096)));
+    driver.ring(&pair);
+    settle(&mut driver.worker, 100);
+    assert_eq!(Driver::peek(&mut pair), None);
     driver.disable();
     driver.enable();
+}
+
+#[test]
+fn what_was_asked_without_bus_mastering_waits_for_it() {
+    let mut driver = Driver::start(image(64), false);
+    let mut pair = driver.pair(1, 4);
+    let page = take_pages(1);
+    driver.set_bus_master(false);
+    driver.put(&mut pair, &transfer(READ, 0, 1, (page, 0)));
+    driver.ring(&pair);
+    settle(&mut driver.worker, 10);
+    assert_eq!(Driver::peek(&mut pair), None);
+    driver.set_bus_master(true);
+    assert_eq!(driver.next(&mut pair).status, 0);
+    // A shutdown needs no memory of the guest's.
+    driver.set_bus_master(false);
+    driver.write(CC, &(ENABLE | SHUT_DOWN).to_le_bytes());
+    let (bus, bar) = (driver.machine.bus.clone(), driver.bar);
+    turn_until(&mut driver.worker, || {
+        u32::from_le_bytes(mmio_read(&bus, bar + CSTS)) == READY | 2 << 2
+    });
+    assert_eq!(driver.device.lock().unwrap().counters().flushes, 1);
 }
 
 #[test]

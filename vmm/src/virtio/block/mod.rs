@@ -226,8 +226,8 @@ impl Device for Block {
         }
     }
 
-    fn drain(&mut self) {
-        self.disk.submit();
+    fn drain(&mut self) -> Turn {
+        self.disk.submit()
     }
 
     fn notified(&mut self, _index: usize) {
