@@ -1,13 +1,13 @@
 //! The work OS starts by stock UEFI firmware: Debian's OVMF on our board, in the QEMU laptop, starts
-//! Debian's kernel, keeps its variables over a reset of the machine and a killed VMM, and refuses what
-//! Secure Boot does not know.
+//! Debian's kernel, from outside and from an NVMe disk, keeps its variables over a reset of the machine
+//! and a killed VMM, and refuses what Secure Boot does not know.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sekisho_laptop::exec::{ExecClient, Said, Start};
-use sekisho_laptop::{Cache, GuestImage, Laptop, Options, Running, build, debian};
+use sekisho_laptop::{Cache, GuestImage, Laptop, Options, Running, build, debian, start_disk};
 
 /// Firmware takes its time under emulation.
 const BOOT: Duration = Duration::from_mins(4);
@@ -29,10 +29,6 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let cache = Cache::open().expect("cache");
-        let package = cache
-            .folder("ovmf", |folder| debian::unpack("ovmf", folder))
-            .expect("ovmf");
         let image = GuestImage::build(&build::target_dir().join("work-os")).expect("image");
         let laptop = Laptop::start(Options {
             cr8_workaround: true,
@@ -43,7 +39,7 @@ impl Bench {
         Self {
             laptop,
             image,
-            ovmf: package.join("usr/share/OVMF"),
+            ovmf: Self::package_file("ovmf", "usr/share/OVMF"),
         }
     }
 
@@ -60,33 +56,51 @@ impl Bench {
     }
 
     fn start_program(&self, program: &Path, variables: &Path) -> Running {
+        let [kernel, initrd] =
+            [program, &self.image.initrd].map(|path| path.to_string_lossy().into_owned());
+        let arguments = [
+            "--kernel",
+            &kernel,
+            "--initrd",
+            &initrd,
+            "--cmdline",
+            &self.cmdline(),
+        ];
+        self.start_machine(variables, &arguments)
+    }
+
+    /// Says more than a work OS at its user's.
+    fn cmdline(&self) -> String {
+        format!("{} loglevel=7", self.image.cmdline.replace(" quiet", ""))
+    }
+
+    fn start_machine(&self, variables: &Path, arguments: &[&str]) -> Running {
         let vmm = build::target_dir().join("debug/sekisho-vmm");
         let code = self.ovmf.join("OVMF_CODE_4M.fd");
         let firmware = format!("code={},vars={}", code.display(), variables.display());
         let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
-        let cmdline = format!("{} loglevel=7", self.image.cmdline.replace(" quiet", ""));
-        let [vmm, kernel, initrd] =
-            [&vmm, program, &self.image.initrd].map(|path| path.to_string_lossy().into_owned());
-        self.laptop
-            .spawn(&[
-                &vmm,
-                "run",
-                "--firmware",
-                &firmware,
-                "--kernel",
-                &kernel,
-                "--initrd",
-                &initrd,
-                "--cmdline",
-                &cmdline,
-                "--memory",
-                "512M",
-                "--serial",
-                "stdio",
-                "--console",
-                &console,
-            ])
-            .expect("VMM")
+        let vmm = vmm.to_string_lossy();
+        let mut line = vec![
+            &*vmm,
+            "run",
+            "--firmware",
+            &firmware,
+            "--memory",
+            "512M",
+            "--serial",
+            "stdio",
+            "--console",
+            &console,
+        ];
+        line.extend(arguments);
+        self.laptop.spawn(&line).expect("VMM")
+    }
+
+    /// A file of a package of the distribution.
+    fn package_file(package: &str, path: &str) -> PathBuf {
+        let cache = Cache::open().expect("cache");
+        let folder = cache.folder(package, |folder| debian::unpack(package, folder));
+        folder.expect(package).join(path)
     }
 
     fn guest(&self) -> ExecClient {
@@ -181,6 +195,13 @@ fn stock_firmware_starts_a_stock_kernel_and_keeps_its_variables() {
 /// Exit status of a VMM whose guest asked for a reset.
 const RESET_STATUS: i32 = 3;
 
+/// Packages of the distribution and what of them starts first, and next.
+const SHIM: (&str, &str) = ("shim-signed", "usr/lib/shim/shimx64.efi.signed");
+const GRUB: (&str, &str) = (
+    "grub-efi-amd64-signed",
+    "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+);
+
 /// Debian's kernel is signed for Debian's shim, whose key the firmware does not have: with Secure Boot it
 /// does not start. Debian's shim, which Microsoft signed, does (the control).
 #[test]
@@ -193,15 +214,99 @@ fn secure_boot_refuses_what_it_does_not_know() {
     assert!(!told.contains(STARTED_BY_FIRMWARE), "{told}");
     drop(vmm);
 
-    let cache = Cache::open().expect("cache");
-    let package = cache
-        .folder("shim-signed", |folder| {
-            debian::unpack("shim-signed", folder)
-        })
-        .expect("shim");
-    let shim = package.join("usr/lib/shim/shimx64.efi.signed");
+    let shim = Bench::package_file(SHIM.0, SHIM.1);
     let mut vmm = bench.start_program(&shim, &variables);
     // It finds no boot loader behind itself, and says so.
     let told = vmm.wait_for("grubx64.efi", BOOT).expect("shim runs");
     println!("{told}");
+}
+
+/// The chain that Debian ships, from a disk: shim, which Microsoft signed, GRUB and the kernel, which
+/// Debian signed. Then the kernel's own driver works on a second disk, and what it flushed outlives the
+/// VMM.
+#[test]
+fn secure_boot_starts_debian_from_an_nvme_disk() {
+    let bench = Bench::new();
+    let variables = bench.variables("OVMF_VARS_4M.ms.fd");
+    let folder = bench.laptop.folder().to_owned();
+    let (menu, disk, data) = (
+        folder.join("grub.cfg"),
+        folder.join("disk.img"),
+        folder.join("data.img"),
+    );
+    let script = format!("linux /vmlinuz {}\ninitrd /initrd\nboot\n", bench.cmdline());
+    fs::write(&menu, script).expect("menu");
+    start_disk::make(
+        &disk,
+        128 << 20,
+        &[
+            ("EFI/BOOT/BOOTX64.EFI", &Bench::package_file(SHIM.0, SHIM.1)),
+            ("EFI/BOOT/grubx64.efi", &Bench::package_file(GRUB.0, GRUB.1)),
+            ("EFI/debian/grub.cfg", &menu),
+            ("vmlinuz", &bench.image.kernel),
+            ("initrd", &bench.image.initrd),
+        ],
+    )
+    .expect("disk");
+    let file = fs::File::create(&data).expect("data");
+    file.set_len(64 << 20).expect("data");
+
+    let began = Instant::now();
+    let disks = [
+        format!("path={},device=nvme,readonly=on", disk.display()),
+        format!("path={},device=nvme", data.display()),
+    ];
+    let vmm = bench.start_machine(&variables, &["--disk", &disks[0], "--disk", &disks[1]]);
+    let guest = bench.guest();
+    println!("from the VMM's start to user space: {:?}", began.elapsed());
+    let secure = said(
+        &guest,
+        "mount -t efivarfs efivarfs /sys/firmware/efi/efivars && tail -c 1 \
+         /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c | od -An -tu1",
+    );
+    assert_eq!(secure.trim(), "1", "Secure Boot is off");
+
+    let found = said(
+        &guest,
+        "cd /sys/block && for disk in nvme*; do \
+         echo $disk $(cat $disk/device/serial $disk/device/model $disk/size $disk/ro); done",
+    );
+    println!("{found}");
+    let second = found
+        .lines()
+        .find(|line| line.contains("sekisho-1 Sekisho NVMe disk 131072 0"))
+        .expect("the second disk");
+    assert!(found.contains("sekisho-0 Sekisho NVMe disk 262144 1"));
+    let second = second.split(' ').next().unwrap_or_default();
+    let sum = said(
+        &guest,
+        &format!(
+            "dd if=/dev/urandom of=/tmp/random bs=64k count=128 2>/dev/null && \
+             dd if=/tmp/random of=/dev/{second} bs=256k seek=7 conv=fsync 2>/dev/null && \
+             echo 3 > /proc/sys/vm/drop_caches && \
+             dd if=/dev/{second} bs=256k skip=7 count=32 2>/dev/null | cmp - /tmp/random && \
+             sha256sum < /tmp/random"
+        ),
+    );
+    let log = said(&guest, "dmesg | grep -i nvme");
+    println!("{log}");
+    for complaint in ["error", "fail", "timeout", "missing", "invalid", "reset"] {
+        assert!(
+            !log.to_lowercase().contains(complaint),
+            "{complaint}: {log}"
+        );
+    }
+    vmm.signal(9).expect("kill");
+    let kept = bench
+        .laptop
+        .run(&[
+            "sh",
+            "-c",
+            &format!(
+                "dd if={} bs=256k skip=7 count=32 2>/dev/null | sha256sum",
+                data.display()
+            ),
+        ])
+        .expect("sum");
+    assert_eq!(kept.text(), sum);
 }
