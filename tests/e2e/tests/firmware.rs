@@ -310,3 +310,53 @@ fn secure_boot_starts_debian_from_an_nvme_disk() {
         .expect("sum");
     assert_eq!(kept.text(), sum);
 }
+
+/// Other people's EFI programs, as the distribution's packages have them, from a disk: each says who it
+/// is. `memtest86+` is not here: it wants a display.
+#[test]
+fn other_peoples_programs_start_from_the_disk() {
+    let bench = Bench::new();
+    let folder = bench.laptop.folder().to_owned();
+    let (settings, entry) = (folder.join("loader.conf"), folder.join("entry.conf"));
+    fs::write(&settings, "timeout 60\n").expect("settings");
+    let title = "What systemd-boot has found";
+    fs::write(
+        &entry,
+        format!("title {title}\nefi /EFI/other/program.efi\n"),
+    )
+    .expect("entry");
+    for (package, path, says) in [
+        (
+            "grub-efi-amd64-bin",
+            "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi",
+            "GNU GRUB",
+        ),
+        (
+            "systemd-boot-efi",
+            "usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+            title,
+        ),
+        ("ipxe", "boot/ipxe.efi", "iPXE"),
+    ] {
+        let disk = folder.join(format!("{package}.img"));
+        let program = Bench::package_file(package, path);
+        let files: [(&str, &Path); 4] = [
+            ("EFI/BOOT/BOOTX64.EFI", &program),
+            // systemd-boot does not offer itself.
+            ("EFI/other/program.efi", &program),
+            ("loader/loader.conf", &settings),
+            ("loader/entries/entry.conf", &entry),
+        ];
+        start_disk::make(&disk, 64 << 20, &files).expect("disk");
+        let variables = bench.variables("OVMF_VARS_4M.fd");
+        let disk = format!("path={},device=nvme,readonly=on", disk.display());
+        let mut vmm = bench.start_machine(&variables, &["--disk", &disk]);
+        let began = Instant::now();
+        vmm.wait_for(says, BOOT).expect(package);
+        println!("{package}: {:?}", began.elapsed());
+    }
+    // Where there is nothing to start, there is the firmware's own shell.
+    let variables = bench.variables("OVMF_VARS_4M.fd");
+    let mut vmm = bench.start_machine(&variables, &[]);
+    vmm.wait_for("UEFI Interactive Shell", BOOT).expect("shell");
+}

@@ -37,8 +37,11 @@ pub(crate) struct Args {
     /// The targets; none means all.
     targets: Vec<String>,
     /// For how many seconds each.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, conflicts_with = "minutes")]
     seconds: u32,
+    /// For how many minutes each.
+    #[arg(long)]
+    minutes: Option<u32>,
     /// How many at a time; as many as there are processors if not said.
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
@@ -58,11 +61,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     build(&args.targets)?;
+    let minutes = args.minutes.map(|minutes| minutes.saturating_mul(60));
+    let seconds = minutes.unwrap_or(args.seconds);
     let targets: Vec<Target> = names.into_iter().map(Target::new).collect();
     for target in &targets {
         target.make_folders()?;
         if args.build {
-            println!("{}", target.words(args.seconds).join(" "));
+            println!("{}", target.words(seconds).join(" "));
         }
     }
     if args.build {
@@ -75,9 +80,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let started = say(&format!(
         "fuzzing {} targets for {} s each, {jobs} at a time",
         targets.len(),
-        args.seconds
+        seconds
     ));
-    let ended = run_all(targets, args.seconds, jobs)?;
+    let ended = run_all(targets, seconds, jobs)?;
     done(started);
     print!("{}", summary::table(&ended));
     let well = ended.iter().all(|summary| summary.crash.is_none());
