@@ -8,6 +8,7 @@
 //! A veth carries a batch of datagrams whole, as a network card with UDP segmentation does. Of the
 //! contenders only our gate makes batches, so it is also measured over a wire that does not.
 
+mod cipher;
 pub mod direct;
 mod gates;
 mod latency;

@@ -25,6 +25,7 @@ use smoltcp::wire::{
     EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, TcpPacket,
 };
 
+use super::cipher;
 use super::gates::{Gate, Gates, Guest, Inner};
 use super::world::{MTU, PORT, World};
 use crate::{
@@ -85,12 +86,14 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
     let mut pump = Pump::new(gates)?;
     pump.open_flow()?;
     let mut costs: [(bool, Vec<Cost>); 2] = [(true, Vec::new()), (false, Vec::new())];
+    let mut ciphers = Vec::new();
     for run in 0..options.runs {
         eprintln!(
             "packet: a packet's cost, run {} of {}",
             run + 1,
             options.runs
         );
+        ciphers.push(cipher::seal()?);
         for (offload, costs) in &mut costs {
             world.offload(*offload)?;
             costs.push(pump.measure()?);
@@ -105,10 +108,19 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
         &[
             "wire",
             "CPU ns to seal and send",
+            "in ciphers",
             "to receive and open",
+            "in ciphers",
             "Gbit/s",
             "lost %",
         ],
+    );
+    let cipher = median(ciphers);
+    table.row(
+        ["the cipher alone", &format!("{cipher:.0}"), "1.00"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(std::iter::repeat_n("-".to_owned(), 4)),
     );
     for (offload, costs) in &costs {
         let of = |value: fn(&Cost) -> f64| median(costs.iter().map(value).collect());
@@ -121,7 +133,9 @@ pub fn run(options: Options) -> Result<Report, BenchError> {
         table.row([
             wire.to_owned(),
             format!("{sealed:.0}"),
+            format!("{:.2}", sealed / cipher),
             format!("{opened:.0}"),
+            format!("{:.2}", opened / cipher),
             format!("{:.2}", of(|cost| cost.rate) * 1e-9),
             format!("{:.1}", of(|cost| cost.lost) * 100.0),
         ]);
@@ -384,6 +398,6 @@ fn wait(link: &SeqPacket, flags: PollFlags, patience: Duration) -> Result<(), Be
     clippy::cast_precision_loss,
     reason = "packets of a second, far below 2^52"
 )]
-fn count(packets: usize) -> f64 {
+pub(super) fn count(packets: usize) -> f64 {
     packets as f64
 }
