@@ -132,6 +132,8 @@ pub struct Disk<T> {
     counters: Counters,
     /// Whether the host can give up ranges, as far as is known.
     discards: bool,
+    /// Requests that the kernel refused.
+    failures: u64,
     /// Keeps guest memory mapped while requests are under way.
     memory: Option<GuestRam>,
 }
@@ -153,6 +155,7 @@ impl<T: Copy> Disk<T> {
             flights: Flights::new(IN_FLIGHT),
             counters: Counters::default(),
             discards: true,
+            failures: 0,
             memory: None,
         })
     }
@@ -288,7 +291,12 @@ impl<T: Copy> Disk<T> {
             let outcome = flight.outcome(result);
             if outcome.is_err() {
                 self.counters.errors += 1;
-                tracing::warn!(operation = ?flight.operation, result, "a disk request failed");
+                self.failures += 1;
+                // Ever more seldom: a guest may try for ever, and the log is the host's.
+                if self.failures.is_power_of_two() {
+                    let (operation, failures) = (flight.operation, self.failures);
+                    tracing::warn!(?operation, result, failures, "a disk request failed");
+                }
             } else {
                 match flight.operation {
                     Operation::Read => {

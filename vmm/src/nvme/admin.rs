@@ -1,7 +1,7 @@
 //! Admin commands (NVMe, section 5).
 
 use super::command::{ALL_NAMESPACES, Command, NAMESPACE, Status, low};
-use super::controller::{ADMIN, Controller, IO_QUEUES, Outcome, Tag, VECTORS};
+use super::controller::{ADMIN, Controller, Outcome, VECTORS};
 use super::event::Held;
 use super::features::id;
 use super::identify;
@@ -170,10 +170,7 @@ impl Controller {
         let result = self.features.set(command)?;
         if cached && !self.features.write_cache() && !self.disk.read_only() {
             // From now on a flush does nothing: what was written before is brought to the medium here.
-            self.disk.flush(Tag::Command {
-                queue: ADMIN,
-                id: command.id,
-            });
+            self.flush_cache_for(command.id);
             return Ok(Outcome::UnderWay);
         }
         Ok(Outcome::Done(result))
@@ -238,8 +235,3 @@ fn queue_size(command: &Command, entry_sizes: bool) -> Result<u16, Status> {
     size.filter(|size| entry_sizes && *size <= MAX_ENTRIES)
         .ok_or(Status::INVALID_QUEUE_SIZE)
 }
-
-const _: () = assert!(
-    IO_QUEUES < VECTORS,
-    "each I/O queue can have its own vector"
-);

@@ -1,7 +1,7 @@
 //! The controller behind the registers: takes commands from the submission queues, posts their
 //! completions.
 
-use super::command::{Command, Status};
+use super::command::{Command, NAMESPACE, Status};
 use super::event::{Event, Events};
 use super::features::Features;
 use super::identify::Names;
@@ -75,6 +75,8 @@ pub(super) struct Controller {
     /// Commands wait for a place in flight.
     full: bool,
     shutdown: Shutdown,
+    /// The command that switches the write cache off, until what was cached is being flushed.
+    cache_off: Option<u16>,
 }
 
 impl Controller {
@@ -91,6 +93,7 @@ impl Controller {
             next: 0,
             full: false,
             shutdown: Shutdown::Not,
+            cache_off: None,
         }
     }
 
@@ -130,6 +133,7 @@ impl Controller {
         self.next = 0;
         self.full = false;
         self.shutdown = Shutdown::Not;
+        self.cache_off = None;
     }
 
     /// Drops the answers to what was under way; whether that was all.
@@ -144,7 +148,7 @@ impl Controller {
     /// Goes on with a shutdown while the controller may not touch guest memory: no command is taken,
     /// and the answers to those under way wait.
     pub(super) fn turn_shutdown(&mut self) -> Turn {
-        self.begin_shutdown();
+        self.begin_flush();
         if self.shutdown == Shutdown::Flushing
             && let Some(landed) = self.disk.reap()
         {
@@ -202,20 +206,14 @@ impl Controller {
     /// `CC` has the sizes of I/O queue entries.
     pub(super) fn turn(&mut self, ram: &GuestRam, entry_sizes: bool) -> Result<Turn, Fatal> {
         self.reap(ram)?;
-        // After the last flush nothing may be written; and whoever goes on all the same is answered
-        // after a reset.
-        let taken = if self.shutdown == Shutdown::Not {
-            self.take(ram, entry_sizes)
-        } else {
-            Ok(false)
-        };
+        let taken = self.take(ram, entry_sizes);
         // Also before a fault is told: what was taken is under way.
         let mut turn = self.disk.submit();
         let mut more = taken?;
         // What the page cache had is complete by now.
         self.reap(ram)?;
         self.report(ram)?;
-        self.begin_shutdown();
+        self.begin_flush();
         more |= self.full && !self.disk.full();
         self.full &= !more;
         if self.disk.submit() == Turn::More || more {
@@ -233,6 +231,11 @@ impl Controller {
     /// Takes commands; whether the budget ended it.
     fn take(&mut self, ram: &GuestRam, entry_sizes: bool) -> Result<bool, Fatal> {
         for _ in 0..BUDGET {
+            // A flush that nothing may pass waits. Behind the last one nothing is taken at all: who goes
+            // on all the same is answered by a reset.
+            if self.shutdown != Shutdown::Not || self.cache_off.is_some() {
+                return Ok(false);
+            }
             let Some((queue, command)) = self.next_command(ram)? else {
                 return Ok(false);
             };
@@ -247,13 +250,7 @@ impl Controller {
                     self.complete(ram, (queue, command.id), Status::SUCCESS, result)?;
                 }
                 Err(status) => {
-                    self.last_error = LastError {
-                        count: self.last_error.count + 1,
-                        queue,
-                        command: command.id,
-                        status: status.0,
-                        namespace: command.namespace,
-                    };
+                    self.note_error(queue, command.id, status, command.namespace);
                     self.complete(ram, (queue, command.id), status, 0)?;
                 }
             }
@@ -328,13 +325,7 @@ impl Controller {
                 Tag::Command { queue, id } => {
                     let status = status(landed);
                     if status != Status::SUCCESS {
-                        self.last_error = LastError {
-                            count: self.last_error.count + 1,
-                            queue,
-                            command: id,
-                            status: status.0,
-                            namespace: super::command::NAMESPACE,
-                        };
+                        self.note_error(queue, id, status, NAMESPACE);
                     }
                     self.complete(ram, (queue, id), status, 0)?;
                 }
@@ -343,9 +334,31 @@ impl Controller {
         Ok(())
     }
 
-    /// Flushes once nothing is under way.
-    fn begin_shutdown(&mut self) {
-        if self.shutdown != Shutdown::Asked || self.disk.busy() > 0 {
+    fn note_error(&mut self, queue: u16, command: u16, status: Status, namespace: u32) {
+        self.last_error = LastError {
+            count: self.last_error.count + 1,
+            queue,
+            command,
+            status: status.0,
+            namespace,
+        };
+    }
+
+    /// Answers this command of the admin queue once all that was written before is on the medium.
+    pub(super) fn flush_cache_for(&mut self, command: u16) {
+        self.cache_off = Some(command);
+    }
+
+    /// Starts a flush that waits for what was under way, once nothing is.
+    fn begin_flush(&mut self) {
+        if self.disk.busy() > 0 {
+            return;
+        }
+        if let Some(id) = self.cache_off.take() {
+            self.disk.flush(Tag::Command { queue: ADMIN, id });
+            return;
+        }
+        if self.shutdown != Shutdown::Asked {
             return;
         }
         if self.disk.read_only() {
@@ -380,5 +393,30 @@ fn status(landed: Landed<Tag>) -> Status {
         (Err(Failure::Full), _) => Status::CAPACITY_EXCEEDED,
         (Err(Failure::Medium), Operation::Read) => Status::UNRECOVERED_READ,
         (Err(Failure::Medium), _) => Status::WRITE_FAULT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_errors_have_their_status() {
+        let landed = |operation, outcome| Landed {
+            tag: Tag::Shutdown,
+            operation,
+            outcome,
+        };
+        let write = Operation::Write { stable: false };
+        let medium = Err(Failure::Medium);
+        for (operation, outcome, expected) in [
+            (write, Ok(()), Status::SUCCESS),
+            (write, Err(Failure::Full), Status::CAPACITY_EXCEEDED),
+            (write, medium, Status::WRITE_FAULT),
+            (Operation::Flush, medium, Status::WRITE_FAULT),
+            (Operation::Read, medium, Status::UNRECOVERED_READ),
+        ] {
+            assert_eq!(status(landed(operation, outcome)), expected);
+        }
     }
 }

@@ -11,6 +11,7 @@
 mod virtio_fixture;
 
 mod driver;
+mod life;
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -18,7 +19,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use driver::*;
 use virtio_fixture::hal::take_pages;
 use virtio_fixture::ring::put;
-use virtio_fixture::{mmio_read, settle, turn_until};
+use virtio_fixture::settle;
 
 const SECTOR: usize = 512;
 /// Status codes with their type, without "do not retry".
@@ -511,116 +512,4 @@ fn ranges_that_are_given_up_read_zero_and_take_no_room() {
         file.metadata().unwrap().blocks() < before,
         "no room came back"
     );
-}
-
-#[test]
-fn a_reset_with_requests_under_way_comes_to_rest_and_starts_again() {
-    let mut driver = Driver::start(image(1 << 16), false);
-    let mut pair = driver.pair(1, 64);
-    let data = take_pages(2);
-    for block in 0..60 {
-        driver.put(
-            &mut pair,
-            &transfer(WRITE, block * 16, 16, (data, data + 4096)),
-        );
-    }
-    driver.ring(&pair);
-    driver
-        .worker
-        .turn(Some(std::time::Duration::from_secs(1)))
-        .unwrap();
-    // What had an answer by now.
-    while Driver::peek(&mut pair).is_some() {}
-    driver.disable();
-    assert_eq!(driver.device.lock().unwrap().in_flight(), 0);
-    assert_eq!(
-        Driver::peek(&mut pair),
-        None,
-        "the ring was touched after the reset"
-    );
-    driver.enable();
-    let mut pair = driver.pair(1, 4);
-    assert_eq!(
-        driver
-            .run(&mut pair, transfer(READ, 0, 1, (data, 0)))
-            .status,
-        0
-    );
-}
-
-#[test]
-fn a_shutdown_is_complete_when_all_is_on_the_medium() {
-    let file = image(1 << 16);
-    let mut driver = Driver::start(file, false);
-    let mut pair = driver.pair(1, 64);
-    let data = take_pages(2);
-    for block in 0..40 {
-        driver.put(
-            &mut pair,
-            &transfer(WRITE, block * 16, 16, (data, data + 4096)),
-        );
-    }
-    driver.ring(&pair);
-    driver
-        .worker
-        .turn(Some(std::time::Duration::from_secs(1)))
-        .unwrap();
-    driver.write(CC, &(ENABLE | SHUT_DOWN).to_le_bytes());
-    assert_eq!(driver.register(CSTS), READY | 1 << 2);
-    let (bus, bar) = (driver.machine.bus.clone(), driver.bar);
-    turn_until(&mut driver.worker, || {
-        u32::from_le_bytes(mmio_read(&bus, bar + CSTS)) == READY | 2 << 2
-    });
-    let counters = driver.device.lock().unwrap().counters();
-    assert_eq!(counters.flushes, 1);
-    // What was answered was so before the flush: nothing is answered behind it.
-    let mut answered = 0;
-    while Driver::peek(&mut pair).is_some() {
-        answered += 1;
-    }
-    assert_eq!(answered, counters.writes);
-    driver.put(&mut pair, &transfer(WRITE, 0, 16, (data, data + 4096)));
-    driver.ring(&pair);
-    settle(&mut driver.worker, 100);
-    assert_eq!(Driver::peek(&mut pair), None);
-    driver.disable();
-    driver.enable();
-}
-
-#[test]
-fn what_was_asked_without_bus_mastering_waits_for_it() {
-    let mut driver = Driver::start(image(64), false);
-    let mut pair = driver.pair(1, 4);
-    let page = take_pages(1);
-    driver.set_bus_master(false);
-    driver.put(&mut pair, &transfer(READ, 0, 1, (page, 0)));
-    driver.ring(&pair);
-    settle(&mut driver.worker, 10);
-    assert_eq!(Driver::peek(&mut pair), None);
-    driver.set_bus_master(true);
-    assert_eq!(driver.next(&mut pair).status, 0);
-    // A shutdown needs no memory of the guest's.
-    driver.set_bus_master(false);
-    driver.write(CC, &(ENABLE | SHUT_DOWN).to_le_bytes());
-    let (bus, bar) = (driver.machine.bus.clone(), driver.bar);
-    turn_until(&mut driver.worker, || {
-        u32::from_le_bytes(mmio_read(&bus, bar + CSTS)) == READY | 2 << 2
-    });
-    assert_eq!(driver.device.lock().unwrap().counters().flushes, 1);
-}
-
-#[test]
-fn a_set_up_that_is_none_stops_the_controller_until_a_reset() {
-    let mut driver = Driver::start(image(64), false);
-    driver.disable();
-    for (asq, configuration) in [(ram_end(), ENABLE), (take_pages(1), ENABLE | 1 << 7)] {
-        driver.write(0x28, &asq.to_le_bytes());
-        driver.write(CC, &configuration.to_le_bytes());
-        assert_eq!(driver.register(CSTS), FATAL);
-        driver.write(0x1000, &1_u32.to_le_bytes());
-        settle(&mut driver.worker, 10);
-        driver.disable();
-    }
-    driver.enable();
-    assert_eq!(driver.identify(1, 0).0, 0);
 }
