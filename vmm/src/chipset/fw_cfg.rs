@@ -29,7 +29,7 @@ pub mod key {
     pub const ID: u16 = 0x01;
     /// Number of processors that start.
     pub const CPUS: u16 = 0x05;
-    /// Length of the kernel behind its set-up part.
+    /// Length of the kernel, or of another program, as one file.
     pub const KERNEL_SIZE: u16 = 0x08;
     /// Length of the initial RAM disk.
     pub const INITRD_SIZE: u16 = 0x0b;
@@ -37,7 +37,7 @@ pub mod key {
     pub const BOOT_MENU: u16 = 0x0e;
     /// Number of processors there may ever be.
     pub const MAX_CPUS: u16 = 0x0f;
-    /// The kernel behind its set-up part.
+    /// The kernel, or another program, as one file.
     pub const KERNEL: u16 = 0x11;
     /// The initial RAM disk.
     pub const INITRD: u16 = 0x12;
@@ -45,10 +45,6 @@ pub mod key {
     pub const CMDLINE_SIZE: u16 = 0x14;
     /// The command line.
     pub const CMDLINE: u16 = 0x15;
-    /// Length of the kernel's set-up part.
-    pub const SETUP_SIZE: u16 = 0x17;
-    /// The kernel's set-up part.
-    pub const SETUP: u16 = 0x18;
     /// The directory of items with names.
     pub const DIRECTORY: u16 = 0x19;
     /// The first item with a name.
