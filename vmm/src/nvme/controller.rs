@@ -398,6 +398,8 @@ fn status(landed: Landed<Tag>) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use vm_memory::GuestAddress;
+
     use super::*;
 
     #[test]
@@ -417,6 +419,32 @@ mod tests {
             (Operation::Read, medium, Status::UNRECOVERED_READ),
         ] {
             assert_eq!(status(landed(operation, outcome)), expected);
+        }
+    }
+
+    #[test]
+    fn a_flush_that_nothing_may_pass_begins_when_nothing_is_under_way() {
+        let image = tempfile::tempfile().unwrap();
+        image.set_len(4096).unwrap();
+        let ram = GuestRam::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+        for shutdown in [false, true] {
+            let disk = Disk::new(image.try_clone().unwrap(), false).unwrap();
+            let mut controller = Controller::new(disk, Names::new("test", 0));
+            let write = Operation::Write { stable: false };
+            let tag = Tag::Command { queue: 1, id: 7 };
+            let span = std::iter::once((GuestAddress(0), 512));
+            controller.disk.transfer(tag, write, (0, 512), &ram, span);
+            if shutdown {
+                controller.ask_shutdown();
+            } else {
+                controller.flush_cache_for(9);
+            }
+            controller.begin_flush();
+            assert_eq!(controller.busy(), 1, "the flush has passed a write");
+            controller.submit();
+            while controller.disk.reap().is_none() {}
+            controller.begin_flush();
+            assert_eq!(controller.busy(), 1, "there is no flush");
         }
     }
 }
