@@ -13,6 +13,7 @@ pub mod control;
 pub mod cpu;
 pub mod devices;
 pub mod disk;
+pub mod input;
 pub mod irq;
 pub mod machine;
 pub mod nvme;

@@ -19,11 +19,13 @@ use sekisho_framelink::{FrameArena, FrameLink as _, NetHdr, Rules, Segment};
 use sekisho_vmm::disk::Counters;
 use sekisho_vmm::virtio::block::Block;
 use sekisho_vmm::virtio::console::{Backend, Console, PortSettings};
+use sekisho_vmm::virtio::input::Tablet;
 use sekisho_vmm::virtio::rng::Rng;
 use sekisho_vmm::virtio::{Device, VirtioPci};
 use sekisho_vmm::worker::Handle;
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::device::console::VirtIOConsole;
+use virtio_drivers::device::input::VirtIOInput;
 use virtio_drivers::device::net::VirtIONet;
 use virtio_drivers::device::rng::VirtIORng;
 use virtio_drivers::transport::Transport as _;
@@ -81,6 +83,35 @@ fn rng_gives_bytes() {
     assert_eq!(rng.request_entropy(&mut second).unwrap(), 64);
     assert_ne!(first, [0; 64]);
     assert_ne!(first, second);
+    served.worker.stop().unwrap();
+}
+
+#[test]
+fn tablet_tells_what_it_is_and_what_was_done_with_it() {
+    let (served, transport) = serve(Tablet::new());
+    let mut input = VirtIOInput::<RamHal, _>::new(transport).unwrap();
+    assert_eq!(input.name().unwrap(), "Sekisho absolute pointer");
+    let ids = input.ids().unwrap();
+    assert_eq!((ids.bustype, ids.vendor), (6, 0x1af4));
+    let axis = input.abs_info(1).unwrap();
+    assert_eq!((axis.min, axis.max), (0, 0x7fff));
+    assert!(input.prop_bits().unwrap().is_empty());
+
+    // More events than the driver has buffers, so that they come back round.
+    for round in 0..100_u16 {
+        served.device.lock().unwrap().update(|tablet| {
+            tablet.at(round + 1, 7);
+            tablet.button(0x110, round % 2 == 0);
+        });
+        let end = (0, 0, 0);
+        let x = (3, 0, u32::from(round) + 1);
+        let y = (round == 0).then_some((3, 1, 7));
+        let button = (1, 0x110, u32::from(round % 2 == 0));
+        for wanted in [x].into_iter().chain(y).chain([end, button, end]) {
+            let event = until(|| input.pop_pending_event());
+            assert_eq!((event.event_type, event.code, event.value), wanted);
+        }
+    }
     served.worker.stop().unwrap();
 }
 

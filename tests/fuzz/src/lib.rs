@@ -19,9 +19,9 @@ pub use sekisho_netdomain::fuzzing::{
     sim_usage, vici, wifi_networks,
 };
 pub use sekisho_status::fuzz::status_socket;
-pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg};
+pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, ps2};
 pub use sekisho_vmm::nvme::fuzzing::nvme;
-pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
+pub use sekisho_vmm::virtio::fuzzing::{device, registers, tablet, virtqueue};
 pub use targets::{
     control::control,
     frame_link::frame_link,
@@ -128,6 +128,10 @@ pub const TARGETS: &[Target] = &[
         run: policy_words,
     },
     Target {
+        name: "ps2",
+        run: ps2,
+    },
+    Target {
         name: "registers",
         run: registers,
     },
@@ -146,6 +150,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "status_socket",
         run: status_socket,
+    },
+    Target {
+        name: "tablet",
+        run: tablet,
     },
     Target {
         name: "vici",

@@ -21,9 +21,9 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use crate::acpi::{self, AcpiError, Hardware};
 use crate::boot::{self, BootEntry, BootError, LinuxBoot};
 use crate::bus::{Bus, BusError};
-use crate::chipset::i8042::{Ps2Controller, Ps2Port, ResetLine};
 use crate::chipset::lpc::LpcBridge;
 use crate::chipset::pm::PowerManagement;
+use crate::chipset::ps2::{Ps2Controller, Ps2Port, ResetLine};
 use crate::chipset::reset::PortA;
 use crate::chipset::rtc::RealTimeClock;
 use crate::chipset::serial::{self, SerialPort};
@@ -139,6 +139,8 @@ pub struct Panel {
     pub clock: Arc<Mutex<RealTimeClock>>,
     /// Takes what is typed.
     pub serial: Option<Arc<Mutex<SerialPort>>>,
+    /// Takes keys and the movements of a mouse.
+    pub ps2: Option<Arc<Mutex<Ps2Controller>>>,
 }
 
 impl Board {
@@ -342,8 +344,10 @@ fn solder(
     let port_a = PortA::new(Arc::clone(&power));
     ports.add(PORT_A.into(), 1, Arc::new(Mutex::new(port_a)))?;
     let controller = Ps2Controller::new(line(KEYBOARD_IRQ), line(MOUSE_IRQ), Arc::clone(&power));
-    let (data, command) = Ps2Port::pair(controller);
-    if equipment.ps2 {
+    let controller = Arc::new(Mutex::new(controller));
+    let (data, command) = Ps2Port::pair(&controller);
+    let ps2 = equipment.ps2.then_some(controller);
+    if ps2.is_some() {
         ports.add(I8042_DATA.into(), 1, Arc::new(Mutex::new(data)))?;
         ports.add(I8042_COMMAND.into(), 1, Arc::new(Mutex::new(command)))?;
     } else {
@@ -361,5 +365,6 @@ fn solder(
         pm,
         clock,
         serial: com1,
+        ps2,
     })
 }

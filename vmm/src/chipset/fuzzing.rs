@@ -1,4 +1,5 @@
-//! Entry points for fuzzers: arbitrary bytes as accesses of a guest to `fw_cfg` and to the flash chip.
+//! Entry points for fuzzers: arbitrary bytes as accesses of a guest to `fw_cfg`, to the flash chip and
+//! to the PS/2 controller.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,8 +9,11 @@ use vm_memory::{Bytes as _, GuestAddress};
 
 use super::flash::{BLOCK, Flash, Store};
 use super::fw_cfg::{FwCfg, Items, PORTS, key};
+use super::ps2::{Ps2Controller, Ps2Port};
 use crate::board::memory::GuestRam;
+use crate::board::power::Power;
 use crate::bus::BusDevice as _;
+use crate::irq::Line;
 
 /// Guest memory of a fuzzed machine.
 const RAM_LEN: usize = 64 * 1024;
@@ -108,4 +112,61 @@ pub fn flash(data: &[u8]) {
     let kept = file.0.lock().unwrap_or_else(PoisonError::into_inner);
     let read = |cell: &AtomicU8| cell.load(Ordering::Relaxed);
     assert!(cells.iter().map(read).eq(kept.0.iter().copied()));
+}
+
+/// A wire that leads nowhere.
+struct Cut;
+
+impl Line for Cut {
+    fn set(&self, _high: bool) {}
+}
+
+/// Reads `data` as what guest and person do with the PS/2 controller in turns: who and what, and a
+/// value of two bytes.
+///
+/// # Panics
+/// If there is no end to what the guest may read: what a fuzzer is to find.
+pub fn ps2(data: &[u8]) {
+    /// More bytes than keyboard, mouse and controller may keep together: a movement of the farthest
+    /// kept is some hundred packets, for each button that was pressed between.
+    const MOST: usize = 1 << 16;
+    let Ok(power) = Power::new() else {
+        return;
+    };
+    let controller = Ps2Controller::new(Box::new(Cut), Box::new(Cut), Arc::new(power));
+    let controller = Arc::new(Mutex::new(controller));
+    let (mut port, mut command) = Ps2Port::pair(&controller);
+    let person = || controller.lock().unwrap_or_else(PoisonError::into_inner);
+    for act in data.chunks_exact(3) {
+        let [who, low, high] = act else {
+            return;
+        };
+        let value = u16::from_le_bytes([*low, *high]);
+        let (signed, turned) = (
+            i32::from(value.cast_signed()),
+            i32::from(high.cast_signed()),
+        );
+        match who & 7 {
+            0 => port.write(0, &[*low]),
+            1 => command.write(0, &[*low]),
+            2 | 3 => port.read(0, &mut [0]),
+            4 => command.read(0, &mut [0]),
+            5 => person().key(value & 0x3ff, who & 8 != 0),
+            6 => person().moved(signed, turned, turned >> 4),
+            _ => person().all_up(),
+        }
+    }
+    // Keyboard and mouse on, no interrupts: all that waits is read.
+    command.write(0, &[0x60]);
+    port.write(0, &[0]);
+    person().all_up();
+    for _ in 0..MOST {
+        let mut status = [0];
+        command.read(0, &mut status);
+        if status[0] & 1 == 0 {
+            return;
+        }
+        port.read(0, &mut [0]);
+    }
+    panic!("the guest may read without end");
 }

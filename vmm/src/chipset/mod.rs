@@ -4,9 +4,9 @@
 pub mod flash;
 pub mod fuzzing;
 pub mod fw_cfg;
-pub mod i8042;
 pub mod lpc;
 pub mod pm;
+pub mod ps2;
 pub mod reset;
 pub mod rtc;
 pub mod serial;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::console::{Console, PortSettings};
+use super::input::Tablet;
 use super::net::{Net, Settings};
 use super::regs::QueuePlace;
 use super::rng::Rng;
@@ -88,6 +89,47 @@ pub fn device(data: &[u8]) {
     }
 }
 
+/// Reads `data` as what a person does with the tablet, in a first part whose length the first byte
+/// gives, and then as guest memory with its queues; the configuration is asked for with the same bytes.
+///
+/// # Panics
+/// If the device finds no end: what a fuzzer is to find.
+pub fn tablet(data: &[u8]) {
+    let Some((length, data)) = data.split_first() else {
+        return;
+    };
+    let Some((acts, memory)) = data.split_at_checked(usize::from(*length) * 3) else {
+        return;
+    };
+    let mut tablet = Tablet::new();
+    let Some((ram, mut queues)) = machine(memory, tablet.queue_sizes().len()) else {
+        return;
+    };
+    tablet.activate(0);
+    for act in acts.chunks_exact(3) {
+        let [kind, low, high] = act else {
+            return;
+        };
+        let value = u16::from_le_bytes([*low, *high]);
+        match kind & 7 {
+            0 => tablet.at(value, u16::from(*kind) << 8),
+            1 => drop(tablet.button(0x110 + value % 8, kind & 8 != 0)),
+            2 => tablet.wheel(i32::from(value.cast_signed())),
+            3 => tablet.all_up(),
+            4 => tablet.write_config(usize::from(*kind >> 3), &[*low, *high]),
+            5 => tablet.read_config(usize::from(value), &mut [0; 8]),
+            _ => {
+                tablet.notified(usize::from(value));
+                let (ram, queues) = (&ram, &mut queues[..]);
+                if tablet.turn(&mut Io { ram, queues }).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    drive_on(&mut tablet, &ram, &mut queues);
+}
+
 /// Reads `data` as accesses to configuration space and BAR of a device, eight bytes each.
 pub fn registers(data: &[u8]) {
     let ram = GuestRam::from_ranges(&[(GuestAddress(0), RAM_LEN)]);
@@ -130,12 +172,12 @@ fn drive<D: Device>(mut device: D, features: u64, data: &[u8]) {
     for index in 0..count {
         device.notified(index);
     }
+    drive_on(&mut device, &ram, &mut queues);
+}
+
+fn drive_on(device: &mut impl Device, ram: &GuestRam, queues: &mut [VirtQueue]) {
     for _ in 0..TURNS {
-        let mut io = Io {
-            ram: &ram,
-            queues: &mut queues,
-        };
-        if !matches!(device.turn(&mut io), Ok(Turn::More)) {
+        if !matches!(device.turn(&mut Io { ram, queues }), Ok(Turn::More)) {
             return;
         }
     }
@@ -212,6 +254,7 @@ mod tests {
             for data in [&plain, &right] {
                 virtqueue(&data[1..]);
                 device(data);
+                tablet(data);
             }
             registers(&plain);
         }
