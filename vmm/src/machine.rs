@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::cpu::MAX_CPUS;
+use crate::cpu::{MAX_CPUS, Paravirt};
 
 /// The MTU of the guest's NIC where nothing else is said: inside a `WireGuard` tunnel.
 pub const DEFAULT_MTU: u16 = 1420;
@@ -33,6 +33,9 @@ pub struct Machine {
     /// Number of processors.
     #[serde(default = "one")]
     pub cpus: u8,
+    /// Which hypervisor the guest finds [default: with firmware both, because Windows looks for
+    /// Hyper-V; otherwise KVM].
+    pub paravirt: Option<Paravirt>,
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub disk: Vec<Disk>,
@@ -201,6 +204,9 @@ pub enum ValueError {
     /// Not a device that a disk can be.
     #[error("`{0}` is no device for a disk: write virtio-blk or nvme")]
     DiskDevice(String),
+    /// Not a hypervisor.
+    #[error("`{0}` is no hypervisor to be found: write kvm, both or hyper-v")]
+    Paravirt(String),
     /// Not a number in range.
     #[error("`{0}` is no MTU: write a number from 576 to 65535")]
     Mtu(String),
@@ -365,6 +371,19 @@ impl FromStr for Disk {
     }
 }
 
+impl FromStr for Paravirt {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "kvm" => Ok(Self::Kvm),
+            "both" => Ok(Self::Both),
+            "hyper-v" => Ok(Self::HyperV),
+            _ => Err(ValueError::Paravirt(text.to_owned())),
+        }
+    }
+}
+
 impl FromStr for Firmware {
     type Err = ValueError;
 
@@ -414,6 +433,7 @@ impl Default for Machine {
             cmdline: String::new(),
             memory: Size::default(),
             cpus: one(),
+            paravirt: None,
             disk: Vec::new(),
             net: Vec::new(),
             console: Vec::new(),
@@ -429,6 +449,15 @@ impl Machine {
     /// Reads a machine file.
     pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
+    }
+
+    /// Which hypervisor the guest finds.
+    pub fn paravirt(&self) -> Paravirt {
+        let usual = || match self.firmware {
+            Some(_) => Paravirt::Both,
+            None => Paravirt::Kvm,
+        };
+        self.paravirt.unwrap_or_else(usual)
     }
 
     /// Checks what single values cannot tell.
@@ -473,6 +502,7 @@ mod tests {
             cmdline = "console=ttyS0"
             memory = "1G"
             cpus = 2
+            paravirt = "hyper-v"
             serial = "file=/tmp/log"
             control = "fd:3"
 
@@ -495,6 +525,7 @@ mod tests {
         )
         .unwrap();
         machine.check().unwrap();
+        assert_eq!(machine.paravirt(), "hyper-v".parse().unwrap());
         assert_eq!(machine.memory, "1G".parse().unwrap());
         let disks = ["path=root.img,readonly=on", "path=windows.img,device=nvme"];
         assert_eq!(machine.disk, disks.map(|disk| disk.parse().unwrap()));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use sekisho_vmm::cpu::Paravirt;
 use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Serial, Size};
 use sekisho_vmm::start;
 use tracing_subscriber::EnvFilter;
@@ -75,6 +76,11 @@ struct Run {
     #[arg(long, value_name = "N")]
     cpus: Option<u8>,
 
+    /// Hypervisor that the guest finds: kvm, both or hyper-v; Windows looks for Hyper-V [default: both
+    /// with firmware, otherwise kvm]
+    #[arg(long, value_name = "WHICH")]
+    paravirt: Option<Paravirt>,
+
     /// Disk: path=FILE[,readonly=on][,device=virtio-blk|nvme]; may be given several times
     #[arg(long, value_name = "KEYS")]
     disk: Vec<Disk>,
@@ -121,6 +127,7 @@ impl Run {
         machine.cmdline = self.cmdline.unwrap_or(machine.cmdline);
         machine.memory = self.memory.unwrap_or(machine.memory);
         machine.cpus = self.cpus.unwrap_or(machine.cpus);
+        machine.paravirt = self.paravirt.or(machine.paravirt);
         machine.serial = self.serial.unwrap_or(machine.serial);
         machine.ps2 |= self.ps2;
         machine.control = self.control.or(machine.control);

@@ -84,6 +84,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     let mut board = Board::new(Equipment {
         memory: machine.memory.0,
         cpus: machine.cpus,
+        paravirt: machine.paravirt(),
         ps2: machine.ps2,
         serial: carrier.is_some().then(|| Box::new(wire.clone()) as _),
     })?;

@@ -27,7 +27,7 @@ use crate::chipset::ps2::{Ps2Controller, Ps2Port, ResetLine};
 use crate::chipset::reset::PortA;
 use crate::chipset::rtc::RealTimeClock;
 use crate::chipset::serial::{self, SerialPort};
-use crate::cpu::{self, CpuError, Exits};
+use crate::cpu::{self, CpuError, Exits, Offer, Paravirt};
 use crate::irq::{KvmLine, KvmPlatform, Line};
 use crate::pci::{self, HostBridge, PciBus, PciDevice, Platform, Slot, Windows};
 
@@ -106,6 +106,8 @@ pub struct Equipment {
     pub memory: u64,
     /// Number of processors.
     pub cpus: u8,
+    /// Which hypervisor the guest finds.
+    pub paravirt: Paravirt,
     /// PS/2 keyboard and mouse.
     pub ps2: bool,
     /// Where COM1's output goes, if there is a COM1.
@@ -119,7 +121,7 @@ pub struct Board {
     ram: GuestRam,
     hardware: Hardware,
     memory: u64,
-    supported: kvm_bindings::CpuId,
+    offer: Offer,
     pci: Arc<PciBus>,
     platform: Arc<KvmPlatform>,
     next_slot: u8,
@@ -161,8 +163,8 @@ impl Board {
         let vm = Arc::new(host.create_vm().map_err(kvm("make a virtual machine"))?);
         let ram = memory::allocate(equipment.memory)?;
         equip(&vm, &ram)?;
-        let supported = cpu::host_cpuid(&host)?;
-        let mmio64 = pci_mmio64(cpu::physical_bits(supported.as_slice()));
+        let offer = Offer::of(&host, equipment.paravirt)?;
+        let mmio64 = pci_mmio64(offer.physical_bits());
         let hardware = Hardware {
             cpus: equipment.cpus,
             ps2: equipment.ps2,
@@ -190,7 +192,7 @@ impl Board {
             vm,
             ram,
             hardware,
-            supported,
+            offer,
             pci,
             next_slot: FIRST_PLUG,
             ports,
@@ -233,10 +235,7 @@ impl Board {
     fn finish(self, mut mmio: Bus, entry: Option<&BootEntry>) -> Result<Loaded, BoardError> {
         let cpus = self.hardware.cpus;
         let vcpus = (0..cpus)
-            .map(|index| {
-                let supported = &self.supported;
-                cpu::create(&self.host, &self.vm, supported, index, cpus, entry)
-            })
+            .map(|index| cpu::create(&self.host, &self.vm, &self.offer, index, cpus, entry))
             .collect::<Result<Vec<_>, _>>()?;
         let pci_memory = Arc::new(PciMemory::new(Arc::clone(&self.pci), LOW_RAM_LIMIT));
         mmio.add(LOW_RAM_LIMIT, PCI_MMIO32.end - LOW_RAM_LIMIT, pci_memory)?;

@@ -56,6 +56,7 @@ fn board() -> (Bus, Bus) {
     pci.attach(LPC_SLOT, Arc::new(Mutex::new(LpcBridge::new())))
         .unwrap();
     let equipment = Equipment {
+        paravirt: crate::cpu::Paravirt::Kvm,
         memory: MEMORY,
         cpus: 1,
         ps2: false,

@@ -6,10 +6,12 @@
 
 use kvm_bindings::kvm_cpuid_entry2;
 
+use super::hyperv;
+
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`: the leaf has sub-leaves.
 const HAS_INDEX: u32 = 1;
 /// First leaf of the hypervisor's range.
-const HYPERVISOR: u32 = 0x4000_0000;
+pub(super) const HYPERVISOR: u32 = 0x4000_0000;
 /// Frequencies of TSC and local APIC timer in kHz (EAX, EBX), as other hypervisors give them.
 const HYPERVISOR_TIMING: u32 = 0x4000_0010;
 /// KVM's local APIC timer ticks once a nanosecond.
@@ -30,8 +32,26 @@ pub struct Topology {
     pub tsc_deadline: bool,
 }
 
-/// The CPUID of one vCPU, made from what KVM supports on this host.
-pub fn tailor(supported: &[kvm_cpuid_entry2], cpu: &Topology) -> Vec<kvm_cpuid_entry2> {
+/// Which hypervisor the guest finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Paravirt {
+    /// KVM: what Linux looks for.
+    #[default]
+    Kvm,
+    /// Hyper-V, which Windows looks for, and KVM behind it.
+    Both,
+    /// Hyper-V alone.
+    HyperV,
+}
+
+/// The CPUID of one vCPU, made from what KVM supports on this host, of its own and of Hyper-V's.
+pub fn tailor(
+    supported: &[kvm_cpuid_entry2],
+    of_hyperv: &[kvm_cpuid_entry2],
+    paravirt: Paravirt,
+    cpu: &Topology,
+) -> Vec<kvm_cpuid_entry2> {
     let amd = is_amd(supported);
     let bits = physical_bits(supported);
     let mut leaves: Vec<_> = supported
@@ -43,10 +63,32 @@ pub fn tailor(supported: &[kvm_cpuid_entry2], cpu: &Topology) -> Vec<kvm_cpuid_e
         tailor_leaf(leaf, cpu, bits);
     }
     add_topology(&mut leaves, cpu);
-    if let Some(khz) = cpu.tsc_khz {
-        add_frequencies(&mut leaves, khz, amd);
+    if let (Some(khz), false) = (cpu.tsc_khz, amd) {
+        add_crystal(&mut leaves, khz);
+    }
+    match paravirt {
+        Paravirt::Kvm => {
+            if let Some(khz) = cpu.tsc_khz {
+                add_timing(&mut leaves, khz);
+            }
+        }
+        Paravirt::Both => {
+            for leaf in leaves.iter_mut().filter(|leaf| is_hypervisors(leaf)) {
+                leaf.function += hyperv::KVM_AT - HYPERVISOR;
+            }
+            raise_max(&mut leaves, hyperv::KVM_AT, hyperv::KVM_AT + 1);
+            leaves.extend(hyperv::leaves(of_hyperv, cpu));
+        }
+        Paravirt::HyperV => {
+            leaves.retain(|leaf| !is_hypervisors(leaf));
+            leaves.extend(hyperv::leaves(of_hyperv, cpu));
+        }
     }
     leaves
+}
+
+fn is_hypervisors(leaf: &kvm_cpuid_entry2) -> bool {
+    (HYPERVISOR..HYPERVISOR + 0x100).contains(&leaf.function)
 }
 
 /// Width of a guest physical address: 40 bits on AMD and 39 on Intel at most, which is what
@@ -139,7 +181,7 @@ fn add_topology(leaves: &mut Vec<kvm_cpuid_entry2>, cpu: &Topology) {
     raise_max(leaves, 0, 0xb);
 }
 
-fn add_frequencies(leaves: &mut Vec<kvm_cpuid_entry2>, khz: u32, amd: bool) {
+fn add_timing(leaves: &mut Vec<kvm_cpuid_entry2>, khz: u32) {
     leaves.push(kvm_cpuid_entry2 {
         function: HYPERVISOR_TIMING,
         eax: khz,
@@ -147,16 +189,17 @@ fn add_frequencies(leaves: &mut Vec<kvm_cpuid_entry2>, khz: u32, amd: bool) {
         ..kvm_cpuid_entry2::default()
     });
     raise_max(leaves, HYPERVISOR, HYPERVISOR_TIMING);
-    if !amd {
-        leaves.push(kvm_cpuid_entry2 {
-            function: 0x15,
-            eax: 1000,
-            ebx: khz,
-            ecx: CRYSTAL_HZ,
-            ..kvm_cpuid_entry2::default()
-        });
-        raise_max(leaves, 0, 0x15);
-    }
+}
+
+fn add_crystal(leaves: &mut Vec<kvm_cpuid_entry2>, khz: u32) {
+    leaves.push(kvm_cpuid_entry2 {
+        function: 0x15,
+        eax: 1000,
+        ebx: khz,
+        ecx: CRYSTAL_HZ,
+        ..kvm_cpuid_entry2::default()
+    });
+    raise_max(leaves, 0, 0x15);
 }
 
 /// Makes the range of leaves that starts at `base` reach `leaf`.
@@ -184,20 +227,31 @@ mod tests {
             leaf(1, 0x0080_0f12, 0x0302_0800, 0x21, 0),
             leaf(6, 0x77, 2, 9, 0),
             leaf(0xb, 1, 2, 3, 4),
-            leaf(HYPERVISOR, HYPERVISOR + 1, 0, 0, 0),
+            leaf(
+                HYPERVISOR,
+                HYPERVISOR + 1,
+                u32::from_le_bytes(*b"KVMK"),
+                0,
+                0,
+            ),
+            leaf(HYPERVISOR + 1, 0x0100_0007, 0, 0, 0),
             leaf(0x8000_0001, 0, 0, 1 << 2, 0),
             leaf(0x8000_0008, 0x3030, 0, 0, 0),
         ]
     }
 
     fn guest(index: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
+        seeing(Paravirt::Kvm, index, count)
+    }
+
+    fn seeing(paravirt: Paravirt, index: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
         let cpu = Topology {
             index,
             count,
             tsc_khz: Some(2_000_000),
             tsc_deadline: true,
         };
-        tailor(&host(), &cpu)
+        tailor(&host(), &[], paravirt, &cpu)
     }
 
     fn leaf(leaves: &[kvm_cpuid_entry2], function: u32, index: u32) -> kvm_cpuid_entry2 {
@@ -226,6 +280,34 @@ mod tests {
         let timing = leaf(&leaves, HYPERVISOR_TIMING, 0);
         assert_eq!((timing.eax, timing.ebx), (2_000_000, 1_000_000));
         assert_eq!(leaf(&leaves, HYPERVISOR, 0).eax, HYPERVISOR_TIMING);
+    }
+
+    #[test]
+    fn the_guest_finds_the_hypervisor_that_it_is_to_find() {
+        let vendor = |leaves: &[_], function| leaf(leaves, function, 0).ebx.to_le_bytes();
+        let both = seeing(Paravirt::Both, 0, 1);
+        assert_eq!(&vendor(&both, HYPERVISOR), b"Micr");
+        assert_eq!(&vendor(&both, HYPERVISOR + 0x100), b"KVMK");
+        assert_eq!(leaf(&both, HYPERVISOR + 0x100, 0).eax, HYPERVISOR + 0x101);
+        assert_eq!(leaf(&both, HYPERVISOR + 0x101, 0).eax, 0x0100_0007);
+        let hyperv = seeing(Paravirt::HyperV, 0, 1);
+        assert_eq!(&vendor(&hyperv, HYPERVISOR), b"Micr");
+        assert!(
+            hyperv
+                .iter()
+                .all(|leaf| leaf.function & !0xff != HYPERVISOR + 0x100)
+        );
+        assert_eq!(&vendor(&guest(0, 1), HYPERVISOR), b"KVMK");
+        for leaves in [both, hyperv] {
+            let mut functions: Vec<_> = leaves
+                .iter()
+                .map(|leaf| (leaf.function, leaf.index))
+                .collect();
+            let all = functions.len();
+            functions.sort_unstable();
+            functions.dedup();
+            assert_eq!(functions.len(), all);
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The processors: what they claim to be, how they start, and the loop that runs each of them.
 
 mod cpuid;
+mod hyperv;
 mod run;
 
-pub use cpuid::{Topology, physical_bits, tailor};
+pub use cpuid::{Paravirt, Topology, physical_bits, tailor};
 pub use run::{Exits, run};
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_lapic_state, kvm_msr_entry};
@@ -48,10 +49,34 @@ fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> CpuError {
     move |source| CpuError::Kvm { what, source }
 }
 
-/// What the host's KVM offers its guests.
-pub fn host_cpuid(host: &Kvm) -> Result<CpuId, CpuError> {
-    host.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(kvm("tell the CPUID that it supports"))
+/// What the host's KVM offers its guests, and which hypervisor they find.
+pub struct Offer {
+    cpuid: CpuId,
+    hyperv: CpuId,
+    paravirt: Paravirt,
+}
+
+impl Offer {
+    /// Asks the host.
+    pub fn of(host: &Kvm, paravirt: Paravirt) -> Result<Self, CpuError> {
+        let cpuid = host
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm("tell the CPUID that it supports"))?;
+        let hyperv = match paravirt {
+            Paravirt::Kvm => CpuId::new(0).map_err(|_| CpuError::TooMany("CPUID leaves"))?,
+            Paravirt::Both | Paravirt::HyperV => hyperv::supported(host)?,
+        };
+        Ok(Self {
+            cpuid,
+            hyperv,
+            paravirt,
+        })
+    }
+
+    /// Width of a guest physical address.
+    pub fn physical_bits(&self) -> u32 {
+        physical_bits(self.cpuid.as_slice())
+    }
 }
 
 /// Makes vCPU `index` of `count` with CPUID and local APIC set; the first also gets the registers of
@@ -59,7 +84,7 @@ pub fn host_cpuid(host: &Kvm) -> Result<CpuId, CpuError> {
 pub fn create(
     host: &Kvm,
     vm: &VmFd,
-    supported: &CpuId,
+    offer: &Offer,
     index: u8,
     count: u8,
     entry: Option<&BootEntry>,
@@ -73,9 +98,17 @@ pub fn create(
         tsc_khz: vcpu.get_tsc_khz().ok().filter(|khz| *khz > 0),
         tsc_deadline: host.check_extension(Cap::TscDeadlineTimer),
     };
-    let entries = tailor(supported.as_slice(), &topology);
+    let entries = tailor(
+        offer.cpuid.as_slice(),
+        offer.hyperv.as_slice(),
+        offer.paravirt,
+        &topology,
+    );
     let cpuid = CpuId::from_entries(&entries).map_err(|_| CpuError::TooMany("CPUID leaves"))?;
     vcpu.set_cpuid2(&cpuid).map_err(kvm("set CPUID"))?;
+    if offer.paravirt != Paravirt::Kvm {
+        hyperv::enable(&vcpu)?;
+    }
     set_lapic(&vcpu)?;
     if entry.is_some() {
         set_msrs(&vcpu)?;
