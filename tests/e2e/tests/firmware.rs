@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sekisho_laptop::exec::{ExecClient, Said, Start};
-use sekisho_laptop::{Cache, GuestImage, Laptop, Options, Running, build, debian, start_disk};
+use sekisho_laptop::{
+    Cache, GuestImage, InstalledDebian, Laptop, Options, Running, build, debian, start_disk,
+};
 
 /// Firmware takes its time under emulation.
 const BOOT: Duration = Duration::from_mins(4);
@@ -100,16 +102,7 @@ impl Bench {
         let vmm = build::target_dir().join("debug/sekisho-vmm");
         let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
         let vmm = vmm.to_string_lossy();
-        let mut line = vec![
-            &*vmm,
-            "run",
-            "--memory",
-            "512M",
-            "--serial",
-            "stdio",
-            "--console",
-            &console,
-        ];
+        let mut line = vec![&*vmm, "run", "--serial", "stdio", "--console", &console];
         line.extend(arguments);
         self.laptop.spawn(&line).expect("VMM")
     }
@@ -253,6 +246,40 @@ fn a_work_os_that_knows_hyper_v_alone_uses_its_clock_and_timers() {
         });
         assert_eq!(ended(&mut vmm), Some(0), "{paravirt}");
     }
+}
+
+#[test]
+fn an_installed_debian_starts_to_its_login() {
+    let bench = Bench::new();
+    let variables = bench.variables("OVMF_VARS_4M.ms.fd");
+    let disk = bench.laptop.folder().join("debian.img");
+    let cache = Cache::open().expect("cache");
+    let began = Instant::now();
+    let debian = InstalledDebian::fetch(&cache).expect("installed");
+    println!("installed: {:?}", began.elapsed());
+    debian.copy(&disk).expect("copy");
+    println!("copied: {:?}", began.elapsed());
+    let disk = format!("path={},device=nvme", disk.display());
+    let began = Instant::now();
+    let _vmm = bench.start_machine(&variables, &["--disk", &disk, "--memory", "1G", "--ps2"]);
+    let guest = bench.guest();
+    println!("to the first command: {:?}", began.elapsed());
+    println!(
+        "{}",
+        said(
+            &guest,
+            "mokutil --sb-state; systemctl is-system-running --wait; systemctl --failed; systemd-analyze; systemd-analyze blame | head -30; free -m; dmesg | tail -50"
+        )
+    );
+    println!("to running: {:?}", began.elapsed());
+    std::thread::sleep(Duration::from_secs(60));
+    println!(
+        "{}",
+        said(
+            &guest,
+            "loginctl; cat /var/log/lightdm/*; cat /var/log/Xorg.0.log"
+        )
+    );
 }
 
 /// Exit status of a VMM whose guest asked for a reset.

@@ -168,6 +168,37 @@ fn first_dependency(depends: &str, prefix: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// The release of the build machine's distribution, as its package sources call it.
+pub(crate) fn suite() -> Result<String, FetchError> {
+    let path = Path::new("/etc/os-release");
+    let failed = |source| FetchError::Cache {
+        path: path.to_owned(),
+        source,
+    };
+    let release = fs::read_to_string(path).map_err(failed)?;
+    let suite = release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let suite = suite.ok_or_else(|| FetchError::Incomplete(path.to_owned()))?;
+    Ok(suite.trim_matches('"').to_owned())
+}
+
+/// The files that say where the build machine has its packages from.
+pub(crate) fn sources() -> Vec<String> {
+    let folder = fs::read_dir("/etc/apt/sources.list.d");
+    let beside = folder.into_iter().flatten().filter_map(Result::ok);
+    let known = |path: &PathBuf| {
+        let end = path.extension();
+        end.is_some_and(|end| end == "list" || end == "sources")
+    };
+    [PathBuf::from("/etc/apt/sources.list")]
+        .into_iter()
+        .filter(|path| path.is_file())
+        .chain(beside.map(|entry| entry.path()).filter(known))
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect()
+}
+
 fn update() -> Result<(), FetchError> {
     eprintln!("updating the package lists");
     if rustix::process::geteuid().is_root() {
