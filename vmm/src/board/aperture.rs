@@ -97,10 +97,10 @@ impl Aperture for Slot {
             return self.region.place(address);
         }
         let (done, outcome) = sync_channel(1);
-        let gone = |_| io::Error::other("the thread that moves the guest's memory is gone");
+        let gone = || io::Error::other("the thread that moves the guest's memory is gone");
         let order = Order { address, done };
-        self.orders.send(order).map_err(|_| gone(()))?;
-        outcome.recv().map_err(|_| gone(()))?
+        self.orders.send(order).map_err(|_| gone())?;
+        outcome.recv().map_err(|_| gone())?
     }
 
     fn written(&mut self) -> io::Result<Vec<u64>> {
