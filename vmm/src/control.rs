@@ -12,6 +12,8 @@ pub enum Order {
     Link(OwnedFd),
     /// Hand this fresh socket to the first console port.
     GuestChannel(OwnedFd),
+    /// Hand this fresh socket to the screen.
+    Seat(OwnedFd),
     /// Press the power button.
     PowerButton,
     /// Press the power button, and switch off if the guest does not do it in time.
@@ -86,6 +88,7 @@ fn order(command: &Command, fds: Vec<OwnedFd>) -> Option<Order> {
         Command::Attach {
             port: Port::GuestChannel,
         } => fds.into_iter().next().map(Order::GuestChannel),
+        Command::Attach { port: Port::Seat } => fds.into_iter().next().map(Order::Seat),
         Command::PowerButton => Some(Order::PowerButton),
         Command::Shutdown => Some(Order::Shutdown),
         // The guest sleeps and wakes with the host: its clock is KVM's.

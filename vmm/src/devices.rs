@@ -3,21 +3,26 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
 
+use crate::board::aperture::Mapper;
 use crate::board::{Board, BoardError};
 use crate::boot::BootDisk;
 use crate::disk::DiskError;
+use crate::display::vram::Vram;
+use crate::display::{Display, view, vram_size};
+use crate::input::InputDevices;
 use crate::machine::{self, DiskDevice, Endpoint, Machine};
 use crate::nvme::Nvme;
 use crate::pci::{PciDevice, Slot};
 use crate::virtio::block::Block;
 use crate::virtio::console::{Backend, Console, PortSettings};
+use crate::virtio::input::Tablet;
 use crate::virtio::net::{Net, Settings};
 use crate::virtio::rng::Rng;
 use crate::virtio::{Device, VirtioPci};
@@ -93,7 +98,11 @@ pub struct Devices {
     pub links: Vec<(usize, OwnedFd)>,
     /// Where the disks are, in the machine file's order.
     pub disks: Vec<BootDisk>,
+    /// The work of the thread that moves the screen's memory, until it has one.
+    pub mapper: Option<Mapper>,
     console: Option<Arc<Mutex<VirtioPci<Console>>>>,
+    display: Option<Arc<Mutex<Display>>>,
+    viewers: Option<OwnedFd>,
 }
 
 impl Devices {
@@ -119,6 +128,9 @@ impl Devices {
             let console = console.map_err(|error| refused("a console port", &error))?;
             devices.console = Some(devices.plug(board, console)?.1);
         }
+        if let Some(screen) = &machine.display {
+            devices.add_display(board, screen)?;
+        }
         devices.plug(board, Rng::new())?;
         Ok(devices)
     }
@@ -131,6 +143,67 @@ impl Devices {
         lock(console)
             .update(|console| console.attach(0, Backend::Socket(socket)))
             .map_err(|error| refused("the guest channel", &error))
+    }
+
+    /// Gives the screen a fresh seat.
+    pub fn attach_seat(&self, socket: OwnedFd) -> Result<(), DeviceError> {
+        const WHAT: &str = "the seat's link";
+        let missing = io::Error::other("the guest has no screen");
+        let display = self.display.as_ref();
+        let display = display.ok_or_else(|| refused(WHAT, &missing))?;
+        lock(display)
+            .attach(socket)
+            .map_err(|error| refused(WHAT, &error))
+    }
+
+    /// Where those come who look at the screen once.
+    pub fn viewers(&self) -> Option<BorrowedFd<'_>> {
+        self.viewers.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Shows the screen to one of them.
+    pub fn answer_viewer(&self) {
+        let (Some(viewers), Some(display)) = (&self.viewers, &self.display) else {
+            return;
+        };
+        if let Err(error) = view::answer(viewers, &lock(display)) {
+            tracing::warn!("a viewer of the screen was not answered: {error}");
+        }
+    }
+
+    fn add_display(
+        &mut self,
+        board: &mut Board,
+        screen: &machine::Screen,
+    ) -> Result<(), DeviceError> {
+        const WHAT: &str = "the screen";
+        let failed = |error: io::Error| refused(WHAT, &error);
+        let mode = screen.mode.0;
+        let vram = Vram::new(vram_size(mode)).map_err(failed)?;
+        let (aperture, mapper) = board.aperture(vram.cells());
+        let mut display = Display::new(mode, vram, aperture).map_err(failed)?;
+        let (_, tablet) = self.plug(board, Tablet::new())?;
+        let input = InputDevices::new(board.panel.ps2.clone(), Some(tablet));
+        display.set_sink(Box::new(input));
+        if let Some(seat) = &screen.seat {
+            let socket = endpoint("the seat's link", seat, SocketType::SEQPACKET)?;
+            display.attach(socket).map_err(failed)?;
+        }
+        self.viewers = match &screen.view {
+            None => None,
+            Some(Endpoint::Inherited(word)) => Some(sekisho_control::inherited(word)?),
+            Some(Endpoint::Path(path)) => {
+                let socket = view::listen(path).map_err(|source| DeviceError::Open {
+                    what: "the screen's view",
+                    path: path.display().to_string(),
+                    source,
+                });
+                Some(socket?)
+            }
+        };
+        self.display = Some(self.insert(board, display)?.1);
+        self.mapper = Some(mapper);
+        Ok(())
     }
 
     /// Opens a disk image. Its serial number in the guest is its place in the machine file.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sekisho_seatlink::{AXIS_MAX, Input, Mode, ScanoutId};
 
 use crate::chipset::ps2::Ps2Controller;
+use crate::display::InputSink;
 use crate::virtio::VirtioPci;
 use crate::virtio::input::Tablet;
 
@@ -47,36 +48,6 @@ impl InputDevices {
             pointer: Pointer::Mouse,
             last: None,
             screen: SCREEN,
-        }
-    }
-
-    /// Something happened at the seat. What speaks of pictures is not for here.
-    pub fn input(&mut self, input: Input) {
-        match input {
-            Input::Presented(_) => {}
-            Input::Size(screen, mode) => self.resized(screen, mode),
-            Input::Key { code, down } if (BTN_MOUSE..BTN_JOYSTICK).contains(&code) => {
-                match self.pointer {
-                    Pointer::Mouse => self.ps2(|ps2| ps2.key(code, down)),
-                    Pointer::Tablet => self.tablet(|tablet| {
-                        tablet.button(code, down);
-                    }),
-                }
-            }
-            Input::Key { code, down } => self.ps2(|ps2| ps2.key(code, down)),
-            Input::AllUp => {
-                self.ps2(Ps2Controller::all_up);
-                self.tablet(Tablet::all_up);
-            }
-            Input::Moved { dx, dy } => {
-                self.turn_to(Pointer::Mouse);
-                self.ps2(|ps2| ps2.moved(dx, dy, 0));
-            }
-            Input::At { x, y, .. } => self.at(x, y),
-            Input::Wheel { clicks } => match self.pointer {
-                Pointer::Mouse => self.ps2(|ps2| ps2.moved(0, 0, clicks)),
-                Pointer::Tablet => self.tablet(|tablet| tablet.wheel(clicks)),
-            },
         }
     }
 
@@ -127,6 +98,38 @@ impl InputDevices {
     fn tablet(&self, act: impl FnOnce(&mut Tablet)) {
         if let Some(tablet) = &self.tablet {
             lock(tablet).update(act);
+        }
+    }
+}
+
+impl InputSink for InputDevices {
+    /// What speaks of pictures is not for here.
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Presented(_) => {}
+            Input::Size(screen, mode) => self.resized(screen, mode),
+            Input::Key { code, down } if (BTN_MOUSE..BTN_JOYSTICK).contains(&code) => {
+                match self.pointer {
+                    Pointer::Mouse => self.ps2(|ps2| ps2.key(code, down)),
+                    Pointer::Tablet => self.tablet(|tablet| {
+                        tablet.button(code, down);
+                    }),
+                }
+            }
+            Input::Key { code, down } => self.ps2(|ps2| ps2.key(code, down)),
+            Input::AllUp => {
+                self.ps2(Ps2Controller::all_up);
+                self.tablet(Tablet::all_up);
+            }
+            Input::Moved { dx, dy } => {
+                self.turn_to(Pointer::Mouse);
+                self.ps2(|ps2| ps2.moved(dx, dy, 0));
+            }
+            Input::At { x, y, .. } => self.at(x, y),
+            Input::Wheel { clicks } => match self.pointer {
+                Pointer::Mouse => self.ps2(|ps2| ps2.moved(0, 0, clicks)),
+                Pointer::Tablet => self.tablet(|tablet| tablet.wheel(clicks)),
+            },
         }
     }
 }

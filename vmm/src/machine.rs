@@ -5,10 +5,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use sekisho_seatlink::Mode;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cpu::{MAX_CPUS, Paravirt};
+use crate::display::{MAX_PREFERRED, MIN_PREFERRED, can_be_preferred};
 
 /// The MTU of the guest's NIC where nothing else is said: inside a `WireGuard` tunnel.
 pub const DEFAULT_MTU: u16 = 1420;
@@ -45,6 +47,8 @@ pub struct Machine {
     /// Console ports.
     #[serde(default)]
     pub console: Vec<Console>,
+    /// The screen; without it the guest has none.
+    pub display: Option<Screen>,
     /// COM1.
     #[serde(default)]
     pub serial: Serial,
@@ -138,6 +142,31 @@ pub struct Console {
     pub device: Option<PathBuf>,
 }
 
+/// The screen and who looks at it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Screen {
+    /// The seat's `SOCK_SEQPACKET` socket; without it nobody looks until the supervisor attaches one.
+    pub seat: Option<Endpoint>,
+    /// Where `sekisho-vmm screenshot` asks: a path to listen at, or an inherited socket that listens.
+    pub view: Option<Endpoint>,
+    /// What the screen tells the guest that it likes best.
+    #[serde(default)]
+    pub mode: ScreenMode,
+}
+
+/// Sides of a screen, written as `1920x1080`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ScreenMode(pub Mode);
+
+impl Default for ScreenMode {
+    /// What most laptops' panels have.
+    fn default() -> Self {
+        Self(Mode::FULL_HD)
+    }
+}
+
 /// An inherited descriptor or a path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -178,6 +207,14 @@ pub enum ValueError {
     /// Not a place for the serial port.
     #[error("`{0}` is no serial port: write stdio, none or file=PATH")]
     Serial(String),
+    /// Not a mode.
+    #[error(
+        "`{0}` is no mode of this screen: write WIDTHxHEIGHT, from {least} to {most}, the width a \
+         multiple of 8",
+        least = Sides(MIN_PREFERRED),
+        most = Sides(MAX_PREFERRED)
+    )]
+    Mode(String),
     /// Not an endpoint.
     #[error("an endpoint is empty: write fd:N or a path")]
     Endpoint,
@@ -265,6 +302,30 @@ impl FromStr for Mac {
     }
 }
 
+/// Sides, as they are written.
+struct Sides((u32, u32));
+
+impl fmt::Display for Sides {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self((width, height)) = self;
+        write!(out, "{width}x{height}")
+    }
+}
+
+impl FromStr for ScreenMode {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let bad = || ValueError::Mode(text.to_owned());
+        let (width, height) = text.split_once('x').ok_or_else(bad)?;
+        let side = |digits: &str| digits.parse().map_err(|_| bad());
+        let mode = Mode::new(side(width)?, side(height)?);
+        mode.filter(|mode| can_be_preferred(*mode))
+            .map(Self)
+            .ok_or_else(bad)
+    }
+}
+
 impl FromStr for Serial {
     type Err = ValueError;
 
@@ -311,7 +372,7 @@ macro_rules! from_string {
     )*};
 }
 
-from_string!(Size, Mac, Serial, Endpoint);
+from_string!(Size, Mac, Serial, Endpoint, ScreenMode);
 
 /// The `key=value` pairs of one option, each key at most once.
 struct Pairs<'a>(Vec<(&'a str, &'a str)>);
@@ -410,6 +471,24 @@ impl FromStr for Net {
     }
 }
 
+impl FromStr for Screen {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let pairs = Pairs::parse(text, &["seat", "view", "mode"], "seat, view, mode")?;
+        let endpoint = |key| pairs.get(key).map(str::parse).transpose();
+        Ok(Self {
+            seat: endpoint("seat")?,
+            view: endpoint("view")?,
+            mode: pairs
+                .get("mode")
+                .map(str::parse)
+                .transpose()?
+                .unwrap_or_default(),
+        })
+    }
+}
+
 impl FromStr for Console {
     type Err = ValueError;
 
@@ -437,6 +516,7 @@ impl Default for Machine {
             disk: Vec::new(),
             net: Vec::new(),
             console: Vec::new(),
+            display: None,
             serial: Serial::None,
             ps2: false,
             control: None,
@@ -458,6 +538,11 @@ impl Machine {
             None => Paravirt::Kvm,
         };
         self.paravirt.unwrap_or_else(usual)
+    }
+
+    /// Whether there is a PS/2 keyboard and mouse: who has a screen has them too.
+    pub fn has_ps2(&self) -> bool {
+        self.ps2 || self.display.is_some()
     }
 
     /// Checks what single values cannot tell.
@@ -521,6 +606,10 @@ mod tests {
             [[console]]
             name = "jp.sekisho.agent.0"
             socket = "fd:5"
+
+            [display]
+            seat = "fd:6"
+            mode = "1280x800"
             "#,
         )
         .unwrap();
@@ -533,6 +622,10 @@ mod tests {
         assert_eq!(machine.net, [net.parse().unwrap()]);
         let console = "name=jp.sekisho.agent.0,socket=fd:5";
         assert_eq!(machine.console, [console.parse().unwrap()]);
+        assert_eq!(
+            machine.display,
+            Some("seat=fd:6,mode=1280x800".parse().unwrap())
+        );
         assert_eq!(machine.serial, Serial::File("/tmp/log".into()));
     }
 
@@ -559,6 +652,22 @@ mod tests {
         }
         for size in ["", "M", "1T", "-1M", "99999999999G"] {
             assert!(size.parse::<Size>().is_err(), "{size}");
+        }
+        for mode in [
+            "",
+            "1920",
+            "1920x",
+            "x1080",
+            "632x480",
+            "644x480",
+            "1920x1080x60",
+            "7680x4320",
+        ] {
+            let error = mode.parse::<ScreenMode>().unwrap_err();
+            assert!(
+                error.to_string().contains("from 640x480 to 3840x2400"),
+                "{error}"
+            );
         }
         assert!("code=OVMF_CODE.fd".parse::<Firmware>().is_err());
         assert_eq!(Machine::default().check(), Err(ValueError::Nothing));

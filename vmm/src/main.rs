@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sekisho_vmm::cpu::Paravirt;
-use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Serial, Size};
-use sekisho_vmm::start;
+use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Screen, Serial, Size};
+use sekisho_vmm::{screenshot, start};
 use tracing_subscriber::EnvFilter;
 
 /// Runs the work OS in a virtual machine that reaches nothing but what it is given.
@@ -22,6 +22,19 @@ enum Command {
     /// Start a guest and wait for its end.
     #[command(after_help = EXAMPLES)]
     Run(Box<Run>),
+    /// Save what a guest's screen shows now.
+    Screenshot(Screenshot),
+}
+
+#[derive(Args)]
+struct Screenshot {
+    /// What the guest was started with as --display view=PATH
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+
+    /// PNG file to write
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 const EXAMPLES: &str = "\
@@ -95,6 +108,11 @@ struct Run {
     #[arg(long, value_name = "KEYS")]
     console: Vec<Console>,
 
+    /// Screen: [mode=WxH][,seat=fd:N|PATH][,view=PATH|fd:N]; mode is what it likes best [default:
+    /// 1920x1080], seat shows it, view is where `screenshot` asks
+    #[arg(long, value_name = "KEYS")]
+    display: Option<Screen>,
+
     /// COM1: stdio, file=PATH or none [default: none]
     #[arg(long, value_name = "WHERE")]
     serial: Option<Serial>,
@@ -128,6 +146,7 @@ impl Run {
         machine.memory = self.memory.unwrap_or(machine.memory);
         machine.cpus = self.cpus.unwrap_or(machine.cpus);
         machine.paravirt = self.paravirt.or(machine.paravirt);
+        machine.display = self.display.or(machine.display);
         machine.serial = self.serial.unwrap_or(machine.serial);
         machine.ps2 |= self.ps2;
         machine.control = self.control.or(machine.control);
@@ -153,9 +172,21 @@ fn read(path: &Path) -> Result<Machine, String> {
 }
 
 fn main() -> ExitCode {
-    let Cli {
-        command: Command::Run(options),
-    } = Cli::parse();
+    let options = match Cli::parse().command {
+        Command::Run(options) => options,
+        Command::Screenshot(Screenshot { socket, file }) => {
+            return match screenshot::save(&socket, &file) {
+                Ok(mode) => {
+                    println!("{}x{}", mode.width(), mode.height());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("sekisho-vmm: {error}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+    };
     let filter = EnvFilter::try_from_env("SEKISHO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -21,6 +21,8 @@ pub enum Thread {
     Io,
     /// Carries the serial port's output to its file or terminal.
     Serial,
+    /// Moves the screen's memory in the guest's address space.
+    Memory,
 }
 
 // Numbers of `linux/kvm.h`, as the x86 `_IO`, `_IOR` and `_IOW` macros make them.
@@ -28,6 +30,8 @@ const KVM_RUN: u32 = 0xae80;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
 const KVM_GET_SREGS: u32 = 0x8138_ae83;
 const KVM_IRQ_LINE: u32 = 0x4008_ae61;
+const KVM_GET_DIRTY_LOG: u32 = 0x4010_ae42;
+const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
 const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
 
@@ -37,7 +41,7 @@ const fn ioctl(request: u32) -> Rule {
 
 /// Waiting until a descriptor takes more: standard output may be a pipe that does not block.
 const WRITABLE: &[Rule] = &[Rule::allow(libc::SYS_poll), Rule::allow(libc::SYS_ppoll)];
-/// Legacy interrupts.
+/// Legacy interrupts; the I/O thread raises those of keyboard and mouse.
 const LINES: &[Rule] = &[ioctl(KVM_IRQ_LINE)];
 /// MSI-X vectors and doorbells move when the guest moves them, also when a reset that waited for
 /// the I/O thread ends.
@@ -51,13 +55,27 @@ const TERMINAL: &[Rule] = &[ioctl(0x5401), ioctl(0x5402), ioctl(0x5404)];
 /// The disks' rings, made before the sandbox closed.
 const RINGS: &[Rule] = &[Rule::allow(libc::SYS_io_uring_enter)];
 
+/// What the guest has drawn.
+const DRAWN: &[Rule] = &[ioctl(KVM_GET_DIRTY_LOG)];
+/// Where the guest has put the screen's memory.
+const SLOTS: &[Rule] = &[ioctl(KVM_SET_USER_MEMORY_REGION)];
+/// Who looks at the screen comes by a socket.
+const VIEWERS: &[Rule] = &[Rule::allow(libc::SYS_accept4)];
+
 /// The system calls of a kind of thread.
 pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
     match thread {
-        Thread::Main => Filter::new("main", &[BARE, EVENTS, MESSAGES, LINES, VECTORS, TERMINAL]),
+        Thread::Main => Filter::new(
+            "main",
+            &[BARE, EVENTS, MESSAGES, LINES, VECTORS, TERMINAL, VIEWERS],
+        ),
         Thread::Vcpu => Filter::new("vcpu", &[BARE, GUEST, LINES, VECTORS, FLASH]),
-        Thread::Io => Filter::new("virtio", &[BARE, EVENTS, MESSAGES, FILES, RINGS, VECTORS]),
+        Thread::Io => Filter::new(
+            "virtio",
+            &[BARE, EVENTS, MESSAGES, FILES, RINGS, LINES, VECTORS, DRAWN],
+        ),
         Thread::Serial => Filter::new("serial", &[BARE, WRITABLE]),
+        Thread::Memory => Filter::new("memory", &[BARE, SLOTS]),
     }
 }
 
@@ -78,7 +96,13 @@ mod tests {
 
     #[test]
     fn each_filter_compiles() {
-        for thread in [Thread::Main, Thread::Vcpu, Thread::Io, Thread::Serial] {
+        for thread in [
+            Thread::Main,
+            Thread::Vcpu,
+            Thread::Io,
+            Thread::Serial,
+            Thread::Memory,
+        ] {
             filter(thread).unwrap();
         }
     }
@@ -102,6 +126,14 @@ mod tests {
         assert_eq!(
             KVM_IRQ_LINE,
             write(size_of::<kvm_bindings::kvm_irq_level>(), 0x61)
+        );
+        assert_eq!(
+            KVM_GET_DIRTY_LOG,
+            write(size_of::<kvm_bindings::kvm_dirty_log>(), 0x42)
+        );
+        assert_eq!(
+            KVM_SET_USER_MEMORY_REGION,
+            write(size_of::<kvm_bindings::kvm_userspace_memory_region>(), 0x46)
         );
         assert_eq!(
             KVM_SET_GSI_ROUTING,

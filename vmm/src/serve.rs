@@ -42,6 +42,7 @@ enum Wake {
     Signal,
     Control,
     Keys,
+    View,
     Link(usize),
 }
 
@@ -65,6 +66,7 @@ impl Desk {
                     Wake::Signal => self.panel.power.end(Ending::Stopped),
                     Wake::Control => self.orders(&mut deadline),
                     Wake::Keys => self.typed(),
+                    Wake::View => self.devices.answer_viewer(),
                     Wake::Link(index) => self.link_lost(index),
                 }
             }
@@ -90,6 +92,10 @@ impl Desk {
         if let Some(keys) = self.keys.as_ref().filter(|_| !full) {
             wakes.push(Wake::Keys);
             fds.push(PollFd::new(keys, PollFlags::IN));
+        }
+        if let Some(viewers) = self.devices.viewers() {
+            wakes.push(Wake::View);
+            fds.push(PollFd::from_borrowed_fd(viewers, PollFlags::IN));
         }
         for (index, (_, link)) in self.devices.links.iter().enumerate() {
             wakes.push(Wake::Link(index));
@@ -125,6 +131,11 @@ impl Desk {
                 Order::Link(socket) => self.attach(socket),
                 Order::GuestChannel(socket) => {
                     if let Err(error) = self.devices.attach_guest_channel(socket) {
+                        tracing::warn!("{error}");
+                    }
+                }
+                Order::Seat(socket) => {
+                    if let Err(error) = self.devices.attach_seat(socket) {
                         tracing::warn!("{error}");
                     }
                 }

@@ -16,6 +16,7 @@ use sekisho_sandbox::{Filter, FilterError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 
+use crate::board::aperture::Mapper;
 use crate::board::power::{Crash, Ending, Power};
 use crate::board::{Board, BoardError, Equipment, Loaded};
 use crate::boot::{FirmwareBoot, LinuxBoot};
@@ -85,10 +86,10 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         memory: machine.memory.0,
         cpus: machine.cpus,
         paravirt: machine.paravirt(),
-        ps2: machine.ps2,
+        ps2: machine.has_ps2(),
         serial: carrier.is_some().then(|| Box::new(wire.clone()) as _),
     })?;
-    let devices = Devices::open(machine, &mut board)?;
+    let mut devices = Devices::open(machine, &mut board)?;
     tracing::debug!("devices are on the board");
     let panel = board.panel.clone();
     let loaded = opened.load(board, &devices, machine)?;
@@ -96,11 +97,12 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     tracing::debug!("the guest is in memory");
     let host = |what| move |source| StartError::Host { what, source };
     let worker = Worker::new(devices.served.clone()).map_err(host("event loop"))?;
-    let (main, vcpu, io, output) = (
+    let (main, vcpu, io, output, memory) = (
         sandbox::filter(Thread::Main)?,
         sandbox::filter(Thread::Vcpu)?,
         sandbox::filter(Thread::Io)?,
         sandbox::filter(Thread::Serial)?,
+        sandbox::filter(Thread::Memory)?,
     );
 
     let enforced = sandbox::enter(machine.user)?;
@@ -113,6 +115,10 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     let mut threads = usize::from(machine.cpus) + 1;
     if let Some(carrier) = carrier {
         carry(carrier, output, closed.clone()).map_err(host("thread for the serial port"))?;
+        threads += 1;
+    }
+    if let Some(mapper) = devices.mapper.take() {
+        move_memory(mapper, memory, closed.clone()).map_err(host("thread for the screen"))?;
         threads += 1;
     }
     tracing::debug!("the guest starts");
@@ -247,6 +253,20 @@ fn carry(carrier: Carrier, filter: Filter, closed: Closed) -> io::Result<()> {
                 return tracing::error!("{error}");
             }
             carrier.run();
+        })?;
+    Ok(())
+}
+
+/// Starts the thread that moves the screen's memory.
+fn move_memory(mapper: Mapper, filter: Filter, closed: Closed) -> io::Result<()> {
+    mapper.take_over();
+    thread::Builder::new()
+        .name("memory".into())
+        .spawn(move || {
+            if let Err(error) = install(&filter, &closed) {
+                return tracing::error!("{error}");
+            }
+            mapper.run();
         })?;
     Ok(())
 }

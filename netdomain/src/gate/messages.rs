@@ -71,7 +71,7 @@ impl Gate {
             }
             Port::Tls => self.attach_engine(EngineKind::Tls, socket, now),
             Port::Ike => self.attach_engine(EngineKind::Ike, socket, now),
-            Port::Gate | Port::Modem | Port::GuestChannel => {}
+            Port::Gate | Port::Modem | Port::GuestChannel | Port::Seat => {}
         }
     }
 

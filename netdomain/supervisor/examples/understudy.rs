@@ -134,6 +134,7 @@ fn main() -> ExitCode {
                         sekisho_control::Port::Uplink => "uplink",
                         sekisho_control::Port::Gate => "gate",
                         sekisho_control::Port::GuestChannel => "guest",
+                        sekisho_control::Port::Seat => "seat",
                         sekisho_control::Port::Tls => "tls",
                         sekisho_control::Port::Modem => "modem",
                         sekisho_control::Port::Ike => "ike",

@@ -20,6 +20,7 @@ pub use sekisho_netdomain::fuzzing::{
 };
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, ps2};
+pub use sekisho_vmm::display::fuzzing::display;
 pub use sekisho_vmm::nvme::fuzzing::nvme;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, tablet, virtqueue};
 pub use targets::{
@@ -62,6 +63,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "dhcp_reply",
         run: dhcp_reply,
+    },
+    Target {
+        name: "display",
+        run: display,
     },
     Target {
         name: "dot1x_status",

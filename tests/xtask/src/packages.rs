@@ -76,7 +76,7 @@ impl Need {
                 "wpasupplicant",
                 "xz-utils",
             ],
-            Self::Judges => &["acpica-tools", "dmidecode", "systemd"],
+            Self::Judges => &["acpica-tools", "dmidecode", "edid-decode", "systemd"],
             Self::Bench => &["ethtool", "iperf3"],
             Self::Fuzz => &["g++"],
         }

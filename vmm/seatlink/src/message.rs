@@ -44,6 +44,12 @@ pub struct Mode {
 }
 
 impl Mode {
+    /// 1920 by 1080 pixels.
+    pub const FULL_HD: Self = Self {
+        width: 1920,
+        height: 1080,
+    };
+
     /// A mode, if both sides are possible.
     pub fn new(width: u32, height: u32) -> Option<Self> {
         let possible = |side| (1..=MAX_SIDE).contains(&side);

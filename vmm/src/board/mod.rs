@@ -1,5 +1,6 @@
 //! The board: what is soldered where, and how it is switched on.
 
+pub mod aperture;
 mod firmware;
 pub mod layout;
 pub mod memory;

@@ -60,6 +60,36 @@ impl Code {
             .raw(&[0xee])
     }
 
+    /// Writes four bytes to a memory address below 4 GiB.
+    pub fn store32(self, address: u32, value: u32) -> Self {
+        // mov ebx, address; mov dword [rbx], value
+        self.raw(&[0xbb])
+            .raw(&address.to_le_bytes())
+            .raw(&[0xc7, 0x03])
+            .raw(&value.to_le_bytes())
+    }
+
+    /// Writes two bytes to a memory address below 4 GiB.
+    pub fn store16(self, address: u32, value: u16) -> Self {
+        // mov ebx, address; mov word [rbx], value
+        self.raw(&[0xbb])
+            .raw(&address.to_le_bytes())
+            .raw(&[0x66, 0xc7, 0x03])
+            .raw(&value.to_le_bytes())
+    }
+
+    /// Writes `value` to `count` times four bytes from a memory address below 4 GiB on.
+    pub fn fill32(self, address: u32, count: u32, value: u32) -> Self {
+        // mov edi, address; mov ecx, count; mov eax, value; rep stosd
+        self.raw(&[0xbf])
+            .raw(&address.to_le_bytes())
+            .raw(&[0xb9])
+            .raw(&count.to_le_bytes())
+            .raw(&[0xb8])
+            .raw(&value.to_le_bytes())
+            .raw(&[0xf3, 0xab])
+    }
+
     pub fn print(self, text: &str) -> Self {
         text.bytes().fold(self, |code, byte| code.out8(COM1, byte))
     }

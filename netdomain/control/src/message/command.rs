@@ -25,6 +25,8 @@ pub enum Port {
     Ike,
     /// The host end of the guest channel: a stream socket to the virtio-console port.
     GuestChannel,
+    /// The link between the VMM's screen and the seat that shows it.
+    Seat,
 }
 
 /// Supervisor to any process. An answer cannot be copied, so neither can a command.
