@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::board::{Board, BoardError};
 use crate::boot::BootDisk;
+use crate::chipset::tpm::{Courier, Patience, Swtpm, Tpm};
 use crate::disk::DiskError;
 use crate::machine::{self, DiskDevice, Endpoint, Machine};
 use crate::nvme::Nvme;
@@ -57,6 +58,9 @@ pub enum DeviceError {
         /// Why.
         reason: String,
     },
+    /// The TPM.
+    #[error("--tpm: {0}")]
+    Tpm(#[from] crate::chipset::tpm::TpmError),
     /// The board has no room.
     #[error(transparent)]
     Board(#[from] BoardError),
@@ -93,6 +97,8 @@ pub struct Devices {
     pub links: Vec<(usize, OwnedFd)>,
     /// Where the disks are, in the machine file's order.
     pub disks: Vec<BootDisk>,
+    /// The TPM, and what its thread is to run.
+    pub tpm: Option<(Tpm, Courier)>,
     console: Option<Arc<Mutex<VirtioPci<Console>>>>,
 }
 
@@ -120,6 +126,13 @@ impl Devices {
             devices.console = Some(devices.plug(board, console)?.1);
         }
         devices.plug(board, Rng::new())?;
+        if let Some(tpm) = &machine.tpm {
+            let socket = endpoint("swtpm's control socket", &tpm.socket, SocketType::STREAM)?;
+            let swtpm = Swtpm::open(socket, Patience::default())?;
+            let (tpm, courier) = Courier::new(swtpm).map_err(|error| refused("the TPM", &error))?;
+            board.fit_tpm(tpm.device());
+            devices.tpm = Some((tpm, courier));
+        }
         Ok(devices)
     }
 

@@ -42,6 +42,8 @@ pub struct Machine {
     /// Console ports.
     #[serde(default)]
     pub console: Vec<Console>,
+    /// TPM 2.0.
+    pub tpm: Option<Tpm>,
     /// COM1.
     #[serde(default)]
     pub serial: Serial,
@@ -133,6 +135,14 @@ pub struct Console {
     pub socket: Option<Endpoint>,
     /// A character device.
     pub device: Option<PathBuf>,
+}
+
+/// The swtpm behind the TPM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tpm {
+    /// Its control channel: `fd:N`, or the path of its `SOCK_STREAM` socket.
+    pub socket: Endpoint,
 }
 
 /// An inherited descriptor or a path.
@@ -391,6 +401,17 @@ impl FromStr for Net {
     }
 }
 
+impl FromStr for Tpm {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let pairs = Pairs::parse(text, &["socket"], "socket")?;
+        Ok(Self {
+            socket: pairs.need("socket")?.parse()?,
+        })
+    }
+}
+
 impl FromStr for Console {
     type Err = ValueError;
 
@@ -417,6 +438,7 @@ impl Default for Machine {
             disk: Vec::new(),
             net: Vec::new(),
             console: Vec::new(),
+            tpm: None,
             serial: Serial::None,
             ps2: false,
             control: None,
@@ -491,6 +513,9 @@ mod tests {
             [[console]]
             name = "jp.sekisho.agent.0"
             socket = "fd:5"
+
+            [tpm]
+            socket = "/run/swtpm"
             "#,
         )
         .unwrap();
@@ -503,6 +528,7 @@ mod tests {
         let console = "name=jp.sekisho.agent.0,socket=fd:5";
         assert_eq!(machine.console, [console.parse().unwrap()]);
         assert_eq!(machine.serial, Serial::File("/tmp/log".into()));
+        assert_eq!(machine.tpm, Some("socket=/run/swtpm".parse().unwrap()));
     }
 
     #[test]

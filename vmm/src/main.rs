@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Serial, Size};
+use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Serial, Size, Tpm};
 use sekisho_vmm::start;
 use tracing_subscriber::EnvFilter;
 
@@ -89,6 +89,10 @@ struct Run {
     #[arg(long, value_name = "KEYS")]
     console: Vec<Console>,
 
+    /// TPM 2.0: socket=fd:N|PATH, the control channel of an swtpm
+    #[arg(long, value_name = "KEYS")]
+    tpm: Option<Tpm>,
+
     /// COM1: stdio, file=PATH or none [default: none]
     #[arg(long, value_name = "WHERE")]
     serial: Option<Serial>,
@@ -122,6 +126,7 @@ impl Run {
         machine.memory = self.memory.unwrap_or(machine.memory);
         machine.cpus = self.cpus.unwrap_or(machine.cpus);
         machine.serial = self.serial.unwrap_or(machine.serial);
+        machine.tpm = self.tpm.or(machine.tpm);
         machine.ps2 |= self.ps2;
         machine.control = self.control.or(machine.control);
         machine.user = self.user.or(machine.user);

@@ -21,6 +21,8 @@ pub enum Thread {
     Io,
     /// Carries the serial port's output to its file or terminal.
     Serial,
+    /// Carries commands to swtpm and answers back.
+    Tpm,
 }
 
 // Numbers of `linux/kvm.h`, as the x86 `_IO`, `_IOR` and `_IOW` macros make them.
@@ -51,6 +53,16 @@ const TERMINAL: &[Rule] = &[ioctl(0x5401), ioctl(0x5402), ioctl(0x5404)];
 /// The disks' rings, made before the sandbox closed.
 const RINGS: &[Rule] = &[Rule::allow(libc::SYS_io_uring_enter)];
 
+/// swtpm's two sockets, and the bell that processors ring.
+const SWTPM: &[Rule] = &[
+    Rule::allow(libc::SYS_poll),
+    Rule::allow(libc::SYS_ppoll),
+    Rule::allow(libc::SYS_read),
+    Rule::allow(libc::SYS_recvfrom),
+    Rule::allow(libc::SYS_sendto),
+    Rule::allow(libc::SYS_sendmsg),
+];
+
 /// The system calls of a kind of thread.
 pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
     match thread {
@@ -58,6 +70,7 @@ pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
         Thread::Vcpu => Filter::new("vcpu", &[BARE, GUEST, LINES, VECTORS, FLASH]),
         Thread::Io => Filter::new("virtio", &[BARE, EVENTS, MESSAGES, FILES, RINGS, VECTORS]),
         Thread::Serial => Filter::new("serial", &[BARE, WRITABLE]),
+        Thread::Tpm => Filter::new("tpm", &[BARE, SWTPM]),
     }
 }
 
@@ -78,7 +91,8 @@ mod tests {
 
     #[test]
     fn each_filter_compiles() {
-        for thread in [Thread::Main, Thread::Vcpu, Thread::Io, Thread::Serial] {
+        let io = [Thread::Io, Thread::Serial, Thread::Tpm];
+        for thread in [Thread::Main, Thread::Vcpu].into_iter().chain(io) {
             filter(thread).unwrap();
         }
     }

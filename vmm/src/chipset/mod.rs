@@ -10,3 +10,4 @@ pub mod pm;
 pub mod reset;
 pub mod rtc;
 pub mod serial;
+pub mod tpm;
