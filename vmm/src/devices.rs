@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::board::aperture::Mapper;
 use crate::board::{Board, BoardError};
 use crate::boot::BootDisk;
+use crate::chipset::tpm::{Courier, Patience, Swtpm, Tpm};
 use crate::disk::DiskError;
 use crate::display::vram::Vram;
 use crate::display::{Display, view, vram_size};
@@ -62,6 +63,9 @@ pub enum DeviceError {
         /// Why.
         reason: String,
     },
+    /// The TPM.
+    #[error("--tpm: {0}")]
+    Tpm(#[from] crate::chipset::tpm::TpmError),
     /// The board has no room.
     #[error(transparent)]
     Board(#[from] BoardError),
@@ -100,6 +104,8 @@ pub struct Devices {
     pub disks: Vec<BootDisk>,
     /// The work of the thread that moves the screen's memory, until it has one.
     pub mapper: Option<Mapper>,
+    /// The TPM, and what its thread is to run.
+    pub tpm: Option<(Tpm, Courier)>,
     console: Option<Arc<Mutex<VirtioPci<Console>>>>,
     display: Option<Arc<Mutex<Display>>>,
     viewers: Option<OwnedFd>,
@@ -132,6 +138,13 @@ impl Devices {
             devices.add_display(board, screen)?;
         }
         devices.plug(board, Rng::new())?;
+        if let Some(tpm) = &machine.tpm {
+            let socket = endpoint("swtpm's control socket", &tpm.socket, SocketType::STREAM)?;
+            let swtpm = Swtpm::open(socket, Patience::default())?;
+            let (tpm, courier) = Courier::new(swtpm).map_err(|error| refused("the TPM", &error))?;
+            board.fit_tpm(tpm.device());
+            devices.tpm = Some((tpm, courier));
+        }
         Ok(devices)
     }
 

@@ -49,6 +49,8 @@ pub struct Machine {
     pub console: Vec<Console>,
     /// The screen; without it the guest has none.
     pub display: Option<Screen>,
+    /// TPM 2.0.
+    pub tpm: Option<Tpm>,
     /// COM1.
     #[serde(default)]
     pub serial: Serial,
@@ -165,6 +167,14 @@ impl Default for ScreenMode {
     fn default() -> Self {
         Self(Mode::FULL_HD)
     }
+}
+
+/// The swtpm behind the TPM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tpm {
+    /// Its control channel: `fd:N`, or the path of its `SOCK_STREAM` socket.
+    pub socket: Endpoint,
 }
 
 /// An inherited descriptor or a path.
@@ -489,6 +499,17 @@ impl FromStr for Screen {
     }
 }
 
+impl FromStr for Tpm {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let pairs = Pairs::parse(text, &["socket"], "socket")?;
+        Ok(Self {
+            socket: pairs.need("socket")?.parse()?,
+        })
+    }
+}
+
 impl FromStr for Console {
     type Err = ValueError;
 
@@ -517,6 +538,7 @@ impl Default for Machine {
             net: Vec::new(),
             console: Vec::new(),
             display: None,
+            tpm: None,
             serial: Serial::None,
             ps2: false,
             control: None,
@@ -610,6 +632,9 @@ mod tests {
             [display]
             seat = "fd:6"
             mode = "1280x800"
+
+            [tpm]
+            socket = "/run/swtpm"
             "#,
         )
         .unwrap();
@@ -627,6 +652,7 @@ mod tests {
             Some("seat=fd:6,mode=1280x800".parse().unwrap())
         );
         assert_eq!(machine.serial, Serial::File("/tmp/log".into()));
+        assert_eq!(machine.tpm, Some("socket=/run/swtpm".parse().unwrap()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sekisho_vmm::cpu::Paravirt;
-use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Screen, Serial, Size};
+use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Screen, Serial, Size, Tpm};
 use sekisho_vmm::{screenshot, start};
 use tracing_subscriber::EnvFilter;
 
@@ -113,6 +113,10 @@ struct Run {
     #[arg(long, value_name = "KEYS")]
     display: Option<Screen>,
 
+    /// TPM 2.0: socket=fd:N|PATH, the control channel of an swtpm
+    #[arg(long, value_name = "KEYS")]
+    tpm: Option<Tpm>,
+
     /// COM1: stdio, file=PATH or none [default: none]
     #[arg(long, value_name = "WHERE")]
     serial: Option<Serial>,
@@ -148,6 +152,7 @@ impl Run {
         machine.paravirt = self.paravirt.or(machine.paravirt);
         machine.display = self.display.or(machine.display);
         machine.serial = self.serial.unwrap_or(machine.serial);
+        machine.tpm = self.tpm.or(machine.tpm);
         machine.ps2 |= self.ps2;
         machine.control = self.control.or(machine.control);
         machine.user = self.user.or(machine.user);

@@ -23,6 +23,8 @@ pub enum Thread {
     Serial,
     /// Moves the screen's memory in the guest's address space.
     Memory,
+    /// Carries commands to swtpm and answers back.
+    Tpm,
 }
 
 // Numbers of `linux/kvm.h`, as the x86 `_IO`, `_IOR` and `_IOW` macros make them.
@@ -61,6 +63,15 @@ const DRAWN: &[Rule] = &[ioctl(KVM_GET_DIRTY_LOG)];
 const SLOTS: &[Rule] = &[ioctl(KVM_SET_USER_MEMORY_REGION)];
 /// Who looks at the screen comes by a socket.
 const VIEWERS: &[Rule] = &[Rule::allow(libc::SYS_accept4)];
+/// swtpm's two sockets, and the bell that processors ring.
+const SWTPM: &[Rule] = &[
+    Rule::allow(libc::SYS_poll),
+    Rule::allow(libc::SYS_ppoll),
+    Rule::allow(libc::SYS_read),
+    Rule::allow(libc::SYS_recvfrom),
+    Rule::allow(libc::SYS_sendto),
+    Rule::allow(libc::SYS_sendmsg),
+];
 
 /// The system calls of a kind of thread.
 pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
@@ -76,6 +87,7 @@ pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
         ),
         Thread::Serial => Filter::new("serial", &[BARE, WRITABLE]),
         Thread::Memory => Filter::new("memory", &[BARE, SLOTS]),
+        Thread::Tpm => Filter::new("tpm", &[BARE, SWTPM]),
     }
 }
 
@@ -102,6 +114,7 @@ mod tests {
             Thread::Io,
             Thread::Serial,
             Thread::Memory,
+            Thread::Tpm,
         ] {
             filter(thread).unwrap();
         }

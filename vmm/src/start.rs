@@ -20,6 +20,7 @@ use crate::board::aperture::Mapper;
 use crate::board::power::{Crash, Ending, Power};
 use crate::board::{Board, BoardError, Equipment, Loaded};
 use crate::boot::{FirmwareBoot, LinuxBoot};
+use crate::chipset::tpm::{Courier, Farewell};
 use crate::control::{Control, ControlError};
 use crate::devices::{DeviceError, Devices};
 use crate::machine::{Firmware, Machine, Serial, ValueError};
@@ -97,12 +98,13 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     tracing::debug!("the guest is in memory");
     let host = |what| move |source| StartError::Host { what, source };
     let worker = Worker::new(devices.served.clone()).map_err(host("event loop"))?;
-    let (main, vcpu, io, output, memory) = (
+    let (main, vcpu, io, output, memory, tpm_calls) = (
         sandbox::filter(Thread::Main)?,
         sandbox::filter(Thread::Vcpu)?,
         sandbox::filter(Thread::Io)?,
         sandbox::filter(Thread::Serial)?,
         sandbox::filter(Thread::Memory)?,
+        sandbox::filter(Thread::Tpm)?,
     );
 
     let enforced = sandbox::enter(machine.user)?;
@@ -121,6 +123,14 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         move_memory(mapper, memory, closed.clone()).map_err(host("thread for the screen"))?;
         threads += 1;
     }
+    let tpm = match devices.tpm.take() {
+        Some((tpm, courier)) => {
+            serve_tpm(courier, tpm_calls, closed.clone()).map_err(host("thread for the TPM"))?;
+            threads += 1;
+            Some(tpm)
+        }
+        None => None,
+    };
     tracing::debug!("the guest starts");
     loaded.switch_on(move || install(&vcpu, &closed))?;
     main.install()?;
@@ -137,6 +147,12 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         keys: typing.then(io::stdin),
     };
     let ending = desk.serve().map_err(host("events"))?;
+    if let Some(tpm) = tpm {
+        tpm.farewell(match ending {
+            Ending::Shutdown | Ending::Stopped => Farewell::Off,
+            Ending::Reset | Ending::Crash(_) => Farewell::Reset,
+        });
+    }
     wire.settle();
     drop(terminal);
     Ok(ending)
@@ -267,6 +283,17 @@ fn move_memory(mapper: Mapper, filter: Filter, closed: Closed) -> io::Result<()>
                 return tracing::error!("{error}");
             }
             mapper.run();
+        })?;
+    Ok(())
+}
+
+/// Starts the thread that carries commands to swtpm.
+fn serve_tpm(courier: Courier, filter: Filter, closed: Closed) -> io::Result<()> {
+    thread::Builder::new()
+        .name("tpm".into())
+        .spawn(move || match install(&filter, &closed) {
+            Ok(()) => courier.run(),
+            Err(error) => tracing::error!("{error}"),
         })?;
     Ok(())
 }

@@ -5,7 +5,7 @@ root=$1
 
 cat > "$root/etc/fstab" <<END
 UUID=5ec15b0a-7f0e-4c55-9a43-5f2c3c1d8a11 / ext4 defaults 0 1
-PARTUUID_OF_ESP /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=10s 0 2
+PARTUUID_OF_ESP /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=3min 0 2
 END
 mkdir -p "$root/boot/efi" "$root/boot/grub"
 sed -i "s|PARTUUID_OF_ESP|/dev/nvme0n1p1|" "$root/etc/fstab"

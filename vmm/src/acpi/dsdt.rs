@@ -12,7 +12,7 @@ use acpi_tables::{Aml, AmlSink};
 use super::{Hardware, header};
 use crate::board::layout::{
     CMOS_BASE, COM1_BASE, COM1_IRQ, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ, LOW_RAM_LIMIT,
-    MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ,
+    MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ, TPM,
 };
 use crate::chipset::pm::SLEEP_S5;
 
@@ -38,6 +38,9 @@ impl Aml for IsaInterrupt {
 pub(super) fn table(hardware: &Hardware) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(pci_root(hardware));
+    if hardware.tpm {
+        body.extend(tpm());
+    }
     processors(hardware.cpus, &mut body);
     Name::new(
         "_S5_".into(),
@@ -146,6 +149,26 @@ fn ecam_reservation(ecam: &Range<u64>) -> Raw {
     )
     .to_aml_bytes(&mut bytes);
     Raw(bytes)
+}
+
+/// The TPM (TCG PC Client Platform Firmware Profile 1.05, 3.3: its `_HID`).
+fn tpm() -> Vec<u8> {
+    /// Present, enabled, shown, working (ACPI 6.5, 6.3.7).
+    const STATUS: u8 = 0xf;
+    let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let registers = Memory32Fixed::new(true, narrow(TPM.start), narrow(TPM.end - TPM.start));
+    let mut inside = Vec::new();
+    Device::new(
+        "TPM_".into(),
+        vec![
+            &Name::new("_HID".into(), &"MSFT0101"),
+            &Name::new("_UID".into(), &1u8),
+            &Name::new("_STA".into(), &STATUS),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&registers])),
+        ],
+    )
+    .to_aml_bytes(&mut inside);
+    Scope::raw("\\_SB_".into(), inside)
 }
 
 fn interrupt_routing(children: &mut Vec<u8>) {

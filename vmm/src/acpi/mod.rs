@@ -19,6 +19,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::board::layout::ACPI_TABLES;
 use crate::board::memory::GuestRam;
+use crate::chipset::tpm::crb::CONTROL_AREA;
 
 const OEM: [u8; 6] = *b"SEKISH";
 const OEM_TABLE: [u8; 8] = *b"SEKISHO1";
@@ -36,6 +37,8 @@ pub struct Hardware {
     pub ps2: bool,
     /// Whether COM1 is there.
     pub serial: bool,
+    /// Whether a TPM is there.
+    pub tpm: bool,
     /// The ECAM window of PCI bus 0.
     pub ecam: Range<u64>,
     /// The 64-bit PCI window.
@@ -106,12 +109,15 @@ impl Place {
     fn tables(&mut self, hardware: &Hardware) -> u64 {
         let facs = self.put("FACS", bytes_of(&FACS::new()));
         let dsdt = self.put("DSDT", dsdt::table(hardware));
-        let leaves = [
+        let mut leaves = vec![
             self.put("FACP", bytes_of(&fixed::fadt(hardware, facs, dsdt))),
             self.put("APIC", madt::table(hardware.cpus)),
             self.put("MCFG", mcfg(hardware.ecam.start)),
             self.put("WAET", waet()),
         ];
+        if hardware.tpm {
+            leaves.push(self.put("TPM2", tpm2()));
+        }
         let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
         for address in leaves {
             xsdt.add_entry(address);
@@ -159,6 +165,22 @@ fn waet() -> Vec<u8> {
     table.as_slice().to_vec()
 }
 
+/// TCG ACPI Specification 1.3, 8 "ACPI Table for TPM 2.0". There is no log area: OVMF keeps its measurements itself
+/// and hands them over by `EFI_TCG2_PROTOCOL`, and a log area that nobody fills would hide them.
+fn tpm2() -> Vec<u8> {
+    const CLIENT: u16 = 0;
+    const START_BY_CRB: u32 = 7;
+    let mut table = header(*b"TPM2", 4);
+    table.append_slice(&CLIENT.to_le_bytes());
+    table.append_slice(&[0; 2]);
+    table.append_slice(&CONTROL_AREA.to_le_bytes());
+    table.append_slice(&START_BY_CRB.to_le_bytes());
+    // Parameters of other start methods; length and address of the log area.
+    table.append_slice(&[0; 12]);
+    table.append_slice(&[0; 4 + 8]);
+    table.as_slice().to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -172,6 +194,7 @@ mod tests {
             cpus,
             ps2,
             serial: true,
+            tpm: false,
             ecam: ECAM,
             mmio64: 0xe0_0000_0000..0x100_0000_0000,
         }
@@ -203,7 +226,11 @@ mod tests {
             sekisho_skip::skip("iasl is not installed (Debian package acpica-tools)");
             return;
         }
-        for hardware in [hardware(1, false), hardware(4, true)] {
+        let with_tpm = Hardware {
+            tpm: true,
+            ..hardware(2, false)
+        };
+        for hardware in [hardware(1, false), hardware(4, true), with_tpm] {
             let folder = tempfile::tempdir().unwrap();
             for table in build(&hardware).unwrap() {
                 // iasl reads no table without a standard header.
@@ -212,6 +239,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_tpm_is_told_of_where_there_is_one() {
+        let told = |tpm| {
+            let hardware = Hardware {
+                tpm,
+                ..hardware(1, false)
+            };
+            let tables = build(&hardware).unwrap();
+            let table = tables.iter().find(|table| table.name == "TPM2");
+            let dsdt = tables.iter().find(|table| table.name == "DSDT").unwrap();
+            let device = dsdt.bytes.windows(8).any(|name| name == b"MSFT0101");
+            (table.map(|table| table.bytes.clone()), device)
+        };
+        let (table, device) = told(true);
+        let table = table.unwrap();
+        assert_eq!((table.len(), &table[..4], device), (76, &b"TPM2"[..], true));
+        assert_eq!(table[40..48], 0xfed4_0040_u64.to_le_bytes());
+        assert_eq!(told(false), (None, false));
     }
 
     fn check(folder: &Path, table: &Placed) {

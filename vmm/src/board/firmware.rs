@@ -125,6 +125,7 @@ mod tests {
             cpus: 1,
             ps2: false,
             serial: false,
+            tpm: false,
             ecam: ECAM,
             mmio64,
         };

@@ -39,6 +39,8 @@ pub const ECAM: Range<u64> = 0xb000_0000..0xc000_0000;
 pub const PCI_MMIO32: Range<u64> = 0xc000_0000..0xfc00_0000;
 /// The I/O APIC in the kernel.
 pub const IO_APIC: u32 = 0xfec0_0000;
+/// The TPM: five localities of a page each, of which the first is there.
+pub const TPM: Range<u64> = 0xfed4_0000..0xfed4_5000;
 /// The local APICs in the kernel.
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
 /// KVM's identity map page for Intel: below the 16 MiB that a flash part may take.

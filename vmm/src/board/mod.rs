@@ -21,7 +21,7 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::acpi::{self, AcpiError, Hardware};
 use crate::boot::{self, BootEntry, BootError, LinuxBoot};
-use crate::bus::{Bus, BusError};
+use crate::bus::{Bus, BusError, BusTarget};
 use crate::chipset::lpc::LpcBridge;
 use crate::chipset::pm::PowerManagement;
 use crate::chipset::ps2::{Ps2Controller, Ps2Port, ResetLine};
@@ -35,7 +35,7 @@ use crate::pci::{self, HostBridge, PciBus, PciDevice, Platform, Slot, Windows};
 use layout::{
     CMOS_BASE, COM1_BASE, COM1_IRQ, ECAM, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ,
     KVM_IDENTITY_MAP, KVM_TSS, LOW_RAM_LIMIT, MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN,
-    PORT_A, RTC_IRQ, SCI_IRQ, pci_mmio64,
+    PORT_A, RTC_IRQ, SCI_IRQ, TPM, pci_mmio64,
 };
 use memory::{GuestRam, MemoryError};
 use ports::{ConfigPorts, PciMemory};
@@ -127,6 +127,7 @@ pub struct Board {
     platform: Arc<KvmPlatform>,
     next_slot: u8,
     ports: Bus,
+    tpm: Option<Arc<dyn BusTarget>>,
     /// What the main thread keeps in hand.
     pub panel: Panel,
 }
@@ -170,6 +171,7 @@ impl Board {
             cpus: equipment.cpus,
             ps2: equipment.ps2,
             serial: equipment.serial.is_some(),
+            tpm: false,
             ecam: ECAM,
             mmio64: mmio64.clone(),
         };
@@ -197,6 +199,7 @@ impl Board {
             pci,
             next_slot: FIRST_PLUG,
             ports,
+            tpm: None,
             panel,
         })
     }
@@ -222,6 +225,12 @@ impl Board {
         Ok(slot)
     }
 
+    /// Puts a TPM on the board.
+    pub fn fit_tpm(&mut self, registers: Arc<dyn BusTarget>) {
+        self.hardware.tpm = true;
+        self.tpm = Some(registers);
+    }
+
     /// Puts kernel and tables into memory and makes the processors; nothing runs yet.
     pub fn load(self, linux: LinuxBoot<'_>) -> Result<Loaded, BoardError> {
         self.pci.open_ecam(ECAM.start);
@@ -238,6 +247,9 @@ impl Board {
         let vcpus = (0..cpus)
             .map(|index| cpu::create(&self.host, &self.vm, &self.offer, index, cpus, entry))
             .collect::<Result<Vec<_>, _>>()?;
+        if let Some(tpm) = self.tpm {
+            mmio.add(TPM.start, TPM.end - TPM.start, tpm)?;
+        }
         let pci_memory = Arc::new(PciMemory::new(Arc::clone(&self.pci), LOW_RAM_LIMIT));
         mmio.add(LOW_RAM_LIMIT, PCI_MMIO32.end - LOW_RAM_LIMIT, pci_memory)?;
         let window = self.hardware.mmio64.clone();

@@ -71,6 +71,7 @@ fn board() -> (Bus, Bus) {
         cpus: 1,
         ps2: false,
         serial: false,
+        tpm: false,
         ecam: ECAM,
         mmio64,
     };

@@ -10,3 +10,4 @@ pub mod ps2;
 pub mod reset;
 pub mod rtc;
 pub mod serial;
+pub mod tpm;
