@@ -25,3 +25,6 @@ pub mod terminal;
 pub mod virtio;
 pub mod wire;
 pub mod worker;
+
+#[cfg(test)]
+mod noise;

@@ -21,6 +21,7 @@ pub use sekisho_netdomain::fuzzing::{
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg};
 pub use sekisho_vmm::nvme::fuzzing::nvme;
+pub use sekisho_vmm::virtio::block::fuzzing::block;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
     control::control,
@@ -50,6 +51,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "beacon_answer",
         run: beacon_answer,
+    },
+    Target {
+        name: "block",
+        run: block,
     },
     Target {
         name: "control",
