@@ -28,3 +28,6 @@ pub mod terminal;
 pub mod virtio;
 pub mod wire;
 pub mod worker;
+
+#[cfg(test)]
+mod noise;

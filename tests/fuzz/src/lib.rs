@@ -22,6 +22,7 @@ pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, ps2};
 pub use sekisho_vmm::display::fuzzing::display;
 pub use sekisho_vmm::nvme::fuzzing::nvme;
+pub use sekisho_vmm::virtio::block::fuzzing::block;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, tablet, virtqueue};
 pub use targets::{
     control::control,
@@ -51,6 +52,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "beacon_answer",
         run: beacon_answer,
+    },
+    Target {
+        name: "block",
+        run: block,
     },
     Target {
         name: "control",

@@ -76,7 +76,14 @@ impl Need {
                 "wpasupplicant",
                 "xz-utils",
             ],
-            Self::Judges => &["acpica-tools", "dmidecode", "edid-decode", "systemd"],
+            Self::Judges => &[
+                "acpica-tools",
+                "dmidecode",
+                "edid-decode",
+                "ntfs-3g",
+                "swtpm",
+                "systemd",
+            ],
             Self::Bench => &["ethtool", "iperf3"],
             Self::Fuzz => &["g++"],
         }

@@ -1,9 +1,8 @@
 //! Places for requests that the kernel works on, each with the vectors it reads its addresses from.
 
-use std::ops::Range;
-
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 
+use super::clear::Clearing;
 use super::{Failure, Operation};
 use crate::virtio::GuestRam;
 
@@ -22,11 +21,7 @@ impl<T> Flight<T> {
     pub(super) fn outcome(&self, result: i32) -> Result<(), Failure> {
         let moved = match self.operation {
             Operation::Read | Operation::Write { .. } => self.length,
-            // That the host cannot give up ranges breaks nothing.
-            Operation::Discard if [-libc::EOPNOTSUPP, -libc::EINVAL].contains(&result) => {
-                return Ok(());
-            }
-            Operation::Flush | Operation::Discard => 0,
+            Operation::Flush | Operation::Discard | Operation::Zero { .. } => 0,
         };
         match result {
             _ if u64::try_from(result) == Ok(moved) => Ok(()),
@@ -39,9 +34,12 @@ impl<T> Flight<T> {
 struct Slot<T> {
     flight: Option<Flight<T>>,
     vectors: Vec<libc::iovec>,
-    /// What is to be given up after the range that is under way; the next one last.
-    ranges: Vec<Range<u64>>,
+    /// What follows the call that is under way, where a request is made of several.
+    clearing: Option<Clearing>,
 }
+
+/// What is written where the host has no call for zeroes.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// All places for requests under way.
 pub(super) struct Flights<T> {
@@ -64,7 +62,7 @@ impl<T> Flights<T> {
         let slot = |_| Slot {
             flight: None,
             vectors: Vec::new(),
-            ranges: Vec::new(),
+            clearing: None,
         };
         Self {
             slots: (0..count).map(slot).collect(),
@@ -102,21 +100,42 @@ impl<T> Flights<T> {
         let index = u16::try_from(user_data).ok()?;
         let slot = self.slots.get_mut(usize::from(index))?;
         let flight = slot.flight.take()?;
-        slot.ranges.clear();
+        slot.clearing = None;
         self.free.push(index);
         Some(flight)
     }
 
-    /// What the request in this place has to give up next.
-    pub(super) fn next_range(&mut self, user_data: u64) -> Option<Range<u64>> {
+    /// What the request in this place goes on with, if it is made of several calls.
+    pub(super) fn clearing(&mut self, user_data: u64) -> Option<&mut Clearing> {
         let slot = self.slots.get_mut(usize::try_from(user_data).ok()?)?;
-        slot.ranges.pop()
+        slot.clearing.as_mut()
+    }
+
+    /// Vectors for `length` zeroes, and how many.
+    pub(super) fn zeroes(&mut self, user_data: u64, length: u64) -> (*const libc::iovec, u32) {
+        let index = usize::try_from(user_data).unwrap_or(usize::MAX);
+        let Some(slot) = self.slots.get_mut(index) else {
+            return (std::ptr::null(), 0);
+        };
+        slot.vectors.clear();
+        let mut left = usize::try_from(length).unwrap_or(0);
+        while left > 0 {
+            let part = left.min(ZEROES.len());
+            slot.vectors.push(libc::iovec {
+                // A write only reads from there.
+                iov_base: ZEROES.as_ptr().cast_mut().cast(),
+                iov_len: part,
+            });
+            left -= part;
+        }
+        let count = u32::try_from(slot.vectors.len()).unwrap_or(0);
+        (slot.vectors.as_ptr(), count)
     }
 
     /// No request goes on after what is under way.
-    pub(super) fn forget_ranges(&mut self) {
+    pub(super) fn forget_rest(&mut self) {
         for slot in &mut self.slots {
-            slot.ranges.clear();
+            slot.clearing = None;
         }
     }
 }
@@ -150,18 +169,16 @@ impl<T> Place<'_, T> {
         (vectors.as_ptr(), count)
     }
 
-    /// Keeps the ranges and gives the first one; an empty one where there is none.
-    pub(super) fn ranges(&mut self, ranges: impl Iterator<Item = Range<u64>>) -> Range<u64> {
-        self.slot.ranges.clear();
-        self.slot.ranges.extend(ranges);
-        self.slot.ranges.reverse();
-        self.slot.ranges.pop().unwrap_or_default()
+    /// Keeps what the request goes on with.
+    pub(super) fn keep(&mut self, clearing: Clearing) {
+        self.slot.clearing = Some(clearing);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::clear::{PIECE, Wanted};
 
     #[test]
     fn a_short_transfer_and_an_errno_are_errors() {
@@ -179,20 +196,33 @@ mod tests {
         let broken = flight(Operation::Flush).outcome(-libc::EIO);
         assert_eq!(broken, Err(Failure::Medium));
         let discard = flight(Operation::Discard);
-        assert_eq!(discard.outcome(-libc::EOPNOTSUPP), Ok(()));
+        assert_eq!(discard.outcome(0), Ok(()));
         assert_eq!(discard.outcome(-libc::EIO), Err(Failure::Medium));
     }
 
     #[test]
-    fn ranges_come_in_order_and_go_with_their_place() {
+    fn what_follows_goes_with_its_place() {
         let mut flights = Flights::new(1);
         let mut place = flights.take((), Operation::Discard, 0).unwrap();
         let index = place.index();
-        assert_eq!(place.ranges([0..1, 4..8, 2..3].into_iter()), 0..1);
+        place.keep(Clearing::new(Wanted::Discard, [0..1, 4..8].into_iter()));
         assert!(flights.take((), Operation::Flush, 0).is_none());
-        assert_eq!(flights.next_range(index), Some(4..8));
+        assert!(flights.clearing(index).is_some());
         assert!(flights.land(index).is_some());
-        assert_eq!(flights.next_range(index), None);
-        assert_eq!(flights.next_range(7), None);
+        assert!(flights.clearing(index).is_none());
+        assert!(flights.clearing(7).is_none());
+    }
+
+    #[test]
+    fn zeroes_are_as_many_as_are_asked_for() {
+        let mut flights = Flights::<()>::new(1);
+        for length in [512, 64 << 10, PIECE, PIECE - 512] {
+            let (first, count) = flights.zeroes(0, length);
+            // SAFETY: they live in `flights`, which is borrowed no more.
+            let vectors = unsafe { std::slice::from_raw_parts(first, count as usize) };
+            let sum: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+            assert_eq!(sum as u64, length);
+            assert!(vectors.iter().all(|vector| vector.iov_len <= ZEROES.len()));
+        }
     }
 }

@@ -4,7 +4,9 @@
 //! The kernel reads and writes guest memory directly. Nothing here waits: a request is started, the
 //! kernel's answer is taken when there is one.
 
+mod clear;
 mod flights;
+mod host;
 
 use std::fs::File;
 use std::io;
@@ -17,7 +19,9 @@ use rustix::fs::{SeekFrom, seek};
 use thiserror::Error;
 use vm_memory::GuestAddress;
 
+use self::clear::{Clearing, Step, Wanted};
 use self::flights::Flights;
+use self::host::Host;
 use crate::virtio::GuestRam;
 use crate::worker::{Interest, Source, Turn};
 
@@ -58,9 +62,16 @@ pub enum Operation {
     },
     /// What was written is on the medium (`fdatasync`).
     Flush,
-    /// Ranges are given up: their room is the host's again, and they read zero. A host that cannot do
-    /// that, or not for such ranges, does nothing, and is asked no more.
+    /// Ranges are given up: their room is the host's again, and they read zero. Where the host cannot do
+    /// that, they stay what they were.
     Discard,
+    /// A range reads zero.
+    Zero {
+        /// Its room may be given up.
+        unmap: bool,
+        /// Whether that is on the medium when it completes; else after the next flush.
+        stable: bool,
+    },
 }
 
 /// Why a request failed.
@@ -94,6 +105,8 @@ pub struct Counters {
     pub flushes: u64,
     /// Completed discards.
     pub discards: u64,
+    /// Completed zeroings.
+    pub zeroes: u64,
     /// Requests answered with an error.
     pub errors: u64,
     /// Bytes that completed reads brought.
@@ -113,6 +126,7 @@ fn ring() -> io::Result<IoUring> {
         opcode::Writev::CODE,
         opcode::Fsync::CODE,
         opcode::Fallocate::CODE,
+        opcode::SyncFileRange::CODE,
     ];
     let submitter = ring.submitter();
     submitter.register_restrictions(&mut codes.map(Restriction::sqe_op))?;
@@ -130,7 +144,8 @@ pub struct Disk<T> {
     ring: IoUring,
     flights: Flights<T>,
     counters: Counters,
-    /// Whether the host can give up ranges, as far as is known.
+    host: Host,
+    /// Whether the host could give up ranges when the disk was made.
     discards: bool,
     /// Requests that the kernel refused.
     failures: u64,
@@ -147,14 +162,16 @@ impl<T: Copy> Disk<T> {
         if length < SECTOR {
             return Err(DiskError::Empty(length));
         }
+        let host = Host::of(&file, length);
         Ok(Self {
             file,
             read_only,
+            discards: host.punches && !read_only,
+            host,
             sectors: length / SECTOR,
             ring: ring().map_err(DiskError::Ring)?,
             flights: Flights::new(IN_FLIGHT),
             counters: Counters::default(),
-            discards: true,
             failures: 0,
             memory: None,
         })
@@ -170,7 +187,8 @@ impl<T: Copy> Disk<T> {
         self.read_only
     }
 
-    /// Whether there is a point in giving up ranges: the host has not said that it cannot.
+    /// Whether there is a point in giving up ranges. It never changes, as what a driver was told does
+    /// not: a host that says later that it cannot is asked no more.
     pub fn discards(&self) -> bool {
         self.discards
     }
@@ -236,15 +254,60 @@ impl<T: Copy> Disk<T> {
         self.push(&entry);
     }
 
-    /// Starts to give up ranges of the image, in bytes, one after the other; one at least. Not while
-    /// the disk is [`Disk::full`].
-    pub fn discard(&mut self, tag: T, ranges: impl Iterator<Item = Range<u64>>) {
-        let Some(mut place) = self.flights.take(tag, Operation::Discard, 0) else {
-            return;
+    /// Starts to give up ranges of the image, in bytes, one after the other; whether there is anything to
+    /// do. Not while the disk is [`Disk::full`].
+    pub fn discard(&mut self, tag: T, ranges: impl Iterator<Item = Range<u64>>) -> bool {
+        let clearing = Clearing::new(Wanted::Discard, ranges);
+        self.clear(tag, Operation::Discard, clearing)
+    }
+
+    /// Starts to zero a range of the image, in bytes; whether there is anything to do. Not while the disk
+    /// is [`Disk::full`].
+    pub fn zero(&mut self, tag: T, range: Range<u64>, unmap: bool, stable: bool) -> bool {
+        let wanted = Wanted::Zeroes { unmap, stable };
+        let clearing = Clearing::new(wanted, std::iter::once(range));
+        self.clear(tag, Operation::Zero { unmap, stable }, clearing)
+    }
+
+    fn clear(&mut self, tag: T, operation: Operation, mut clearing: Clearing) -> bool {
+        let Some(first) = clearing.first(self.host) else {
+            return false;
         };
-        let first = place.ranges(ranges);
-        let entry = punch(&self.file, first).user_data(place.index());
-        self.push(&entry);
+        if let Some(mut place) = self.flights.take(tag, operation, 0) {
+            place.keep(clearing);
+            let index = place.index();
+            self.push_step(index, &first);
+        }
+        true
+    }
+
+    fn push_step(&mut self, index: u64, step: &Step) {
+        let fd = types::Fd(self.file.as_raw_fd());
+        let entry = match step {
+            Step::Settle(range) => {
+                // No length means: to the end.
+                let length = u32::try_from(range.end - range.start).unwrap_or(0);
+                let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+                    | libc::SYNC_FILE_RANGE_WRITE
+                    | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+                opcode::SyncFileRange::new(fd, length)
+                    .offset(range.start)
+                    .flags(flags)
+                    .build()
+            }
+            Step::Punch(range) => allocate(fd, range, libc::FALLOC_FL_PUNCH_HOLE),
+            Step::Zero(range) => allocate(fd, range, libc::FALLOC_FL_ZERO_RANGE),
+            Step::Write(range) => {
+                let (vectors, count) = self.flights.zeroes(index, range.end - range.start);
+                opcode::Writev::new(fd, vectors, count)
+                    .offset(range.start)
+                    .build()
+            }
+            Step::Sync => opcode::Fsync::new(fd)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
+        };
+        self.push(&entry.user_data(index));
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -276,18 +339,19 @@ impl<T: Copy> Disk<T> {
         loop {
             let completion = self.ring.completion().next()?;
             let (index, result) = (completion.user_data(), completion.result());
-            if result >= 0
-                && let Some(next) = self.flights.next_range(index)
-            {
-                let entry = punch(&self.file, next).user_data(index);
-                self.push(&entry);
-                continue;
-            }
+            let rest = self.flights.clearing(index);
+            let result = match rest.map(|it| it.follow(result, &mut self.host)) {
+                None => result,
+                Some(Ok(Some(step))) => {
+                    self.push_step(index, &step);
+                    continue;
+                }
+                Some(Ok(None)) => 0,
+                Some(Err(error)) => error,
+            };
             let Some(flight) = self.flights.land(index) else {
                 continue;
             };
-            // It may have thrown away what was only cached of the range: once is enough.
-            self.discards &= flight.operation != Operation::Discard || result >= 0;
             let outcome = flight.outcome(result);
             if outcome.is_err() {
                 self.counters.errors += 1;
@@ -309,6 +373,7 @@ impl<T: Copy> Disk<T> {
                     }
                     Operation::Flush => self.counters.flushes += 1,
                     Operation::Discard => self.counters.discards += 1,
+                    Operation::Zero { .. } => self.counters.zeroes += 1,
                 }
             }
             return Some(Landed {
@@ -322,7 +387,7 @@ impl<T: Copy> Disk<T> {
     /// Nobody waits for the answers any more: takes those that are there, and starts nothing that
     /// would follow from them. Whether nothing is under way.
     pub fn abandon(&mut self) -> bool {
-        self.flights.forget_ranges();
+        self.flights.forget_rest();
         while self.reap().is_some() {}
         self.busy() == 0
     }
@@ -344,11 +409,10 @@ impl<T: Copy> Disk<T> {
     }
 }
 
-fn punch(file: &File, range: Range<u64>) -> squeue::Entry {
-    let length = range.end.saturating_sub(range.start);
-    opcode::Fallocate::new(types::Fd(file.as_raw_fd()), length)
+fn allocate(fd: types::Fd, range: &Range<u64>, mode: i32) -> squeue::Entry {
+    opcode::Fallocate::new(fd, range.end - range.start)
         .offset(range.start)
-        .mode(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
+        .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
         .build()
 }
 

@@ -142,7 +142,8 @@ impl Controller {
     fn identify(&mut self, ram: &GuestRam, command: &Command) -> Result<(), Status> {
         let data = match command.dw10() & 0xff {
             0x00 if command.namespace == NAMESPACE => {
-                identify::namespace(self.disk.sectors(), self.disk.read_only())
+                let disk = &self.disk;
+                identify::namespace(disk.sectors(), disk.read_only(), disk.discards())
             }
             0x01 => identify::controller(&self.names, !self.disk.read_only()),
             // Active namespaces after the one named.

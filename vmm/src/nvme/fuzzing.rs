@@ -175,9 +175,10 @@ fn command(bytes: &[u8]) -> [u8; 64] {
     entry[40] = *block;
     entry[41] = if odd(0x08) { *high } else { 0 };
     entry[48] = blocks & 0x1f;
-    entry[51] = options & 0x40;
-    // For reads and writes these are the high half of the first block.
-    if !matches!(entry[0], 1 | 2) || odd(0x10) {
+    // Force unit access, deallocate.
+    entry[51] = options & 0x42;
+    // For reads, writes and zeroes these are the high half of the first block.
+    if !matches!(entry[0], 1 | 2 | 8) || odd(0x10) {
         entry[42] = *size;
         entry[44] = *options;
         entry[46] = *number;
@@ -211,18 +212,7 @@ fn run(nvme: &mut Nvme) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Xorshift: the same inputs each run, without a fuzzer.
-    fn noise(seed: u64, length: usize) -> Vec<u8> {
-        let mut state = seed | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[3]
-        };
-        (0..length).map(|_| next()).collect()
-    }
+    use crate::noise::noise;
 
     #[test]
     fn noise_neither_panics_nor_runs_without_end() {
@@ -233,6 +223,7 @@ mod tests {
             done.writes += counters.writes;
             done.flushes += counters.flushes;
             done.discards += counters.discards;
+            done.zeroes += counters.zeroes;
             done.errors += counters.errors;
         }
         // The noise reaches what it is meant to.
@@ -241,10 +232,11 @@ mod tests {
             writes,
             flushes,
             discards,
+            zeroes,
             errors,
             ..
         } = done;
-        for count in [reads, writes, flushes, discards, errors] {
+        for count in [reads, writes, flushes, discards, zeroes, errors] {
             assert!(count > 0, "{done:?}");
         }
     }

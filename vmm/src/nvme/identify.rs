@@ -80,8 +80,8 @@ pub(super) fn controller(names: &Names, writable: bool) -> Vec<u8> {
         .put(512, &[0x66, 0x44])
         .put(516, &NAMESPACE.to_le_bytes());
     if writable {
-        // Dataset management. A volatile write cache, and flushes of all namespaces.
-        page.put(520, &[0x04]).put(525, &[0x07]);
+        // Dataset management and write zeroes. A volatile write cache, and flushes of all namespaces.
+        page.put(520, &[0x0c]).put(525, &[0x07]);
     }
     let name = format!(
         "nqn.2014.08.org.nvmexpress:{VENDOR:04x}{SUBSYSTEM:04x}{:20}{MODEL:40}",
@@ -94,14 +94,14 @@ pub(super) fn controller(names: &Names, writable: bool) -> Vec<u8> {
 }
 
 /// Identify Namespace.
-pub(super) fn namespace(sectors: u64, read_only: bool) -> Vec<u8> {
+pub(super) fn namespace(sectors: u64, read_only: bool, discards: bool) -> Vec<u8> {
     let mut page = Page::new(IDENTIFY_LEN);
     let sectors = sectors.to_le_bytes();
     page.put(0, &sectors)
         .put(8, &sectors)
         .put(16, &sectors)
-        // Deallocated blocks read zero.
-        .put(33, &[0x01])
+        // Deallocated blocks read zero; Write Zeroes can deallocate, too.
+        .put(33, &[0x01 | u8::from(discards) << 3])
         // Whether it is write protected.
         .put(99, &[u8::from(read_only)])
         // The only format: no metadata, blocks of this power of two.
@@ -197,9 +197,10 @@ mod tests {
 
     #[test]
     fn a_namespace_tells_its_size_in_blocks() {
-        let page = namespace(0x1234, true);
+        let page = namespace(0x1234, true, false);
         assert_eq!(page[..8], 0x1234_u64.to_le_bytes());
         assert_eq!((page[99], page[130]), (1, 9));
+        assert_eq!((page[33], namespace(8, false, true)[33]), (0x01, 0x09));
         assert_eq!(namespaces(0)[..8], [1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(namespaces(1)[..4], [0; 4]);
     }

@@ -12,11 +12,14 @@ use crate::virtio::GuestRam;
 const FLUSH: u8 = 0x00;
 const WRITE: u8 = 0x01;
 const READ: u8 = 0x02;
+const WRITE_ZEROES: u8 = 0x08;
 const DATASET_MANAGEMENT: u8 = 0x09;
 
 /// Force unit access: bit 30 of dword 12.
 const FORCE_UNIT_ACCESS: u32 = 1 << 30;
-/// Deallocate: bit 2 of dword 11.
+/// Deallocate, of Write Zeroes: bit 25 of dword 12.
+const DEALLOCATE_ZEROES: u32 = 1 << 25;
+/// Deallocate, of Dataset Management: bit 2 of dword 11.
 const DEALLOCATE: u32 = 1 << 2;
 /// Bytes of a dataset management range: attributes, blocks, first block.
 const RANGE_LEN: usize = 16;
@@ -56,22 +59,33 @@ impl Controller {
                 }
                 self.disk.flush(tag);
             }
-            WRITE | READ | DATASET_MANAGEMENT | FLUSH if !one => {
+            WRITE | READ | WRITE_ZEROES | DATASET_MANAGEMENT | FLUSH if !one => {
                 return Err(Status::INVALID_NAMESPACE);
             }
-            WRITE | DATASET_MANAGEMENT if self.disk.read_only() => {
+            WRITE | WRITE_ZEROES | DATASET_MANAGEMENT if self.disk.read_only() => {
                 return Err(Status::WRITE_PROTECTED);
             }
             WRITE => {
-                let forced = command.dw12() & FORCE_UNIT_ACCESS != 0;
-                let stable = forced || !self.features.write_cache();
+                let stable = self.stable(command);
                 self.transfer(ram, tag, Operation::Write { stable }, command)?;
+            }
+            WRITE_ZEROES => {
+                let unmap = command.dw12() & DEALLOCATE_ZEROES != 0;
+                let range = self.blocks(command)?;
+                if !self.disk.zero(tag, range, unmap, self.stable(command)) {
+                    return Ok(Outcome::Done(0));
+                }
             }
             READ => self.transfer(ram, tag, Operation::Read, command)?,
             DATASET_MANAGEMENT => return self.manage(ram, tag, command),
             _ => return Err(Status::INVALID_OPCODE),
         }
         Ok(Outcome::UnderWay)
+    }
+
+    /// Whether what a command writes is to be on the medium when it completes.
+    fn stable(&self, command: &Command) -> bool {
+        command.dw12() & FORCE_UNIT_ACCESS != 0 || !self.features.write_cache()
     }
 
     fn transfer(
@@ -81,8 +95,7 @@ impl Controller {
         operation: Operation,
         command: &Command,
     ) -> Result<(), Status> {
-        let blocks = u64::from(command.dw12() & 0xffff) + 1;
-        let place = self.range(command.block(), blocks)?;
+        let place = self.blocks(command)?;
         let length = place.end - place.start;
         self.regions
             .read(ram, (command.prp1, command.prp2), length)?;
@@ -90,6 +103,12 @@ impl Controller {
         self.disk
             .transfer(tag, operation, (place.start, length), ram, spans);
         Ok(())
+    }
+
+    /// The bytes of the image that a command names.
+    fn blocks(&self, command: &Command) -> Result<Range<u64>, Status> {
+        let blocks = u64::from(command.dw12() & 0xffff) + 1;
+        self.range(command.block(), blocks)
     }
 
     /// The bytes of the image that these blocks are.
@@ -113,17 +132,15 @@ impl Controller {
             let [_, _, _, _, b0, b1, b2, b3, first @ ..] = *entry;
             let blocks = u32::from_le_bytes([b0, b1, b2, b3]);
             let range = self.range(u64::from_le_bytes(first), blocks.into())?;
-            if !range.is_empty() {
-                ranges.push(range);
-            }
+            ranges.push(range);
         }
         // The other attributes are advice that there is no use for.
         let wanted = command.dw11() & DEALLOCATE != 0 && self.disk.discards();
-        if !wanted || ranges.is_empty() {
-            return Ok(Outcome::Done(0));
+        if wanted && self.disk.discard(tag, ranges.into_iter()) {
+            Ok(Outcome::UnderWay)
+        } else {
+            Ok(Outcome::Done(0))
         }
-        self.disk.discard(tag, ranges.into_iter());
-        Ok(Outcome::UnderWay)
     }
 
     /// Copies a command's data out of guest memory, once.

@@ -209,18 +209,7 @@ fn machine(data: &[u8], queues: usize) -> Option<(GuestRam, Vec<VirtQueue>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Xorshift: the same inputs each run, without a fuzzer.
-    fn noise(seed: u64, length: usize) -> Vec<u8> {
-        let mut state = seed | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[3]
-        };
-        (0..length).map(|_| next()).collect()
-    }
+    use crate::noise::noise;
 
     /// Rings that are mostly right, so that what is wrong lies deep: small indices, addresses and
     /// lengths inside memory.

@@ -31,6 +31,7 @@ pub(crate) const EVENT_REQUEST: u8 = 12;
 pub(crate) const FLUSH: u8 = 0;
 pub(crate) const WRITE: u8 = 1;
 pub(crate) const READ: u8 = 2;
+pub(crate) const WRITE_ZEROES: u8 = 8;
 pub(crate) const MANAGE: u8 = 9;
 
 /// What a command is made of; the rest is zero.

@@ -453,6 +453,8 @@ fn a_read_only_disk_is_write_protected() {
         ..Command::default()
     };
     assert_eq!(driver.run(&mut pair, given_up).status, WRITE_PROTECTED);
+    let zeroed = transfer(WRITE_ZEROES, 0, 1, (0, 0));
+    assert_eq!(driver.run(&mut pair, zeroed).status, WRITE_PROTECTED);
     let flushed = Command {
         opcode: FLUSH,
         namespace: u32::MAX,
@@ -512,4 +514,46 @@ fn ranges_that_are_given_up_read_zero_and_take_no_room() {
         file.metadata().unwrap().blocks() < before,
         "no room came back"
     );
+}
+
+#[test]
+fn zeroed_blocks_read_zero_and_give_up_their_room_where_they_may() {
+    let file = image(1 << 17);
+    file.write_all_at(&vec![7; 4 << 20], 0).unwrap();
+    let blocks = || file.metadata().unwrap().blocks();
+    let before = blocks();
+    let mut driver = Driver::start(file.try_clone().unwrap(), false);
+    // Dataset management and write zeroes; the latter deallocates, and what it does reads zero.
+    assert_eq!(driver.identify(1, 0).1[520], 0x0c);
+    assert_eq!(driver.identify(0, 1).1[33], 0x09);
+    let mut pair = driver.pair(1, 4);
+    let mut zero = |block, count, more| {
+        let mut command = transfer(WRITE_ZEROES, block, count, (0, 0));
+        command.dw12 |= more;
+        driver.run(&mut pair, command).status
+    };
+    let (deallocate, forced) = (1 << 25, 1 << 30);
+    assert_eq!(zero(1, 2047, 0), 0);
+    assert!(blocks() >= before, "room was given up");
+    assert_eq!(zero(4096, 2048, deallocate | forced), 0);
+    assert!(blocks() < before, "no room came back");
+    for (block, value) in [
+        (0, 7),
+        (1, 0),
+        (2047, 0),
+        (2048, 7),
+        (4095, 7),
+        (4096, 0),
+        (6144, 7),
+    ] {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, block * 512).unwrap();
+        assert_eq!(byte, [value], "{block}");
+    }
+    // The longest one, and what lies outside.
+    assert_eq!(zero(1 << 16, 1 << 16, deallocate), 0);
+    assert_eq!(zero((1 << 17) - 1, 2, 0), OUT_OF_RANGE);
+    assert_eq!(zero(u32::MAX, 1, deallocate), OUT_OF_RANGE);
+    let counters = driver.device.lock().unwrap().counters();
+    assert_eq!((counters.zeroes, counters.errors), (3, 2));
 }

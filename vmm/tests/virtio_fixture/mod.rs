@@ -8,6 +8,7 @@
 )]
 
 pub mod card;
+pub mod disk;
 pub mod hal;
 pub mod ring;
 pub mod transport;

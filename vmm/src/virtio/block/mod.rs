@@ -3,12 +3,16 @@
 //! A flush is an `fdatasync`; without `VIRTIO_BLK_F_FLUSH` each write is stable before it completes.
 
 mod request;
+mod segments;
+
+pub mod fuzzing;
 
 use std::fs::File;
 
 use vm_memory::GuestAddress;
 
 use self::request::{Asked, HEADER_LEN, Request, Status};
+use self::segments::{Limits, Segments};
 use super::chain::spans;
 use super::{Chain, Device, DriverFault, GuestRam, Io, Kind, Progress, QUEUE_SIZE, VirtQueue};
 use crate::disk::{Counters, Disk, DiskError, Operation};
@@ -27,18 +31,16 @@ const F_RO: u64 = 1 << 5;
 const F_BLK_SIZE: u64 = 1 << 6;
 /// `VIRTIO_BLK_F_FLUSH`.
 const F_FLUSH: u64 = 1 << 9;
+/// `VIRTIO_BLK_F_DISCARD`.
+const F_DISCARD: u64 = 1 << 13;
+/// `VIRTIO_BLK_F_WRITE_ZEROES`.
+const F_WRITE_ZEROES: u64 = 1 << 14;
+
+/// Sectors of what is worth giving up: a page, which is the block of most file systems.
+const DISCARD_ALIGNMENT: u32 = 8;
 
 /// Length of the device's name, in bytes.
 pub const ID_LEN: usize = 20;
-
-/// When a write counts as done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Caching {
-    /// When the host has it: the driver flushes.
-    WriteBack,
-    /// When it is stable: the driver knows no flush.
-    WriteThrough,
-}
 
 /// Where the answer to a request goes.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +55,8 @@ struct Reply {
 pub struct Block {
     disk: Disk<Reply>,
     id: [u8; ID_LEN],
-    /// How the running driver wants its writes.
-    driver: Option<Caching>,
+    /// The features of the running driver.
+    driver: Option<u64>,
     notified: bool,
     /// The queue may hold requests that wait for a place in flight.
     full: bool,
@@ -116,6 +118,16 @@ impl Block {
         Ok(Turn::More)
     }
 
+    /// Whether the running driver has taken this feature.
+    fn has(&self, feature: u64) -> bool {
+        self.driver.is_some_and(|features| features & feature != 0)
+    }
+
+    /// Whether what a request writes is on the medium when it completes: the driver knows no flush.
+    fn stable(&self) -> bool {
+        !self.has(F_FLUSH)
+    }
+
     /// Starts a request; what to answer where that can be said at once, with the bytes given.
     fn start(&mut self, ram: &GuestRam, request: &Request) -> Option<(Status, u32)> {
         let reply = |given| Reply {
@@ -135,7 +147,24 @@ impl Block {
                 self.disk.flush(reply(0));
                 None
             }
+            Some(Asked::Discard) if !self.has(F_DISCARD) => Some((Status::Unsupported, 0)),
+            Some(Asked::WriteZeroes) if !self.has(F_WRITE_ZEROES) => Some((Status::Unsupported, 0)),
             Some(Asked::Write) if self.disk.read_only() => Some((Status::Error, 0)),
+            Some(asked @ (Asked::Discard | Asked::WriteZeroes)) => {
+                let limits = if asked == Asked::Discard {
+                    Limits::Discard
+                } else {
+                    Limits::Zeroes
+                };
+                let capacity = self.disk.sectors();
+                match Segments::read(ram, &self.chain, request, limits, capacity) {
+                    Err(status) => Some((status, 0)),
+                    Ok(segments) => {
+                        let begun = self.clear(reply(0), asked, segments);
+                        (!begun).then_some((Status::Ok, 0))
+                    }
+                }
+            }
             Some(asked @ (Asked::Read | Asked::Write)) => {
                 if let Err(status) = request.check_range(self.disk.sectors()) {
                     return Some((status, 0));
@@ -151,7 +180,7 @@ impl Block {
                     self.disk
                         .transfer(reply(given), Operation::Read, place, ram, to);
                 } else {
-                    let stable = self.driver != Some(Caching::WriteBack);
+                    let stable = self.stable();
                     let operation = Operation::Write { stable };
                     let from = spans(self.chain.readable(), HEADER_LEN as u64, length);
                     self.disk.transfer(reply(0), operation, place, ram, from);
@@ -159,6 +188,19 @@ impl Block {
                 None
             }
         }
+    }
+
+    /// Starts to give up or to zero ranges; whether there is anything to do.
+    fn clear(&mut self, reply: Reply, asked: Asked, segments: Segments) -> bool {
+        let mut ranges = segments.ranges.into_iter();
+        if asked == Asked::Discard {
+            return self.disk.discard(reply, ranges);
+        }
+        let stable = self.stable();
+        // There is one.
+        ranges
+            .next()
+            .is_some_and(|range| self.disk.zero(reply, range, segments.unmap, stable))
     }
 
     /// Takes completions and answers their requests.
@@ -189,8 +231,12 @@ impl Device for Block {
     }
 
     fn features(&self) -> u64 {
-        let read_only = if self.disk.read_only() { F_RO } else { 0 };
-        F_SEG_MAX | F_BLK_SIZE | F_FLUSH | read_only
+        let writing = match (self.disk.read_only(), self.disk.discards()) {
+            (true, _) => F_RO,
+            (false, true) => F_WRITE_ZEROES | F_DISCARD,
+            (false, false) => F_WRITE_ZEROES,
+        };
+        F_SEG_MAX | F_BLK_SIZE | F_FLUSH | writing
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
@@ -198,21 +244,28 @@ impl Device for Block {
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
-        let mut config = [0; 24];
+        let mut config = [0; 60];
         config[..8].copy_from_slice(&self.disk.sectors().to_le_bytes());
-        config[12..16].copy_from_slice(&SEGMENTS.to_le_bytes());
-        config[20..24].copy_from_slice(&512_u32.to_le_bytes());
+        for (at, value) in [
+            (12, SEGMENTS),
+            (20, 512),
+            (36, segments::MAX_DISCARD_SECTORS),
+            (40, segments::MAX_DISCARDS),
+            (44, DISCARD_ALIGNMENT),
+            (48, segments::MAX_ZEROES_SECTORS),
+            (52, segments::MAX_ZEROES),
+            // Whether zeroes may give up room.
+            (56, u32::from(self.disk.discards())),
+        ] {
+            config[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
         for (at, byte) in (offset..).zip(data) {
             *byte = config.get(at).copied().unwrap_or(0);
         }
     }
 
     fn activate(&mut self, features: u64) {
-        self.driver = Some(if features & F_FLUSH == 0 {
-            Caching::WriteThrough
-        } else {
-            Caching::WriteBack
-        });
+        self.driver = Some(features);
     }
 
     fn reset(&mut self) -> Progress {
@@ -248,9 +301,9 @@ impl Device for Block {
         // Also before a fault is told: what was taken is under way.
         let mut turn = self.disk.submit();
         self.notified |= taken? == Turn::More;
-        // What the page cache had is complete by now.
+        // What the page cache had is complete by now; some of it goes on with a next call.
         self.reap(io)?;
-        if self.notified {
+        if self.disk.submit() == Turn::More || self.notified {
             turn = Turn::More;
         }
         Ok(turn)

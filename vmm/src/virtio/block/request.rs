@@ -15,6 +15,8 @@ const TYPE_IN: u32 = 0;
 const TYPE_OUT: u32 = 1;
 const TYPE_FLUSH: u32 = 4;
 const TYPE_GET_ID: u32 = 8;
+const TYPE_DISCARD: u32 = 11;
+const TYPE_WRITE_ZEROES: u32 = 13;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(super) enum Asked {
     Write,
     Flush,
     Id,
+    Discard,
+    WriteZeroes,
 }
 
 /// The status byte at the end of a request.
@@ -61,10 +65,14 @@ impl Request {
             TYPE_OUT => Some(Asked::Write),
             TYPE_FLUSH => Some(Asked::Flush),
             TYPE_GET_ID => Some(Asked::Id),
+            TYPE_DISCARD => Some(Asked::Discard),
+            TYPE_WRITE_ZEROES => Some(Asked::WriteZeroes),
             _ => None,
         };
         let data_len = match asked {
-            Some(Asked::Write) => chain.readable_len() - HEADER_LEN as u64,
+            Some(Asked::Write | Asked::Discard | Asked::WriteZeroes) => {
+                chain.readable_len() - HEADER_LEN as u64
+            }
             Some(Asked::Read | Asked::Id) => chain.writable_len() - 1,
             Some(Asked::Flush) | None => 0,
         };
