@@ -21,6 +21,8 @@ pub enum Thread {
     Io,
     /// Carries the serial port's output to its file or terminal.
     Serial,
+    /// Reads and writes one disk image that is more than its bytes.
+    Image,
 }
 
 // Numbers of `linux/kvm.h`, as the x86 `_IO`, `_IOR` and `_IOW` macros make them.
@@ -51,6 +53,15 @@ const TERMINAL: &[Rule] = &[ioctl(0x5401), ioctl(0x5402), ioctl(0x5404)];
 /// The disks' rings, made before the sandbox closed.
 const RINGS: &[Rule] = &[Rule::allow(libc::SYS_io_uring_enter)];
 
+/// What `imago` does with an open file.
+const IMAGES: &[Rule] = &[
+    Rule::allow(libc::SYS_preadv),
+    Rule::allow(libc::SYS_pwritev),
+    Rule::allow(libc::SYS_fallocate),
+    Rule::allow(libc::SYS_ftruncate),
+    Rule::allow(libc::SYS_fsync),
+];
+
 /// The system calls of a kind of thread.
 pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
     match thread {
@@ -58,6 +69,7 @@ pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
         Thread::Vcpu => Filter::new("vcpu", &[BARE, GUEST, LINES, VECTORS, FLASH]),
         Thread::Io => Filter::new("virtio", &[BARE, EVENTS, MESSAGES, FILES, RINGS, VECTORS]),
         Thread::Serial => Filter::new("serial", &[BARE, WRITABLE]),
+        Thread::Image => Filter::new("image", &[BARE, IMAGES]),
     }
 }
 
@@ -78,7 +90,9 @@ mod tests {
 
     #[test]
     fn each_filter_compiles() {
-        for thread in [Thread::Main, Thread::Vcpu, Thread::Io, Thread::Serial] {
+        let with_loops = [Thread::Main, Thread::Io];
+        let without = [Thread::Vcpu, Thread::Serial, Thread::Image];
+        for thread in with_loops.into_iter().chain(without) {
             filter(thread).unwrap();
         }
     }

@@ -6,11 +6,12 @@ use std::process::Command;
 
 use sekisho_vmm::sandbox::{Thread, filter};
 
-const KINDS: [(&str, Thread); 4] = [
+const KINDS: [(&str, Thread); 5] = [
     ("main", Thread::Main),
     ("vcpu", Thread::Vcpu),
     ("io", Thread::Io),
     ("serial", Thread::Serial),
+    ("image", Thread::Image),
 ];
 
 /// What an attacker would try first. The arguments are harmless where the filter fails.
@@ -94,7 +95,7 @@ fn a_forbidden_system_call_kills() {
 
 #[test]
 fn a_thread_without_an_event_loop_has_none_of_its_system_calls() {
-    for kind in ["vcpu", "serial"] {
+    for kind in ["vcpu", "serial", "image"] {
         for (call, ..) in LOOPS_ONLY {
             assert_eq!(outcome(kind, call), Ok(libc::SIGSYS), "{call} in {kind}");
         }
