@@ -14,11 +14,13 @@ use crate::board::aperture::Mapper;
 use crate::board::{Board, BoardError};
 use crate::boot::BootDisk;
 use crate::chipset::tpm::{Courier, Patience, Swtpm, Tpm};
-use crate::disk::DiskError;
+use crate::disk::image::requests::Service;
+use crate::disk::image::{Changes, Image, ImageError, Plan};
+use crate::disk::{DiskError, Store};
 use crate::display::vram::Vram;
 use crate::display::{Display, view, vram_size};
 use crate::input::InputDevices;
-use crate::machine::{self, DiskDevice, Endpoint, Machine};
+use crate::machine::{self, DiskChanges, DiskDevice, DiskFormat, Endpoint, Machine};
 use crate::nvme::Nvme;
 use crate::pci::{PciDevice, Slot};
 use crate::virtio::block::Block;
@@ -55,6 +57,9 @@ pub enum DeviceError {
         /// The reason.
         source: io::Error,
     },
+    /// A disk image cannot be used.
+    #[error("disk {0}")]
+    Image(#[from] ImageError),
     /// The device model refuses what was opened.
     #[error("{what} cannot be used: {reason}")]
     Refused {
@@ -106,6 +111,8 @@ pub struct Devices {
     pub mapper: Option<Mapper>,
     /// The TPM, and what its thread is to run.
     pub tpm: Option<(Tpm, Courier)>,
+    /// Images that want a thread each.
+    pub images: Vec<Service>,
     console: Option<Arc<Mutex<VirtioPci<Console>>>>,
     display: Option<Arc<Mutex<Display>>>,
     viewers: Option<OwnedFd>,
@@ -221,7 +228,7 @@ impl Devices {
 
     /// Opens a disk image. Its serial number in the guest is its place in the machine file.
     fn add_disk(&mut self, board: &mut Board, disk: &machine::Disk) -> Result<(), DeviceError> {
-        let file = open("disk", &disk.path, !disk.readonly)?;
+        let store = self.open_disk(disk)?;
         let refused = |error: DiskError| DeviceError::Refused {
             what: "a disk",
             reason: format!("{}: {error}", disk.path.display()),
@@ -230,18 +237,40 @@ impl Devices {
         let id = format!("sekisho-{index}");
         let place = match disk.device {
             DiskDevice::VirtioBlk => {
-                let block = Block::new(file, disk.readonly, &id).map_err(refused)?;
+                let block = Block::new(store, disk.readonly, &id).map_err(refused)?;
                 BootDisk::Virtio(self.plug(board, block)?.0)
             }
             DiskDevice::Nvme => {
                 let names = (id.as_str(), index);
                 let (ram, platform) = (board.ram().clone(), board.platform());
-                let nvme = Nvme::new(file, disk.readonly, names, ram, platform);
+                let nvme = Nvme::new(store, disk.readonly, names, ram, platform);
                 BootDisk::Nvme(self.insert(board, nvme.map_err(refused)?)?.0)
             }
         };
         self.disks.push(place);
         Ok(())
+    }
+
+    /// A raw image is the kernel's work, any other one that of a thread.
+    fn open_disk(&mut self, disk: &machine::Disk) -> Result<Store, DeviceError> {
+        let changes = match (&disk.overlay, disk.changes) {
+            (Some(overlay), _) => Changes::Overlay(overlay),
+            (None, DiskChanges::Temporary) => Changes::Temporary,
+            (None, DiskChanges::Kept) if disk.format == DiskFormat::Raw => {
+                return Ok(open("disk", &disk.path, !disk.readonly)?.into());
+            }
+            (None, DiskChanges::Kept) => Changes::Kept,
+        };
+        let image = Image::open(&Plan {
+            path: &disk.path,
+            format: disk.format,
+            read_only: disk.readonly,
+            changes,
+        })?;
+        let parts = image.split();
+        let (requests, service) = parts.map_err(|error| refused("a disk image", &error))?;
+        self.images.push(service);
+        Ok(requests.into())
     }
 
     fn plug<D: Device + 'static>(

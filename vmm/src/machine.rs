@@ -92,14 +92,53 @@ pub struct Firmware {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
-    /// Raw image or block device.
+    /// Image or block device.
     pub path: PathBuf,
+    /// What is in it.
+    #[serde(default)]
+    pub format: DiskFormat,
+    /// Holds the changes, as qcow2; then `path` is only read. It is made if it is not there.
+    pub overlay: Option<PathBuf>,
+    /// What becomes of the changes.
+    #[serde(default)]
+    pub changes: DiskChanges,
     /// Refuse writes.
     #[serde(default)]
     pub readonly: bool,
     /// What the guest sees of it.
     #[serde(default)]
     pub device: DiskDevice,
+}
+
+/// How an image holds a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFormat {
+    /// Byte by byte.
+    #[default]
+    Raw,
+    /// As QEMU's qcow2, version 3.
+    Qcow2,
+}
+
+impl fmt::Display for DiskFormat {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        })
+    }
+}
+
+/// What becomes of what the guest writes to a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskChanges {
+    /// It is kept.
+    #[default]
+    Kept,
+    /// It is gone when the VMM ends, at power-off as at a crash; `path` is only read.
+    Temporary,
 }
 
 /// The device that a disk is to the guest.
@@ -254,6 +293,17 @@ pub enum ValueError {
     /// Not a hypervisor.
     #[error("`{0}` is no hypervisor to be found: write kvm, both or hyper-v")]
     Paravirt(String),
+    /// Not a format.
+    #[error("`{0}` is no format of a disk: write raw or qcow2")]
+    DiskFormat(String),
+    /// Neither.
+    #[error("`{0}` can not become of changes: write kept or temporary")]
+    DiskChanges(String),
+    /// Two places for changes.
+    #[error(
+        "changes that are temporary are in no overlay: leave out overlay= or changes=temporary"
+    )]
+    TwoPlaces,
     /// Not a number in range.
     #[error("`{0}` is no MTU: write a number from 576 to 65535")]
     Mtu(String),
@@ -422,8 +472,19 @@ impl FromStr for Disk {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let keys = ["path", "readonly", "device"];
-        let pairs = Pairs::parse(text, &keys, "path, readonly, device")?;
+        let keys = ["path", "format", "overlay", "changes", "readonly", "device"];
+        let known = "path, format, overlay, changes, readonly, device";
+        let pairs = Pairs::parse(text, &keys, known)?;
+        let format = match pairs.get("format") {
+            None | Some("raw") => DiskFormat::Raw,
+            Some("qcow2") => DiskFormat::Qcow2,
+            Some(other) => return Err(ValueError::DiskFormat(other.to_owned())),
+        };
+        let changes = match pairs.get("changes") {
+            None | Some("kept") => DiskChanges::Kept,
+            Some("temporary") => DiskChanges::Temporary,
+            Some(other) => return Err(ValueError::DiskChanges(other.to_owned())),
+        };
         let readonly = match pairs.get("readonly") {
             None | Some("off") => false,
             Some("on") => true,
@@ -436,6 +497,9 @@ impl FromStr for Disk {
         };
         Ok(Self {
             path: pairs.need("path")?.into(),
+            format,
+            overlay: pairs.get("overlay").map(PathBuf::from),
+            changes,
             readonly,
             device,
         })
@@ -580,6 +644,11 @@ impl Machine {
                 return Err(ValueError::Mtu(net.mtu.to_string()));
             }
         }
+        for disk in &self.disk {
+            if disk.overlay.is_some() && disk.changes == DiskChanges::Temporary {
+                return Err(ValueError::TwoPlaces);
+            }
+        }
         for console in &self.console {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
             if console.name.is_empty()
@@ -620,6 +689,12 @@ mod tests {
             [[disk]]
             path = "windows.img"
             device = "nvme"
+            format = "qcow2"
+            overlay = "today.qcow2"
+
+            [[disk]]
+            path = "tools.img"
+            changes = "temporary"
 
             [[net]]
             link = "fd:4"
@@ -641,7 +716,11 @@ mod tests {
         machine.check().unwrap();
         assert_eq!(machine.paravirt(), "hyper-v".parse().unwrap());
         assert_eq!(machine.memory, "1G".parse().unwrap());
-        let disks = ["path=root.img,readonly=on", "path=windows.img,device=nvme"];
+        let disks = [
+            "path=root.img,readonly=on",
+            "path=windows.img,device=nvme,format=qcow2,overlay=today.qcow2",
+            "path=tools.img,changes=temporary",
+        ];
         assert_eq!(machine.disk, disks.map(|disk| disk.parse().unwrap()));
         let net = "link=fd:4,mac=02:53:4b:00:07:17,mtu=1420";
         assert_eq!(machine.net, [net.parse().unwrap()]);
@@ -662,7 +741,7 @@ mod tests {
         let error = "path=x,ro=on".parse::<Disk>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`ro` is unknown here: the keys are path, readonly, device"
+            "`ro` is unknown here: the keys are path, format, overlay, changes, readonly, device"
         );
     }
 
@@ -700,6 +779,14 @@ mod tests {
         assert!("readonly=on".parse::<Disk>().is_err());
         assert!("path=a,path=b".parse::<Disk>().is_err());
         assert!("path=a,readonly=maybe".parse::<Disk>().is_err());
+        assert!("path=a,format=vmdk".parse::<Disk>().is_err());
+        assert!("path=a,changes=lost".parse::<Disk>().is_err());
+        let both = Machine {
+            kernel: Some("k".into()),
+            disk: vec!["path=a,overlay=b,changes=temporary".parse().unwrap()],
+            ..Machine::default()
+        };
+        assert_eq!(both.check(), Err(ValueError::TwoPlaces));
         assert!("mac=02:53:4b:00:07:17,mtu=x".parse::<Net>().is_err());
         assert!("pty".parse::<Serial>().is_err());
     }

@@ -94,7 +94,9 @@ struct Run {
     #[arg(long, value_name = "WHICH")]
     paravirt: Option<Paravirt>,
 
-    /// Disk: path=FILE[,readonly=on][,device=virtio-blk|nvme]; may be given several times
+    /// Disk: path=FILE[,format=raw|qcow2][,readonly=on][,device=virtio-blk|nvme]; with overlay=FILE the
+    /// changes are in that file, with changes=temporary they end with the VMM, and path= is only read;
+    /// may be given several times
     #[arg(long, value_name = "KEYS")]
     disk: Vec<Disk>,
 

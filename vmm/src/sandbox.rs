@@ -25,6 +25,8 @@ pub enum Thread {
     Memory,
     /// Carries commands to swtpm and answers back.
     Tpm,
+    /// Reads and writes one disk image that is more than its bytes.
+    Image,
 }
 
 // Numbers of `linux/kvm.h`, as the x86 `_IO`, `_IOR` and `_IOW` macros make them.
@@ -72,6 +74,14 @@ const SWTPM: &[Rule] = &[
     Rule::allow(libc::SYS_sendto),
     Rule::allow(libc::SYS_sendmsg),
 ];
+/// What `imago` does with an open file.
+const IMAGES: &[Rule] = &[
+    Rule::allow(libc::SYS_preadv),
+    Rule::allow(libc::SYS_pwritev),
+    Rule::allow(libc::SYS_fallocate),
+    Rule::allow(libc::SYS_ftruncate),
+    Rule::allow(libc::SYS_fsync),
+];
 
 /// The system calls of a kind of thread.
 pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
@@ -88,6 +98,7 @@ pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
         Thread::Serial => Filter::new("serial", &[BARE, WRITABLE]),
         Thread::Memory => Filter::new("memory", &[BARE, SLOTS]),
         Thread::Tpm => Filter::new("tpm", &[BARE, SWTPM]),
+        Thread::Image => Filter::new("image", &[BARE, IMAGES]),
     }
 }
 
@@ -115,6 +126,7 @@ mod tests {
             Thread::Serial,
             Thread::Memory,
             Thread::Tpm,
+            Thread::Image,
         ] {
             filter(thread).unwrap();
         }

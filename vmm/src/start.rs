@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -23,12 +24,16 @@ use crate::boot::{FirmwareBoot, LinuxBoot};
 use crate::chipset::tpm::{Courier, Farewell};
 use crate::control::{Control, ControlError};
 use crate::devices::{DeviceError, Devices};
+use crate::disk::image::requests::Service;
 use crate::machine::{Firmware, Machine, Serial, ValueError};
 use crate::sandbox::{self, Thread};
 use crate::serve::Desk;
 use crate::terminal::Terminal;
 use crate::wire::{Carrier, FILE_LIMIT, Wire};
 use crate::worker::Worker;
+
+/// How long an image may take to write what it has cached: some MiB, on a slow and busy disk.
+const CLOSING: Duration = Duration::from_mins(1);
 
 /// Why the guest did not start.
 #[derive(Debug, Error)]
@@ -115,6 +120,14 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     serve_devices(worker, io, closed.clone(), Arc::clone(&panel.power))
         .map_err(host("thread for devices"))?;
     let mut threads = usize::from(machine.cpus) + 1;
+    let images = std::mem::take(&mut devices.images);
+    threads += images.len();
+    let closers: Vec<_> = images.iter().map(Service::closer).collect();
+    for service in images {
+        let filter = sandbox::filter(Thread::Image)?;
+        serve_image(service, filter, closed.clone(), Arc::clone(&panel.power))
+            .map_err(host("thread for a disk image"))?;
+    }
     if let Some(carrier) = carrier {
         carry(carrier, output, closed.clone()).map_err(host("thread for the serial port"))?;
         threads += 1;
@@ -152,6 +165,11 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
             Ending::Shutdown | Ending::Stopped => Farewell::Off,
             Ending::Reset | Ending::Crash(_) => Farewell::Reset,
         });
+    }
+    for closer in closers {
+        if !closer.close(CLOSING) {
+            tracing::error!("a disk image does not close; what was not flushed may be missing");
+        }
     }
     wire.settle();
     drop(terminal);
@@ -260,6 +278,23 @@ fn serve_devices(
     Ok(())
 }
 
+/// Starts the thread of a disk image. A guest whose disk answers no more is as good as crashed, too.
+fn serve_image(
+    service: Service,
+    filter: Filter,
+    closed: Closed,
+    power: Arc<Power>,
+) -> io::Result<()> {
+    thread::Builder::new().name("image".into()).spawn(move || {
+        let _told = Told(power);
+        match install(&filter, &closed) {
+            Ok(()) => service.run(),
+            Err(error) => tracing::error!("{error}"),
+        }
+    })?;
+    Ok(())
+}
+
 /// Starts the thread that carries the serial port's output.
 fn carry(carrier: Carrier, filter: Filter, closed: Closed) -> io::Result<()> {
     thread::Builder::new()
@@ -318,7 +353,7 @@ fn while_true(mut turn: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells the end of the I/O thread when dropped, also by a panic.
+/// Tells the end of a thread that serves devices when dropped, also by a panic.
 struct Told(Arc<Power>);
 
 impl Drop for Told {

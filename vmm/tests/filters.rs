@@ -6,13 +6,14 @@ use std::process::Command;
 
 use sekisho_vmm::sandbox::{Thread, filter};
 
-const KINDS: [(&str, Thread); 6] = [
+const KINDS: [(&str, Thread); 7] = [
     ("main", Thread::Main),
     ("vcpu", Thread::Vcpu),
     ("io", Thread::Io),
     ("serial", Thread::Serial),
     ("memory", Thread::Memory),
     ("tpm", Thread::Tpm),
+    ("image", Thread::Image),
 ];
 
 /// What an attacker would try first. The arguments are harmless where the filter fails.
@@ -106,7 +107,7 @@ fn a_forbidden_system_call_kills() {
 
 #[test]
 fn a_thread_without_an_event_loop_has_none_of_its_system_calls() {
-    for kind in ["vcpu", "serial", "memory", "tpm"] {
+    for kind in ["vcpu", "serial", "memory", "tpm", "image"] {
         for (call, ..) in LOOPS_ONLY {
             // The one that a bell takes.
             if (kind, call) == ("tpm", "read") {

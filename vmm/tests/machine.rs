@@ -6,7 +6,7 @@ mod guest_fixture;
 
 use std::fs;
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use guest_fixture::code::Code;
 use guest_fixture::{Bench, kernel, vmm, wait};
@@ -158,6 +158,36 @@ fn a_reader_of_the_serial_port_that_stalls_does_not_stop_the_guest() {
 }
 
 #[test]
+fn a_guest_with_images_ends_and_leaves_them_whole() {
+    let Some(bench) = Bench::new(&Code::default().switch_off()) else {
+        return;
+    };
+    let (base, overlay) = (bench.path("base"), bench.path("overlay"));
+    fs::write(&base, vec![7; 1 << 20]).unwrap();
+    let mut command = bench.command();
+    for (keys, device) in [
+        (format!("overlay={}", overlay.display()), "nvme"),
+        ("changes=temporary".to_owned(), "virtio-blk"),
+    ] {
+        let disk = format!("path={},{keys},device={device}", base.display());
+        command.args(["--disk", &disk]);
+    }
+    assert_eq!(bench.run(&mut command).0, 0);
+    let checked = Command::new("qemu-img")
+        .args(["compare", "-f", "raw", "-F", "qcow2"])
+        .args([&base, &overlay])
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    // An image that is to bring in another file is the person's to decide on.
+    let disk = format!("path={},format=qcow2", overlay.display());
+    let output = wait(bench.command().args(["--disk", &disk]).spawn().unwrap());
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("which is never opened by itself"), "{said}");
+}
+
+#[test]
 fn what_is_wrong_is_said_in_a_sentence() {
     let refused = |arguments: &[&str]| {
         let output = wait(
@@ -179,7 +209,7 @@ fn what_is_wrong_is_said_in_a_sentence() {
     );
     let (code, text) = refused(&["run", "--kernel", "k", "--disk", "path=x,ro=on"]);
     assert_eq!(code, Some(2));
-    assert!(text.contains("the keys are path, readonly"), "{text}");
+    assert!(text.contains("the keys are path, format"), "{text}");
     let (code, text) = refused(&["run", "--kernel", "k", "--control", "fd:1"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("standard"), "{text}");

@@ -81,6 +81,7 @@ impl Need {
                 "dmidecode",
                 "edid-decode",
                 "ntfs-3g",
+                "qemu-utils",
                 "swtpm",
                 "systemd",
             ],

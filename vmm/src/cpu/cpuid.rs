@@ -39,7 +39,7 @@ pub enum Paravirt {
     /// KVM: what Linux looks for.
     #[default]
     Kvm,
-    /// Hyper-V, which Windows looks for, and KVM behind it.
+    /// Hyper-V, which Windows looks for, and KVM behind it; KVM alone where the host plays no Hyper-V.
     Both,
     /// Hyper-V alone.
     HyperV,

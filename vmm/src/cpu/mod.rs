@@ -52,7 +52,7 @@ fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> CpuError {
 /// What the host's KVM offers its guests, and which hypervisor they find.
 pub struct Offer {
     cpuid: CpuId,
-    hyperv: CpuId,
+    hyperv: Option<CpuId>,
     paravirt: Paravirt,
 }
 
@@ -62,9 +62,13 @@ impl Offer {
         let cpuid = host
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm("tell the CPUID that it supports"))?;
-        let hyperv = match paravirt {
-            Paravirt::Kvm => CpuId::new(0).map_err(|_| CpuError::TooMany("CPUID leaves"))?,
-            Paravirt::Both | Paravirt::HyperV => hyperv::supported(host)?,
+        let (hyperv, paravirt) = match (paravirt, hyperv::supported(host)) {
+            (Paravirt::Kvm, _) => (None, paravirt),
+            (Paravirt::Both, Err(error)) => {
+                tracing::warn!("{error}: Windows would be slow on this host");
+                (None, Paravirt::Kvm)
+            }
+            (Paravirt::HyperV | Paravirt::Both, leaves) => (Some(leaves?), paravirt),
         };
         Ok(Self {
             cpuid,
@@ -100,7 +104,7 @@ pub fn create(
     };
     let entries = tailor(
         offer.cpuid.as_slice(),
-        offer.hyperv.as_slice(),
+        offer.hyperv.as_ref().map_or(&[], CpuId::as_slice),
         offer.paravirt,
         &topology,
     );

@@ -1,27 +1,26 @@
-//! A raw image on the host and the requests under way on it, by `io_uring`: what all disk devices have
-//! in common.
+//! An image on the host and the requests under way on it: what all disk devices have in common.
 //!
-//! The kernel reads and writes guest memory directly. Nothing here waits: a request is started, the
-//! kernel's answer is taken when there is one.
+//! A raw image is the kernel's work, by `io_uring`; any other one ([`image`]) that of a thread of its own.
+//! Nothing here waits: a request is started, the answer is taken when there is one.
 
 mod clear;
 mod flights;
 mod host;
+pub mod image;
+mod ring;
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
-use io_uring::register::Restriction;
-use io_uring::{IoUring, opcode, squeue, types};
 use rustix::fs::{SeekFrom, seek};
 use thiserror::Error;
 use vm_memory::GuestAddress;
 
 use self::clear::{Clearing, Step, Wanted};
 use self::flights::Flights;
-use self::host::Host;
+use self::image::requests::{Requests, Work};
+use self::ring::Ring;
 use crate::virtio::GuestRam;
 use crate::worker::{Interest, Source, Turn};
 
@@ -115,36 +114,40 @@ pub struct Counters {
     pub bytes_written: u64,
 }
 
-/// A ring that can do nothing but what a disk needs: a filter of system calls does not see what is
-/// asked for inside a ring, and a ring without bounds opens files and makes sockets.
-fn ring() -> io::Result<IoUring> {
-    let ring = IoUring::builder()
-        .setup_r_disabled()
-        .build(IN_FLIGHT.into())?;
-    let codes = [
-        opcode::Readv::CODE,
-        opcode::Writev::CODE,
-        opcode::Fsync::CODE,
-        opcode::Fallocate::CODE,
-        opcode::SyncFileRange::CODE,
-    ];
-    let submitter = ring.submitter();
-    submitter.register_restrictions(&mut codes.map(Restriction::sqe_op))?;
-    submitter.register_enable_rings()?;
-    Ok(ring)
+/// Where a disk's bytes are.
+pub enum Store {
+    /// In a file or a block device, one to one.
+    Raw(File),
+    /// Behind the thread of an image.
+    Image(Requests),
+}
+
+impl From<File> for Store {
+    fn from(file: File) -> Self {
+        Self::Raw(file)
+    }
+}
+
+impl From<Requests> for Store {
+    fn from(requests: Requests) -> Self {
+        Self::Image(requests)
+    }
+}
+
+enum Backend {
+    Ring(Box<Ring>),
+    Image(Requests),
 }
 
 /// A disk image, and the requests under way on it; `T` tells a device which of its requests an answer
 /// belongs to.
 pub struct Disk<T> {
-    file: File,
+    backend: Backend,
     read_only: bool,
     /// Sectors of 512 bytes.
     sectors: u64,
-    ring: IoUring,
     flights: Flights<T>,
     counters: Counters,
-    host: Host,
     /// Whether the host could give up ranges when the disk was made.
     discards: bool,
     /// Requests that the kernel refused.
@@ -154,22 +157,32 @@ pub struct Disk<T> {
 }
 
 impl<T: Copy> Disk<T> {
-    /// A disk over `file`, which is opened for what `read_only` says; a last part of a sector is not
+    /// A disk over a store that is open for what `read_only` says; a last part of a sector is not
     /// shown.
-    pub fn new(file: File, read_only: bool) -> Result<Self, DiskError> {
-        let length =
-            seek(&file, SeekFrom::End(0)).map_err(|error| DiskError::Length(error.into()))?;
+    pub fn new(store: impl Into<Store>, read_only: bool) -> Result<Self, DiskError> {
+        let store = store.into();
+        let length = match &store {
+            Store::Raw(file) => {
+                seek(file, SeekFrom::End(0)).map_err(|error| DiskError::Length(error.into()))?
+            }
+            Store::Image(requests) => requests.length(),
+        };
         if length < SECTOR {
             return Err(DiskError::Empty(length));
         }
-        let host = Host::of(&file, length);
+        let (backend, discards) = match store {
+            Store::Raw(file) => {
+                let ring = Ring::new(file, length).map_err(DiskError::Ring)?;
+                let punches = ring.host.punches;
+                (Backend::Ring(Box::new(ring)), punches)
+            }
+            Store::Image(requests) => (Backend::Image(requests), true),
+        };
         Ok(Self {
-            file,
+            backend,
             read_only,
-            discards: host.punches && !read_only,
-            host,
+            discards: discards && !read_only,
             sectors: length / SECTOR,
-            ring: ring().map_err(DiskError::Ring)?,
             flights: Flights::new(IN_FLIGHT),
             counters: Counters::default(),
             failures: 0,
@@ -227,19 +240,30 @@ impl<T: Copy> Disk<T> {
         let Some(mut place) = self.flights.take(tag, operation, length) else {
             return;
         };
-        let fd = types::Fd(self.file.as_raw_fd());
-        let (vectors, count) = place.vectors(ram, spans);
-        let entry = match operation {
-            Operation::Write { stable } => opcode::Writev::new(fd, vectors, count)
-                .offset(offset)
-                .rw_flags(if stable { libc::RWF_DSYNC } else { 0 })
-                .build(),
-            _ => opcode::Readv::new(fd, vectors, count)
-                .offset(offset)
-                .build(),
-        };
-        let entry = entry.user_data(place.index());
-        self.push(&entry);
+        let index = place.index();
+        match (&mut self.backend, operation) {
+            (Backend::Ring(ring), Operation::Write { stable }) => {
+                let vectors = place.vectors(ram, spans);
+                ring.write(index, offset, stable, vectors);
+            }
+            (Backend::Ring(ring), _) => {
+                let vectors = place.vectors(ram, spans);
+                ring.read(index, offset, vectors);
+            }
+            (Backend::Image(requests), operation) => {
+                let (ram, spans) = (ram.clone(), spans.collect());
+                let work = match operation {
+                    Operation::Write { stable } => Work::Write {
+                        offset,
+                        stable,
+                        ram,
+                        spans,
+                    },
+                    _ => Work::Read { offset, ram, spans },
+                };
+                requests.ask(index, work);
+            }
+        }
     }
 
     /// Starts a flush. Not while the disk is [`Disk::full`].
@@ -247,107 +271,104 @@ impl<T: Copy> Disk<T> {
         let Some(place) = self.flights.take(tag, Operation::Flush, 0) else {
             return;
         };
-        let entry = opcode::Fsync::new(types::Fd(self.file.as_raw_fd()))
-            .flags(types::FsyncFlags::DATASYNC)
-            .build();
-        let entry = entry.user_data(place.index());
-        self.push(&entry);
+        match &mut self.backend {
+            Backend::Ring(ring) => ring.flush(place.index()),
+            Backend::Image(requests) => requests.ask(place.index(), Work::Flush),
+        }
     }
 
     /// Starts to give up ranges of the image, in bytes, one after the other; whether there is anything to
     /// do. Not while the disk is [`Disk::full`].
     pub fn discard(&mut self, tag: T, ranges: impl Iterator<Item = Range<u64>>) -> bool {
-        let clearing = Clearing::new(Wanted::Discard, ranges);
-        self.clear(tag, Operation::Discard, clearing)
+        self.clear(tag, Operation::Discard, Wanted::Discard, ranges)
     }
 
     /// Starts to zero a range of the image, in bytes; whether there is anything to do. Not while the disk
     /// is [`Disk::full`].
     pub fn zero(&mut self, tag: T, range: Range<u64>, unmap: bool, stable: bool) -> bool {
         let wanted = Wanted::Zeroes { unmap, stable };
-        let clearing = Clearing::new(wanted, std::iter::once(range));
-        self.clear(tag, Operation::Zero { unmap, stable }, clearing)
+        let operation = Operation::Zero { unmap, stable };
+        self.clear(tag, operation, wanted, std::iter::once(range))
     }
 
-    fn clear(&mut self, tag: T, operation: Operation, mut clearing: Clearing) -> bool {
-        let Some(first) = clearing.first(self.host) else {
+    fn clear(
+        &mut self,
+        tag: T,
+        operation: Operation,
+        wanted: Wanted,
+        ranges: impl Iterator<Item = Range<u64>>,
+    ) -> bool {
+        let ranges = ranges.filter(|range| !range.is_empty());
+        let begun = match &mut self.backend {
+            Backend::Ring(ring) => {
+                let mut clearing = Clearing::new(wanted, ranges);
+                clearing.first(ring.host).map(|step| Ok((clearing, step)))
+            }
+            Backend::Image(_) => {
+                let ranges: Vec<_> = ranges.collect();
+                (!ranges.is_empty()).then_some(Err(ranges))
+            }
+        };
+        let Some(begun) = begun else {
             return false;
         };
         if let Some(mut place) = self.flights.take(tag, operation, 0) {
-            place.keep(clearing);
             let index = place.index();
-            self.push_step(index, &first);
+            match begun {
+                Ok((clearing, first)) => {
+                    place.keep(clearing);
+                    self.step(index, &first);
+                }
+                Err(ranges) => {
+                    if let Backend::Image(requests) = &mut self.backend {
+                        requests.ask(index, Work::Clear { wanted, ranges });
+                    }
+                }
+            }
         }
         true
     }
 
-    fn push_step(&mut self, index: u64, step: &Step) {
-        let fd = types::Fd(self.file.as_raw_fd());
-        let entry = match step {
-            Step::Settle(range) => {
-                // No length means: to the end.
-                let length = u32::try_from(range.end - range.start).unwrap_or(0);
-                let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-                    | libc::SYNC_FILE_RANGE_WRITE
-                    | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-                opcode::SyncFileRange::new(fd, length)
-                    .offset(range.start)
-                    .flags(flags)
-                    .build()
-            }
-            Step::Punch(range) => allocate(fd, range, libc::FALLOC_FL_PUNCH_HOLE),
-            Step::Zero(range) => allocate(fd, range, libc::FALLOC_FL_ZERO_RANGE),
-            Step::Write(range) => {
-                let (vectors, count) = self.flights.zeroes(index, range.end - range.start);
-                opcode::Writev::new(fd, vectors, count)
-                    .offset(range.start)
-                    .build()
-            }
-            Step::Sync => opcode::Fsync::new(fd)
-                .flags(types::FsyncFlags::DATASYNC)
-                .build(),
+    fn step(&mut self, index: u64, step: &Step) {
+        let zeroes = match step {
+            Step::Write(range) => self.flights.zeroes(index, range.end - range.start),
+            _ => (std::ptr::null(), 0),
         };
-        self.push(&entry.user_data(index));
-    }
-
-    fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: buffers and vectors of the entry live in `flights` and in guest memory until its
-        // completion is taken; guest memory outlives them (`memory`, `drop`).
-        let pushed = unsafe { self.ring.submission().push(entry) };
-        // The ring has as many places as there are flights.
-        debug_assert!(pushed.is_ok(), "a flight has a place in the ring");
-    }
-
-    /// Hands what was started to the kernel; never waits.
-    pub fn submit(&mut self) -> Turn {
-        if self.ring.submission().is_empty() {
-            return Turn::Idle;
+        if let Backend::Ring(ring) = &mut self.backend {
+            ring.step(index, step, zeroes);
         }
-        match self.ring.submit() {
-            Ok(_) => Turn::Idle,
-            Err(error) => {
-                // Short of memory, or a completion queue to be emptied first: both pass.
-                tracing::warn!(%error, "disk requests wait for the kernel");
-                Turn::More
+    }
+
+    /// Hands over what was started; never waits.
+    pub fn submit(&mut self) -> Turn {
+        match &mut self.backend {
+            Backend::Ring(ring) => ring.submit(),
+            Backend::Image(requests) => {
+                requests.submit();
+                Turn::Idle
             }
         }
     }
 
-    /// Takes an answer of the kernel, if there is one. What it leads to is handed over by the next
+    /// Takes an answer, if there is one. What it leads to is handed over by the next
     /// [`Disk::submit`].
     pub fn reap(&mut self) -> Option<Landed<T>> {
         loop {
-            let completion = self.ring.completion().next()?;
-            let (index, result) = (completion.user_data(), completion.result());
-            let rest = self.flights.clearing(index);
-            let result = match rest.map(|it| it.follow(result, &mut self.host)) {
-                None => result,
-                Some(Ok(Some(step))) => {
-                    self.push_step(index, &step);
-                    continue;
+            let (index, result) = match &mut self.backend {
+                Backend::Image(requests) => requests.completion()?,
+                Backend::Ring(ring) => {
+                    let (index, result) = ring.completion()?;
+                    let rest = self.flights.clearing(index);
+                    match rest.map(|it| it.follow(result, &mut ring.host)) {
+                        None => (index, result),
+                        Some(Ok(Some(step))) => {
+                            self.step(index, &step);
+                            continue;
+                        }
+                        Some(Ok(None)) => (index, 0),
+                        Some(Err(error)) => (index, error),
+                    }
                 }
-                Some(Ok(None)) => 0,
-                Some(Err(error)) => error,
             };
             let Some(flight) = self.flights.land(index) else {
                 continue;
@@ -388,32 +409,33 @@ impl<T: Copy> Disk<T> {
     /// would follow from them. Whether nothing is under way.
     pub fn abandon(&mut self) -> bool {
         self.flights.forget_rest();
+        if let Backend::Image(requests) = &mut self.backend {
+            for index in requests.forget() {
+                self.flights.land(index);
+            }
+        }
         while self.reap().is_some() {}
         self.busy() == 0
     }
 
     /// Becomes readable with an answer.
     pub fn source(&self) -> Source<'_> {
-        let number: RawFd = self.ring.as_raw_fd();
-        // SAFETY: the ring owns the descriptor and is borrowed as long as the source.
-        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        let (fd, edge) = match &self.backend {
+            Backend::Ring(ring) => (ring.event(), false),
+            // Nobody takes its count: a vCPU's thread could not.
+            Backend::Image(requests) => (requests.event(), true),
+        };
         Source {
             token: RING_TOKEN,
             fd,
             generation: 0,
             interest: Interest {
                 read: true,
+                edge,
                 ..Interest::default()
             },
         }
     }
-}
-
-fn allocate(fd: types::Fd, range: &Range<u64>, mode: i32) -> squeue::Entry {
-    opcode::Fallocate::new(fd, range.end - range.start)
-        .offset(range.start)
-        .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
-        .build()
 }
 
 impl<T> Drop for Disk<T> {

@@ -1,6 +1,7 @@
 //! Entry point for fuzzers: arbitrary bytes as queues in guest memory and as accesses to the
 //! controller. None of them may panic or keep the controller at work without end.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -55,7 +56,7 @@ fn drive(data: &[u8]) -> Counters {
         return none;
     }
     let made = Nvme::new(
-        image.into(),
+        File::from(image),
         first & 1 != 0,
         ("fuzz", 0),
         ram.clone(),

@@ -21,7 +21,6 @@ mod regs;
 
 pub mod fuzzing;
 
-use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::controller::{Controller, VECTORS};
 use self::regs::{Configuration, Registers, Shutdown, Write};
-use crate::disk::{Counters, Disk, DiskError};
+use crate::disk::{Counters, Disk, DiskError, Store};
 use crate::pci::{Bar, BarShape, Class, ConfigSpace, Identity, Msix, PciDevice, Platform};
 use crate::virtio::GuestRam;
 use crate::worker::{Serve, Source, Turn, event_fd};
@@ -62,11 +61,11 @@ pub struct Nvme {
 }
 
 impl Nvme {
-    /// A controller whose namespace is `file`, which is opened for what `read_only` says. `serial` is
+    /// A controller whose namespace is `store`, which is open for what `read_only` says. `serial` is
     /// its serial number, ASCII, cut to 20 bytes; `index` tells its namespace from that of the guest's
     /// other disks.
     pub fn new(
-        file: File,
+        store: impl Into<Store>,
         read_only: bool,
         (serial, index): (&str, u8),
         ram: GuestRam,
@@ -95,7 +94,7 @@ impl Nvme {
             regs::MSIX_TABLE,
             regs::MSIX_PENDING,
         );
-        let disk = Disk::new(file, read_only)?;
+        let disk = Disk::new(store, read_only)?;
         Ok(Self {
             space,
             msix: msix.map_err(DiskError::Board)?,

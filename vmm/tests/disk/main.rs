@@ -10,4 +10,8 @@
 mod virtio_fixture;
 
 mod device;
+mod hostile;
+mod images;
+mod losses;
 mod ranges;
+mod served;

@@ -1,8 +1,8 @@
 //! A driver by hand, after NVMe 1.4.
 
-use std::fs::File;
 use std::sync::{Arc, Mutex};
 
+use sekisho_vmm::disk::Store;
 use sekisho_vmm::nvme::Nvme;
 use sekisho_vmm::pci::Slot;
 use sekisho_vmm::worker::Worker;
@@ -92,10 +92,10 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Puts a disk on the bus and brings it up to the admin queues.
-    pub(crate) fn start(file: File, read_only: bool) -> Self {
+    pub(crate) fn start(store: impl Into<Store>, read_only: bool) -> Self {
         let mut machine = Machine::new();
         let platform = machine.platform.clone();
-        let nvme = Nvme::new(file, read_only, ("sekisho-0", 0), ram().clone(), platform).unwrap();
+        let nvme = Nvme::new(store, read_only, ("sekisho-0", 0), ram().clone(), platform).unwrap();
         let (slot, device) = machine.insert(nvme);
         let worker = machine.start();
         let bar = bar(&machine, slot);

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use sekisho_vmm::disk::image::{Changes, Image, Plan};
+use sekisho_vmm::machine::DiskFormat;
+
 use crate::driver::*;
 use crate::virtio_fixture::hal::take_pages;
 use crate::virtio_fixture::{mmio_read, settle, turn_until};
@@ -126,4 +129,62 @@ fn a_set_up_that_is_none_stops_the_controller_until_a_reset() {
     }
     driver.enable();
     assert_eq!(driver.identify(1, 0).0, 0);
+}
+
+#[test]
+fn an_image_with_a_thread_of_its_own_is_a_disk_like_another() {
+    let base = tempfile::NamedTempFile::new().unwrap();
+    let content: Vec<u8> = (0..4 << 20).map(|n: u32| (n / 77) as u8).collect();
+    std::fs::write(base.path(), &content).unwrap();
+    let plan = Plan {
+        path: base.path(),
+        format: DiskFormat::Raw,
+        read_only: false,
+        changes: Changes::Temporary,
+    };
+    let (requests, service) = Image::open(&plan).unwrap().split().unwrap();
+    let closer = service.closer();
+    std::thread::spawn(|| service.run());
+    let mut driver = Driver::start(requests, false);
+    let (mut pair, data) = busy(&mut driver);
+    for _ in 0..60 {
+        assert_eq!(driver.next(&mut pair).status, 0);
+    }
+    // With requests under way it comes to rest, as any disk.
+    for block in 0..40 {
+        let read = transfer(READ, block * 16, 16, (data, data + 4096));
+        driver.put(&mut pair, &read);
+    }
+    driver.ring(&pair);
+    assert!(driver.worker.turn(Some(Duration::from_secs(1))).unwrap());
+    driver.disable();
+    assert_eq!(driver.device.lock().unwrap().in_flight(), 0);
+    driver.enable();
+    let mut pair = driver.pair(1, 8);
+    let flush = Command {
+        namespace: 1,
+        ..Command::default()
+    };
+    assert_eq!(driver.run(&mut pair, flush).status, 0);
+    assert_eq!(
+        driver
+            .run(&mut pair, transfer(WRITE_ZEROES, 3000, 9, (0, 0)))
+            .status,
+        0
+    );
+    for (block, expected) in [
+        (2999, content[2999 * 512]),
+        (3000, 0),
+        (3009, content[3009 * 512]),
+    ] {
+        let read = transfer(READ, block, 1, (data, 0));
+        assert_eq!(driver.run(&mut pair, read).status, 0);
+        assert_eq!(get::<1>(data), [expected], "{block}");
+    }
+    assert!(closer.close(Duration::from_secs(10)));
+    assert_eq!(
+        std::fs::read(base.path()).unwrap(),
+        content,
+        "the base was written"
+    );
 }

@@ -7,7 +7,7 @@ use sekisho_vmm::virtio::VirtioPci;
 use sekisho_vmm::virtio::block::Block;
 use sekisho_vmm::worker::Worker;
 
-use super::hal::take_pages;
+use super::hal::{give_pages, take_pages};
 use super::ring::{Driver, Ring, VERSION_1, WRITE, get, put};
 use super::transport::BarTransport;
 use super::{Machine, turn_until};
@@ -120,6 +120,25 @@ impl Disk {
 
     pub fn write_zeroes(&mut self, segments: &[Segment]) -> u8 {
         self.request(TYPE_WRITE_ZEROES, 0, &bytes(segments))
+    }
+}
+
+impl Drop for Disk {
+    /// Guest memory is one for all disks of the program.
+    fn drop(&mut self) {
+        self.driver.transport.set_common(0x14, &[0]);
+        let Self { driver, worker, .. } = self;
+        // A test that fails is not to hang here.
+        for _ in 0..100 {
+            if driver.transport.status() == 0 {
+                give_pages(self.buffer, PAGES + 1);
+                give_pages(self.ring.table, 2);
+                give_pages(self.ring.available, 1);
+                give_pages(self.ring.used, 1);
+                return;
+            }
+            let _ = worker.turn(Some(std::time::Duration::from_millis(10)));
+        }
     }
 }
 

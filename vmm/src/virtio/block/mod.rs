@@ -7,15 +7,13 @@ mod segments;
 
 pub mod fuzzing;
 
-use std::fs::File;
-
 use vm_memory::GuestAddress;
 
 use self::request::{Asked, HEADER_LEN, Request, Status};
 use self::segments::{Limits, Segments};
 use super::chain::spans;
 use super::{Chain, Device, DriverFault, GuestRam, Io, Kind, Progress, QUEUE_SIZE, VirtQueue};
-use crate::disk::{Counters, Disk, DiskError, Operation};
+use crate::disk::{Counters, Disk, DiskError, Operation, Store};
 use crate::worker::{Source, Turn};
 
 /// Requests taken off the queue in one turn.
@@ -64,14 +62,14 @@ pub struct Block {
 }
 
 impl Block {
-    /// A disk over `file`, which is opened for what `read_only` says. `id` is cut to 20 bytes.
-    pub fn new(file: File, read_only: bool, id: &str) -> Result<Self, DiskError> {
+    /// A disk over `store`, which is open for what `read_only` says. `id` is cut to 20 bytes.
+    pub fn new(store: impl Into<Store>, read_only: bool, id: &str) -> Result<Self, DiskError> {
         let mut name = [0; ID_LEN];
         for (slot, byte) in name.iter_mut().zip(id.bytes()) {
             *slot = byte;
         }
         Ok(Self {
-            disk: Disk::new(file, read_only)?,
+            disk: Disk::new(store, read_only)?,
             id: name,
             driver: None,
             notified: false,
