@@ -74,7 +74,13 @@ impl Need {
                 "wpasupplicant",
                 "xz-utils",
             ],
-            Self::Judges => &["acpica-tools", "dmidecode", "ntfs-3g", "qemu-utils", "systemd"],
+            Self::Judges => &[
+                "acpica-tools",
+                "dmidecode",
+                "ntfs-3g",
+                "qemu-utils",
+                "systemd",
+            ],
             Self::Bench => &["ethtool", "iperf3"],
             Self::Fuzz => &["g++"],
         }
