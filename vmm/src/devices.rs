@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::board::{Board, BoardError};
 use crate::boot::BootDisk;
 use crate::disk::image::requests::Service;
-use crate::disk::image::{Changes, Image, ImageError, Plan};
+use crate::disk::image::{self, Changes, Image, ImageError, Plan};
 use crate::disk::{DiskError, Store};
 use crate::machine::{self, DiskChanges, DiskDevice, DiskFormat, Endpoint, Machine};
 use crate::nvme::Nvme;
@@ -171,7 +171,9 @@ impl Devices {
             (Some(overlay), _) => Changes::Overlay(overlay),
             (None, DiskChanges::Temporary) => Changes::Temporary,
             (None, DiskChanges::Kept) if disk.format == DiskFormat::Raw => {
-                return Ok(open("disk", &disk.path, !disk.readonly)?.into());
+                let file = open("disk", &disk.path, !disk.readonly)?;
+                image::lock(&file, &disk.path, !disk.readonly)?;
+                return Ok(file.into());
             }
             (None, DiskChanges::Kept) => Changes::Kept,
         };

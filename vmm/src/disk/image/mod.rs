@@ -17,7 +17,7 @@ use std::ops::Range;
 use imago::FormatAccess;
 use imago::file::File as Storage;
 
-pub use self::open::{Changes, ImageError, Plan};
+pub use self::open::{Changes, ImageError, Plan, lock};
 
 /// Clusters of what is given up: 64 KiB, what `qemu-img` and we make. Smaller ones are rounded up to it.
 pub(super) const CLUSTER: u64 = 64 << 10;
