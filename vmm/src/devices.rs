@@ -15,7 +15,7 @@ use crate::board::{Board, BoardError};
 use crate::boot::BootDisk;
 use crate::chipset::tpm::{Courier, Patience, Swtpm, Tpm};
 use crate::disk::image::requests::Service;
-use crate::disk::image::{Changes, Image, ImageError, Plan};
+use crate::disk::image::{self, Changes, Image, ImageError, Plan};
 use crate::disk::{DiskError, Store};
 use crate::display::vram::Vram;
 use crate::display::{Display, view, vram_size};
@@ -257,7 +257,9 @@ impl Devices {
             (Some(overlay), _) => Changes::Overlay(overlay),
             (None, DiskChanges::Temporary) => Changes::Temporary,
             (None, DiskChanges::Kept) if disk.format == DiskFormat::Raw => {
-                return Ok(open("disk", &disk.path, !disk.readonly)?.into());
+                let file = open("disk", &disk.path, !disk.readonly)?;
+                image::lock(&file, &disk.path, !disk.readonly)?;
+                return Ok(file.into());
             }
             (None, DiskChanges::Kept) => Changes::Kept,
         };

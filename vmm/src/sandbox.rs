@@ -106,11 +106,22 @@ pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
 pub fn enter(user: Option<u32>) -> Result<Enforced, SandboxError> {
     let mut limits = Limits::default();
     limits.files = MAX_FILES;
+    one_heap();
     let mut sandbox = Sandbox::closed().limits(limits);
     if let Some(user) = user {
         sandbox = sandbox.user(user, user);
     }
     sandbox.enter()
+}
+
+/// All threads share the main heap. When one of glibc's heaps for threads shrinks, it opens a file under
+/// `/proc`, which no filter here allows.
+fn one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number in the allocator, under the allocator's own lock.
+    let done = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    #[cfg(target_env = "gnu")]
+    debug_assert_eq!(done, 1, "glibc knows the option");
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use guest_fixture::code::Code;
 use guest_fixture::{Bench, kernel, vmm, wait};
+use rustix::fs::{FlockOperation, flock};
 use rustix::pipe::PipeFlags;
 
 #[test]
@@ -185,6 +186,31 @@ fn a_guest_with_images_ends_and_leaves_them_whole() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("which is never opened by itself"), "{said}");
+}
+
+#[test]
+fn what_is_written_has_one_machine() {
+    let Some(bench) = Bench::new(&Code::default().switch_off()) else {
+        return;
+    };
+    let path = bench.path("disk");
+    fs::write(&path, vec![0; 1 << 20]).unwrap();
+    // Another machine's, as far as the kernel knows.
+    let other = fs::File::open(&path).unwrap();
+    for (lock, readonly, status) in [
+        (FlockOperation::LockExclusive, "off", 1),
+        (FlockOperation::LockExclusive, "on", 1),
+        (FlockOperation::LockShared, "off", 1),
+        (FlockOperation::LockShared, "on", 0),
+        (FlockOperation::Unlock, "off", 0),
+    ] {
+        flock(&other, lock).unwrap();
+        let disk = format!("path={},readonly={readonly}", path.display());
+        let output = wait(bench.command().args(["--disk", &disk]).spawn().unwrap());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{said}");
+        assert_eq!(said.contains("is in use by another machine"), status == 1);
+    }
 }
 
 #[test]

@@ -206,6 +206,15 @@ impl<T: Copy> Disk<T> {
         self.discards
     }
 
+    /// Bytes of the smallest range that is worth giving up.
+    pub fn granularity(&self) -> u64 {
+        match &self.backend {
+            // The block of most file systems.
+            Backend::Ring(_) => clear::PAGE,
+            Backend::Image(_) => image::CLUSTER,
+        }
+    }
+
     /// The counters.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -298,31 +307,25 @@ impl<T: Copy> Disk<T> {
         wanted: Wanted,
         ranges: impl Iterator<Item = Range<u64>>,
     ) -> bool {
-        let ranges = ranges.filter(|range| !range.is_empty());
-        let begun = match &mut self.backend {
+        match &mut self.backend {
             Backend::Ring(ring) => {
                 let mut clearing = Clearing::new(wanted, ranges);
-                clearing.first(ring.host).map(|step| Ok((clearing, step)))
-            }
-            Backend::Image(_) => {
-                let ranges: Vec<_> = ranges.collect();
-                (!ranges.is_empty()).then_some(Err(ranges))
-            }
-        };
-        let Some(begun) = begun else {
-            return false;
-        };
-        if let Some(mut place) = self.flights.take(tag, operation, 0) {
-            let index = place.index();
-            match begun {
-                Ok((clearing, first)) => {
+                let Some(first) = clearing.first(ring.host) else {
+                    return false;
+                };
+                if let Some(mut place) = self.flights.take(tag, operation, 0) {
                     place.keep(clearing);
+                    let index = place.index();
                     self.step(index, &first);
                 }
-                Err(ranges) => {
-                    if let Backend::Image(requests) = &mut self.backend {
-                        requests.ask(index, Work::Clear { wanted, ranges });
-                    }
+            }
+            Backend::Image(requests) => {
+                let ranges: Vec<_> = ranges.filter(|range| !range.is_empty()).collect();
+                if ranges.is_empty() {
+                    return false;
+                }
+                if let Some(place) = self.flights.take(tag, operation, 0) {
+                    requests.ask(place.index(), Work::Clear { wanted, ranges });
                 }
             }
         }

@@ -9,6 +9,8 @@ use sekisho_vmm::machine::DiskFormat;
 
 use crate::served::*;
 use crate::virtio_fixture::disk::*;
+use crate::virtio_fixture::turn_until;
+use virtio_drivers::transport::Transport as _;
 
 const SECTORS: u64 = 1 << 15;
 
@@ -197,4 +199,41 @@ fn a_read_only_image_is_not_written() {
         Served::start(&plan).err(),
         Some(ImageError::Host { .. })
     ));
+}
+
+#[test]
+fn a_reset_ends_a_long_discard() {
+    let folder = tempfile::tempdir().unwrap();
+    let [base, path] = ["base", "overlay"].map(|it| folder.path().join(it));
+    // What is below has to be hidden, cluster by cluster.
+    File::create(&base).unwrap().set_len(256 << 30).unwrap();
+    let mut served = Served::start(&over(&base, &path)).unwrap();
+    let disk = &mut served.disk;
+    let alignment: u32 = disk.driver.transport.read_config_space(44).unwrap();
+    assert_eq!(alignment, 128, "discard sector alignment");
+    let (segments, gigabyte) = (256_u64, 1_u32 << 21);
+    let mut bytes = Vec::new();
+    for segment in 0..segments {
+        bytes.extend((segment << 21).to_le_bytes());
+        bytes.extend(gigabyte.to_le_bytes());
+        bytes.extend([0; 4]);
+    }
+    let length = || fs::metadata(&path).unwrap().len();
+    let before = length();
+    disk.ask(TYPE_DISCARD, 0, &bytes);
+    let device = disk.device.clone();
+    let busy = || device.lock().unwrap().device().in_flight();
+    turn_until(&mut disk.worker, || length() > before);
+    disk.driver.transport.set_common(0x14, &[0]);
+    let Disk { driver, worker, .. } = &mut *disk;
+    turn_until(worker, || driver.transport.status() == 0);
+    assert_eq!((busy(), disk.ring.take_used()), (0, None));
+    served.close();
+    // Two second-level tables of 64 KiB a gigabyte, had it gone on.
+    let length = fs::metadata(&path).unwrap().len();
+    assert!(
+        length < segments << 17,
+        "{length}: it went on after the reset"
+    );
+    assert_consistent(&path, false);
 }

@@ -44,6 +44,7 @@ impl Served {
         // Closed in as in the VMM: a system call too many ends the test program.
         let filter = filter(Thread::Image).unwrap();
         std::thread::spawn(move || {
+            shrink_heap();
             filter.install().unwrap();
             service.run();
         });
@@ -61,6 +62,12 @@ impl Served {
     pub(crate) fn close(self) {
         assert!(self.closer.close(Duration::from_secs(20)));
     }
+}
+
+/// Has glibc read for once what it reads when a thread's heap shrinks; the VMM has one heap for all.
+fn shrink_heap() {
+    let blocks: Vec<Vec<u8>> = (0..64).map(|_| vec![1; 100 << 10]).collect();
+    drop(std::hint::black_box(blocks));
 }
 
 fn tool(program: &str, arguments: &[&str]) -> Output {

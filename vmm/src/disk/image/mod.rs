@@ -17,10 +17,10 @@ use std::ops::Range;
 use imago::FormatAccess;
 use imago::file::File as Storage;
 
-pub use self::open::{Changes, ImageError, Plan};
+pub use self::open::{Changes, ImageError, Plan, lock};
 
 /// Clusters of what is given up: 64 KiB, what `qemu-img` and we make. Smaller ones are rounded up to it.
-const CLUSTER: u64 = 64 << 10;
+pub(super) const CLUSTER: u64 = 64 << 10;
 
 /// An open image.
 #[derive(Debug)]

@@ -198,8 +198,8 @@ fn temporary(plan: &Plan<'_>, write: bool) -> Result<FormatAccess<Storage>, Imag
     qcow2(file, &folder, true, Some((base, &name)))
 }
 
-/// An image that is written has one user, one that is read has no writer.
-fn lock(file: &File, path: &Path, write: bool) -> Result<(), ImageError> {
+/// Takes a disk for one machine: what is written has one user, what is read has no writer.
+pub fn lock(file: &File, path: &Path, write: bool) -> Result<(), ImageError> {
     let kind = if write {
         FlockOperation::NonBlockingLockExclusive
     } else {

@@ -18,6 +18,10 @@ use crate::worker::event_fd;
 /// Bytes copied at once: long enough for the disk's speed, and all that an image's thread holds.
 const PIECE: usize = 1 << 20;
 
+/// Bytes given up or zeroed before it is asked whether anybody still waits for it: some thousand clusters.
+/// The place of a piece is a multiple of it, and so of a cluster.
+const CLEARED: u64 = 64 << 20;
+
 /// Parts of guest memory.
 type Spans = Vec<(GuestAddress, usize)>;
 
@@ -48,6 +52,8 @@ struct State {
     asked: VecDeque<(u64, Work)>,
     /// With the result, as the kernel would give it.
     answered: VecDeque<(u64, i32)>,
+    /// Nobody waits for what is under way.
+    forgotten: bool,
     /// No more will be asked.
     closing: bool,
     /// The thread has ended.
@@ -68,6 +74,12 @@ impl Shared {
     /// What is here is whole after each line: a panic elsewhere breaks nothing.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody waits for what is under way.
+    fn gone(&self) -> bool {
+        let state = self.lock();
+        state.forgotten || state.closing
     }
 }
 
@@ -134,9 +146,11 @@ impl Requests {
         self.shared.lock().answered.pop_front()
     }
 
-    /// Takes back what the thread has not begun with.
+    /// Takes back what the thread has not begun with; what it is at may end early.
     pub(in crate::disk) fn forget(&mut self) -> Vec<u64> {
-        let asked = std::mem::take(&mut self.shared.lock().asked);
+        let mut state = self.shared.lock();
+        state.forgotten = true;
+        let asked = std::mem::take(&mut state.asked);
         asked.into_iter().map(|(index, _)| index).collect()
     }
 
@@ -212,10 +226,13 @@ impl Service {
             }
             Work::Flush => self.image.flush()?,
             Work::Clear { wanted, ranges } => {
-                for range in &ranges {
+                for piece in ranges.iter().flat_map(cleared) {
+                    if self.shared.gone() {
+                        break;
+                    }
                     match wanted {
-                        Wanted::Discard => self.image.discard(range)?,
-                        Wanted::Zeroes { unmap, .. } => self.image.zero(range, unmap)?,
+                        Wanted::Discard => self.image.discard(&piece)?,
+                        Wanted::Zeroes { unmap, .. } => self.image.zero(&piece, unmap)?,
                     }
                 }
                 if matches!(wanted, Wanted::Zeroes { stable: true, .. }) {
@@ -261,6 +278,7 @@ fn next(shared: &Shared) -> Option<(u64, Work)> {
             return None;
         }
         if let Some(work) = state.asked.pop_front() {
+            state.forgotten = false;
             return Some(work);
         }
         let woken = shared.called.wait(state);
@@ -288,6 +306,17 @@ fn pieces(spans: &Spans, offset: u64) -> impl Iterator<Item = (GuestAddress, usi
         })
 }
 
+/// A range in pieces.
+fn cleared(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    let Range { mut start, end } = *range;
+    std::iter::from_fn(move || {
+        let from = start;
+        let next = (from / CLEARED + 1).saturating_mul(CLEARED);
+        start = next.min(end);
+        (from < end).then_some(from..start)
+    })
+}
+
 /// The number of an error, which may be wrapped in words.
 fn number(error: &io::Error) -> i32 {
     match error.kind() {
@@ -297,5 +326,44 @@ fn number(error: &io::Error) -> i32 {
             .raw_os_error()
             .filter(|it| *it > 0)
             .unwrap_or(libc::EIO),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_where_clusters_end() {
+        let cut = |range: Range<u64>| cleared(&range).collect::<Vec<_>>();
+        assert_eq!(cut(512..1024), vec![512..1024]);
+        let far = CLEARED * 2 + 512;
+        let parts = [512..CLEARED, CLEARED..CLEARED * 2, CLEARED * 2..far];
+        assert_eq!(cut(512..far), parts);
+        assert_eq!(cut(7..7), vec![]);
+        let end = u64::MAX - 3..u64::MAX;
+        assert_eq!(cut(end.clone()), [end]);
+    }
+
+    #[test]
+    fn spans_are_cut_to_the_buffer() {
+        let spans = vec![(GuestAddress(0x1000), PIECE + 512), (GuestAddress(0), 512)];
+        let cut: Vec<_> = pieces(&spans, 4096).collect();
+        let piece = PIECE as u64;
+        let expected = [
+            (GuestAddress(0x1000), PIECE, 4096),
+            (GuestAddress(0x1000 + piece), 512, 4096 + piece),
+            (GuestAddress(0), 512, 4608 + piece),
+        ];
+        assert_eq!(cut, expected);
+    }
+
+    #[test]
+    fn an_errors_number_survives_its_words() {
+        let full = io::Error::from_raw_os_error(libc::ENOSPC);
+        assert_eq!(number(&full), libc::ENOSPC);
+        let wrapped = io::Error::new(full.kind(), format!("qcow2: {full}"));
+        assert_eq!(number(&wrapped), libc::ENOSPC);
+        assert_eq!(number(&io::Error::other("words")), libc::EIO);
     }
 }

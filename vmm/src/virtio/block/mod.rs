@@ -13,7 +13,7 @@ use self::request::{Asked, HEADER_LEN, Request, Status};
 use self::segments::{Limits, Segments};
 use super::chain::spans;
 use super::{Chain, Device, DriverFault, GuestRam, Io, Kind, Progress, QUEUE_SIZE, VirtQueue};
-use crate::disk::{Counters, Disk, DiskError, Operation, Store};
+use crate::disk::{Counters, Disk, DiskError, Operation, SECTOR, Store};
 use crate::worker::{Source, Turn};
 
 /// Requests taken off the queue in one turn.
@@ -33,9 +33,6 @@ const F_FLUSH: u64 = 1 << 9;
 const F_DISCARD: u64 = 1 << 13;
 /// `VIRTIO_BLK_F_WRITE_ZEROES`.
 const F_WRITE_ZEROES: u64 = 1 << 14;
-
-/// Sectors of what is worth giving up: a page, which is the block of most file systems.
-const DISCARD_ALIGNMENT: u32 = 8;
 
 /// Length of the device's name, in bytes.
 pub const ID_LEN: usize = 20;
@@ -243,13 +240,14 @@ impl Device for Block {
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
         let mut config = [0; 60];
+        let alignment = u32::try_from(self.disk.granularity() / SECTOR).unwrap_or(1);
         config[..8].copy_from_slice(&self.disk.sectors().to_le_bytes());
         for (at, value) in [
             (12, SEGMENTS),
             (20, 512),
             (36, segments::MAX_DISCARD_SECTORS),
             (40, segments::MAX_DISCARDS),
-            (44, DISCARD_ALIGNMENT),
+            (44, alignment),
             (48, segments::MAX_ZEROES_SECTORS),
             (52, segments::MAX_ZEROES),
             // Whether zeroes may give up room.
