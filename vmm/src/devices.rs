@@ -25,11 +25,15 @@ use crate::nvme::Nvme;
 use crate::pci::{PciDevice, Slot};
 use crate::virtio::block::Block;
 use crate::virtio::console::{Backend, Console, PortSettings};
+use crate::virtio::gpu::Gpu;
 use crate::virtio::input::Tablet;
 use crate::virtio::net::{Net, Settings};
 use crate::virtio::rng::Rng;
 use crate::virtio::{Device, VirtioPci};
 use crate::worker::{Serve, Shared};
+
+/// Memory for all pictures of a graphics card: two of the largest preferred mode and pointers.
+const GPU_MEMORY: u64 = 80 << 20;
 
 /// Why a device is not there.
 #[derive(Debug, Error)]
@@ -221,7 +225,15 @@ impl Devices {
                 Some(socket?)
             }
         };
+        let surface = if screen.gpu {
+            Some(display.add_surface(GPU_MEMORY).map_err(failed)?)
+        } else {
+            None
+        };
         self.display = Some(self.insert(board, display)?.1);
+        if let Some(surface) = surface {
+            self.plug(board, Gpu::new(mode, surface))?;
+        }
         self.mapper = Some(mapper);
         Ok(())
     }

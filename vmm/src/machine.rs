@@ -191,6 +191,10 @@ pub struct Screen {
     pub seat: Option<Endpoint>,
     /// Where `sekisho-vmm screenshot` asks: a path to listen at, or an inherited socket that listens.
     pub view: Option<Endpoint>,
+    /// Whether a virtio graphics card stands beside the frame buffer, for an operating system that has a
+    /// driver.
+    #[serde(default)]
+    pub gpu: bool,
     /// What the screen tells the guest that it likes best.
     #[serde(default)]
     pub mode: ScreenMode,
@@ -463,6 +467,15 @@ impl<'a> Pairs<'a> {
             .filter(|value| !value.is_empty())
     }
 
+    /// On or, unless something else is said, off.
+    fn switch(&self, key: &str) -> Result<bool, ValueError> {
+        match self.get(key) {
+            None | Some("off") => Ok(false),
+            Some("on") => Ok(true),
+            Some(other) => Err(ValueError::Switch(other.to_owned())),
+        }
+    }
+
     fn need(&self, key: &'static str) -> Result<&'a str, ValueError> {
         self.get(key).ok_or(ValueError::Missing(key))
     }
@@ -485,11 +498,7 @@ impl FromStr for Disk {
             Some("temporary") => DiskChanges::Temporary,
             Some(other) => return Err(ValueError::DiskChanges(other.to_owned())),
         };
-        let readonly = match pairs.get("readonly") {
-            None | Some("off") => false,
-            Some("on") => true,
-            Some(other) => return Err(ValueError::Switch(other.to_owned())),
-        };
+        let readonly = pairs.switch("readonly")?;
         let device = match pairs.get("device") {
             None | Some("virtio-blk") => DiskDevice::VirtioBlk,
             Some("nvme") => DiskDevice::Nvme,
@@ -549,11 +558,13 @@ impl FromStr for Screen {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let pairs = Pairs::parse(text, &["seat", "view", "mode"], "seat, view, mode")?;
+        let keys = ["seat", "view", "mode", "gpu"];
+        let pairs = Pairs::parse(text, &keys, "seat, view, mode, gpu")?;
         let endpoint = |key| pairs.get(key).map(str::parse).transpose();
         Ok(Self {
             seat: endpoint("seat")?,
             view: endpoint("view")?,
+            gpu: pairs.switch("gpu")?,
             mode: pairs
                 .get("mode")
                 .map(str::parse)

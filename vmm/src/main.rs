@@ -110,8 +110,9 @@ struct Run {
     #[arg(long, value_name = "KEYS")]
     console: Vec<Console>,
 
-    /// Screen: [mode=WxH][,seat=fd:N|PATH][,view=PATH|fd:N]; mode is what it likes best [default:
-    /// 1920x1080], seat shows it, view is where `screenshot` asks
+    /// Screen: [mode=WxH][,seat=fd:N|PATH][,view=PATH|fd:N][,gpu=on]; mode is what it likes best [default:
+    /// 1920x1080], seat shows it, view is where `screenshot` asks, gpu adds a virtio
+    /// graphics card
     #[arg(long, value_name = "KEYS")]
     display: Option<Screen>,
 

@@ -1,6 +1,8 @@
 //! The work OS starts by stock UEFI firmware: Debian's OVMF on our board, in the QEMU laptop, starts
 //! Debian's kernel, from outside and from an NVMe disk, keeps its variables over a reset of the machine
-//! and a killed VMM, and refuses what Secure Boot does not know.
+//! and a killed VMM, refuses what Secure Boot does not know, and draws on the screen.
+
+mod picture;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -404,6 +406,48 @@ fn secure_boot_starts_debian_from_an_nvme_disk() {
         ])
         .expect("sum");
     assert_eq!(kept.text(), sum);
+}
+
+/// Firmware's own driver finds the screen, takes the mode that the screen prefers and draws: its shell's
+/// text, in the console's grey on black. Before it does, nothing is shown (the control).
+#[test]
+fn stock_firmware_draws_on_the_screen() {
+    const VIEW: &str = "/run/view";
+    const SHOWS_NOTHING: &str = "screen shows nothing";
+    let bench = Bench::new();
+    let variables = bench.variables("OVMF_VARS_4M.fd");
+    let file = bench.laptop.folder().join("firmware.png");
+    let (vmm, picture) = (build::target_dir().join("debug/sekisho-vmm"), file.clone());
+    let screenshot = || {
+        let [vmm, picture] = [&vmm, &picture].map(|path| path.to_string_lossy());
+        let line = [&*vmm, "screenshot", "--socket", VIEW, &*picture];
+        let output = bench.laptop.run(&line).expect("a screenshot");
+        (output.status.success(), output.said())
+    };
+    let display = format!("mode=1280x720,view={VIEW}");
+    let mut machine = bench.start_machine(&variables, &["--display", &display]);
+    let began = Instant::now();
+    let first = loop {
+        let (_, said) = screenshot();
+        if !said.contains("cannot be asked") {
+            break said;
+        }
+        assert!(began.elapsed() < SOON, "{said}");
+    };
+    assert!(first.contains(SHOWS_NOTHING), "{first}");
+    machine
+        .wait_for("UEFI Interactive Shell", BOOT)
+        .expect("shell");
+    let (done, said) = screenshot();
+    assert!(done, "{said}");
+    let (sides, pixels) = picture::decode(&file);
+    println!("{}: {sides:?}", file.display());
+    assert_eq!(sides, (1280, 720));
+    let drawn = pixels.chunks_exact(3).filter(|pixel| *pixel != [0, 0, 0]);
+    let drawn = drawn.count();
+    println!("{drawn} pixels are not black");
+    // A line of text at least, and the most of the screen empty.
+    assert!((400..1280 * 720 / 2).contains(&drawn), "{drawn}");
 }
 
 /// Other people's EFI programs, as the distribution's packages have them, from a disk: each says who it

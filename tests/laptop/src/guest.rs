@@ -69,8 +69,24 @@ impl GuestImage {
 
     /// Like [`GuestImage::build`], with further static programs in `/bin`, under their own names.
     pub fn build_with(folder: &Path, programs: &[&Path]) -> Result<Self, GuestError> {
+        Self::make(folder, "work-initrd", Flavour::Cloud, &[], programs)
+    }
+
+    /// Like [`GuestImage::build`], with the kernel that laptops run and this driver of its for the screen.
+    pub fn build_with_screen(folder: &Path, driver: &str) -> Result<Self, GuestError> {
+        let name = format!("{driver}-initrd");
+        Self::make(folder, &name, Flavour::Generic, &[driver], &[])
+    }
+
+    fn make(
+        folder: &Path,
+        name: &str,
+        flavour: Flavour,
+        drivers: &[&str],
+        programs: &[&Path],
+    ) -> Result<Self, GuestError> {
         let cache = Cache::open()?;
-        let kernel = Kernel::fetch(&cache, Flavour::Cloud)?;
+        let kernel = Kernel::fetch(&cache, flavour)?;
         let busybox = busybox(&cache)?;
         let init = build::static_program("sekisho-laptop", "sekisho-laptop-init", &[])?;
         let agent = build::static_program("sekisho-guest-tools", "sekisho-guest-agent", &[])?;
@@ -78,7 +94,7 @@ impl GuestImage {
         let mut archive = Archive::new(Vec::new());
         let modules = Modules {
             first: MODULES,
-            beside: MODULES_BESIDE,
+            beside: &[MODULES_BESIDE, drivers].concat(),
             extra: &[],
         };
         initrd::base(&mut archive, &kernel, &init, &modules, Role::Work)?;
@@ -88,7 +104,7 @@ impl GuestImage {
             archive.file(&format!("bin/{name}"), 0o755, &fs::read(program)?)?;
         }
         fs::create_dir_all(folder)?;
-        let initrd = folder.join("work-initrd");
+        let initrd = folder.join(name);
         // Somebody may be booting the old one, or making it anew beside us.
         let mut new = NamedTempFile::new_in(folder)?;
         new.write_all(&archive.finish()?)?;

@@ -2,7 +2,7 @@
 //!
 //! Slots are a guest's memory, and no thread that the guest keeps busy may change them: the system
 //! call that does is left to one thread that does nothing else ([`Mapper`]), and that knows but one
-//! slot and the windows that it may lie in. A vCPU that moves the BAR waits for it.
+//! slot and the window that it may lie in. A vCPU that moves the BAR waits for it.
 
 use std::io;
 use std::ops::Range;
@@ -24,14 +24,14 @@ const SLOT: u32 = 8;
 struct Region {
     vm: Arc<VmFd>,
     cells: &'static [AtomicU8],
-    windows: [Range<u64>; 2],
+    window: Range<u64>,
     placed: Mutex<Option<u64>>,
 }
 
 impl Region {
     fn place(&self, address: Option<u64>) -> io::Result<()> {
         let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        // Outside the windows there are RAM, firmware and the interrupt controllers.
+        // Outside the window there are RAM, firmware and the interrupt controllers.
         let address = address.filter(|start| self.may_lie_at(*start));
         if *placed == address {
             return Ok(());
@@ -49,9 +49,7 @@ impl Region {
 
     fn may_lie_at(&self, start: u64) -> bool {
         let end = start.checked_add(self.cells.len() as u64);
-        let fits =
-            |window: &Range<u64>| window.start <= start && end.is_some_and(|end| end <= window.end);
-        self.windows.iter().any(fits)
+        start >= self.window.start && end.is_some_and(|end| end <= self.window.end)
     }
 
     /// Puts the slot at `start`, or takes it away where `length` is zero.
@@ -137,7 +135,7 @@ impl Board {
         let region = Arc::new(Region {
             vm: Arc::clone(&self.vm),
             cells,
-            windows: [LOW_RAM_LIMIT..PCI_MMIO32.end, self.hardware.mmio64.clone()],
+            window: LOW_RAM_LIMIT..PCI_MMIO32.end,
             placed: Mutex::new(None),
         });
         let (sender, orders) = channel();

@@ -15,11 +15,13 @@ pub mod fuzzing;
 pub mod pace;
 pub mod regs;
 mod seat;
+pub mod surface;
 pub mod view;
 pub mod vram;
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::time::{
@@ -32,7 +34,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use self::damage::Pages;
 use self::edid::Edid;
 use self::regs::Registers;
-use self::seat::{Canvas, Seat};
+use self::seat::{Canvas, Pointer, Seat};
+use self::surface::Surface;
 use self::vram::Vram;
 use crate::pci::{Bar, BarShape, Class, ConfigSpace, Identity, PciDevice};
 use crate::worker::{Interest, Serve, Source, Turn, event_fd};
@@ -110,12 +113,14 @@ pub struct Display {
     /// Counts the seats, whose sockets may have the same number.
     seats: u32,
     sink: Option<Box<dyn InputSink>>,
+    /// What the guest's graphics card shows, which goes before the frame buffer.
+    surface: Option<Arc<Surface>>,
 }
 
 /// What is drawn on and what is shown of it.
 struct Screen {
     registers: Registers,
-    vram: Vram,
+    vram: Arc<Vram>,
     aperture: Box<dyn Aperture>,
     /// Written and not told to the seat.
     touched: Pages,
@@ -144,7 +149,7 @@ impl Display {
             space,
             screen: Screen {
                 registers: Registers::new(Edid::new(mode), size),
-                vram,
+                vram: Arc::new(vram),
                 aperture,
                 touched: Pages::new(size),
                 failures: 0,
@@ -154,6 +159,7 @@ impl Display {
             seat: None,
             seats: 0,
             sink: None,
+            surface: None,
         })
     }
 
@@ -173,9 +179,20 @@ impl Display {
     }
 
     /// What is shown now, if anything, and the memory that it lies in.
-    pub fn picture(&self) -> Option<(Scanout, BorrowedFd<'_>)> {
+    pub fn picture(&self) -> Option<(Scanout, Arc<Vram>)> {
+        if let Some(surface) = self.surface.as_ref().filter(|surface| surface.is_taken()) {
+            return surface.picture();
+        }
         let scanout = self.screen.registers.scanout()?;
-        Some((scanout, self.screen.vram.file()))
+        Some((scanout, Arc::clone(&self.screen.vram)))
+    }
+
+    /// Makes room for a graphics card's pictures, `bytes` in all.
+    pub fn add_surface(&mut self, bytes: u64) -> io::Result<Arc<Surface>> {
+        let memory = Arc::new(Vram::new(bytes)?);
+        let surface = Arc::new(Surface::new(memory, self.wake.try_clone()?)?);
+        self.surface = Some(Arc::clone(&surface));
+        Ok(surface)
     }
 
     fn lose_seat(&mut self) {
@@ -202,7 +219,15 @@ impl Display {
                 sink.input(input);
             }
         });
-        let told = heard.and_then(|more| Ok((more, seat.tell(Instant::now(), &mut self.screen)?)));
+        let now = Instant::now();
+        let shown = self.surface.as_ref().and_then(|surface| surface.shown());
+        let told = heard.and_then(|more| {
+            let due = match shown {
+                Some(mut surface) => seat.tell(now, &mut surface),
+                None => seat.tell(now, &mut self.screen),
+            };
+            Ok((more, due?))
+        });
         match told {
             Ok((more, due)) => {
                 if let Some(due) = due {
@@ -248,6 +273,22 @@ impl Screen {
 }
 
 impl Canvas for Screen {
+    fn number(&self) -> u8 {
+        0
+    }
+
+    fn pointer(&self) -> Pointer {
+        Pointer::default()
+    }
+
+    fn pointer_file(&self) -> BorrowedFd<'_> {
+        self.vram.file()
+    }
+
+    fn wakes(&self) -> bool {
+        false
+    }
+
     fn scanout(&self) -> Option<Scanout> {
         self.registers.scanout()
     }
@@ -301,10 +342,7 @@ impl PciDevice for Display {
         }
         let before = self.screen.registers.scanout();
         self.screen.registers.write(offset, data);
-        if self.screen.registers.scanout() != before
-            && let Some(seat) = &mut self.seat
-        {
-            seat.mode_changed();
+        if self.screen.registers.scanout() != before && self.seat.is_some() {
             self.wake_worker();
         }
     }
@@ -323,9 +361,6 @@ impl PciDevice for Display {
     fn reset(&mut self) {
         self.space.reset();
         self.screen.registers.reset();
-        if let Some(seat) = &mut self.seat {
-            seat.mode_changed();
-        }
         self.wake_worker();
     }
 }
@@ -344,6 +379,9 @@ impl Serve for Display {
     fn woken(&mut self) {
         // Only the count goes; empty means that another wake-up took it.
         let _ = self.wake.read();
+        if let Some(seat) = &mut self.seat {
+            seat.hurry();
+        }
     }
 
     fn ready(&mut self, token: u32) {

@@ -20,19 +20,28 @@ const INPUTS: usize = 64;
 enum Told {
     Nothing,
     Off,
-    Shown(Scanout),
+    /// On the canvas of this number.
+    Shown(u8, Scanout),
 }
 
-impl Told {
-    fn now(scanout: Option<Scanout>) -> Self {
-        scanout.map_or(Self::Off, Self::Shown)
-    }
+/// The guest's pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Pointer {
+    /// Whether it is to be seen.
+    pub(super) seen: bool,
+    /// Counts its pictures.
+    pub(super) shape: u32,
+    /// Its point, from the corner of its picture.
+    pub(super) hot: (u32, u32),
+    /// Where its point is.
+    pub(super) at: (u32, u32),
 }
 
 /// A seat that is there.
 pub(super) struct Seat {
     link: Link,
     told: Told,
+    pointer: Pointer,
     /// A damage was told and is not presented yet.
     owed: bool,
     /// The socket had no room.
@@ -42,10 +51,18 @@ pub(super) struct Seat {
 
 /// What a look at the memory is asked of.
 pub(super) trait Canvas {
+    /// Tells it from the other one.
+    fn number(&self) -> u8;
     /// What is to be seen.
     fn scanout(&self) -> Option<Scanout>;
     /// The memory's file.
     fn file(&self) -> BorrowedFd<'_>;
+    /// The pointer on it.
+    fn pointer(&self) -> Pointer;
+    /// The file of the pointer's picture.
+    fn pointer_file(&self) -> BorrowedFd<'_>;
+    /// Whether it wakes the thread when something changes, and need not be looked at.
+    fn wakes(&self) -> bool;
     /// Everything counts as changed.
     fn soil(&mut self);
     /// What of this picture has changed since [`Canvas::told`].
@@ -60,6 +77,7 @@ impl Seat {
         Self {
             link,
             told: Told::Nothing,
+            pointer: Pointer::default(),
             owed: false,
             full: false,
             pace: Pace::default(),
@@ -99,8 +117,8 @@ impl Seat {
         self.full = false;
     }
 
-    /// The guest has changed the mode.
-    pub(super) fn mode_changed(&mut self) {
+    /// Something is new: it is told as soon as the pace lets it.
+    pub(super) fn hurry(&mut self) {
         self.pace.hurry();
     }
 
@@ -117,11 +135,13 @@ impl Seat {
         if due > now {
             return Ok(Some(due));
         }
-        let current = Told::now(canvas.scanout());
+        let current = canvas
+            .scanout()
+            .map_or(Told::Off, |scanout| Told::Shown(canvas.number(), scanout));
         let news = current != self.told;
         if news {
             let (picture, file) = match current {
-                Told::Shown(scanout) => (
+                Told::Shown(_, scanout) => (
                     Picture::Shown(ScanoutId::FIRST, scanout),
                     Some(canvas.file()),
                 ),
@@ -134,15 +154,20 @@ impl Seat {
             self.told = current;
             canvas.soil();
         }
-        let Told::Shown(scanout) = self.told else {
-            // The guest wakes us when it sets a mode.
+        let moved = canvas.pointer() != self.pointer;
+        if moved && !self.tell_pointer(canvas)? {
+            self.full = true;
+            return Ok(None);
+        }
+        let Told::Shown(_, scanout) = self.told else {
+            // Whoever sets a mode wakes us.
             self.pace.looked(now, true);
             return Ok(None);
         };
         let changed = canvas.changed(scanout);
-        self.pace.looked(now, changed.is_some());
+        self.pace.looked(now, moved || changed.is_some());
         let Some(part) = changed else {
-            return Ok(Some(self.pace.due(now)));
+            return Ok((!canvas.wakes()).then(|| self.pace.due(now)));
         };
         if self
             .link
@@ -154,6 +179,34 @@ impl Seat {
             self.full = true;
         }
         Ok(None)
+    }
+
+    /// Tells what is new of the pointer; false where there was no room for it.
+    fn tell_pointer(&mut self, canvas: &impl Canvas) -> Result<bool, LinkError> {
+        let id = ScanoutId::FIRST;
+        let (before, now) = (self.pointer, canvas.pointer());
+        let unseen = Pointer { seen: false, ..now };
+        if !now.seen {
+            let told = !before.seen || self.link.show(Picture::CursorHidden(id), None)?;
+            if told {
+                self.pointer = unseen;
+            }
+            return Ok(told);
+        }
+        if !before.seen || (before.shape, before.hot) != (now.shape, now.hot) {
+            let file = canvas.pointer_file();
+            if !self.link.show(Picture::Cursor(id, now.hot), Some(file))? {
+                return Ok(false);
+            }
+        }
+        // Told again where it was not seen, for the seat need not remember.
+        if (!before.seen || before.at != now.at)
+            && !self.link.show(Picture::CursorAt(id, now.at), None)?
+        {
+            return Ok(false);
+        }
+        self.pointer = now;
+        Ok(true)
     }
 }
 
@@ -171,10 +224,27 @@ mod tests {
         scanout: Option<Scanout>,
         file: std::os::fd::OwnedFd,
         dirty: Option<Rect>,
+        pointer: Pointer,
         looks: usize,
     }
 
     impl Canvas for Paper {
+        fn number(&self) -> u8 {
+            0
+        }
+
+        fn pointer(&self) -> Pointer {
+            self.pointer
+        }
+
+        fn pointer_file(&self) -> BorrowedFd<'_> {
+            self.file.as_fd()
+        }
+
+        fn wakes(&self) -> bool {
+            false
+        }
+
         fn scanout(&self) -> Option<Scanout> {
             self.scanout
         }
@@ -215,6 +285,7 @@ mod tests {
             scanout: Some(scanout(20)),
             file: memfd_create("paper", MemfdFlags::CLOEXEC).unwrap(),
             dirty: None,
+            pointer: Pointer::default(),
             looks: 0,
         };
         (Seat::new(vmm), seat, paper, Instant::now())
@@ -240,7 +311,7 @@ mod tests {
             now += IDLE;
             paper.dirty = Some(PART);
             paper.scanout = Some(scanout(30));
-            seat.mode_changed();
+            seat.hurry();
             assert_eq!(seat.tell(now, &mut paper).unwrap(), None);
         }
         assert_eq!((said(&link), paper.looks), (vec![], looks));
@@ -267,7 +338,7 @@ mod tests {
         for step in 0..10_000 {
             let now = start + Duration::from_micros(100) * step;
             paper.scanout = (step % 2 == 0).then(|| scanout(20 + step % 7));
-            seat.mode_changed();
+            seat.hurry();
             seat.tell(now, &mut paper).unwrap();
             for picture in said(&link) {
                 told += 1;
@@ -306,6 +377,34 @@ mod tests {
         seat.tell(last + FRAME, &mut paper).unwrap();
         let last = said(&link).last().copied();
         assert_eq!(last, Some(Picture::Damage(ScanoutId::FIRST, PART)));
+    }
+
+    #[test]
+    fn a_pointer_is_told_as_far_as_it_is_new() {
+        let (mut seat, link, mut paper, mut now) = bench();
+        let id = ScanoutId::FIRST;
+        let mut turn = |paper: &mut Paper| {
+            seat.tell(now, paper).unwrap();
+            link.tell(Input::Presented(id)).unwrap();
+            seat.hear(|_| {}).unwrap();
+            now += IDLE;
+            said(&link)
+        };
+        turn(&mut paper);
+        paper.pointer.at = (5, 6);
+        assert_eq!(turn(&mut paper), [], "it is not seen");
+        paper.pointer.seen = true;
+        let both = [Picture::Cursor(id, (0, 0)), Picture::CursorAt(id, (5, 6))];
+        assert_eq!(turn(&mut paper), both);
+        paper.pointer.at = (7, 8);
+        assert_eq!(turn(&mut paper), [Picture::CursorAt(id, (7, 8))]);
+        paper.pointer.shape += 1;
+        assert_eq!(turn(&mut paper), [Picture::Cursor(id, (0, 0))]);
+        assert_eq!(turn(&mut paper), []);
+        paper.pointer.seen = false;
+        assert_eq!(turn(&mut paper), [Picture::CursorHidden(id)]);
+        paper.pointer.at = (1, 1);
+        assert_eq!(turn(&mut paper), []);
     }
 
     #[test]

@@ -44,8 +44,28 @@ pub fn answer(listener: &OwnedFd, display: &Display) -> Result<(), LinkError> {
     let link = Link::new(socket)?;
     let id = ScanoutId::FIRST;
     match display.picture() {
-        Some((scanout, file)) => link.show(Picture::Shown(id, scanout), Some(file))?,
+        Some((scanout, memory)) => link.show(Picture::Shown(id, scanout), Some(memory.file()))?,
         None => link.show(Picture::Off(id), None)?,
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_nobody_listens_on_is_replaced_and_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("view");
+        let first = listen(&path).unwrap();
+        let taken = listen(&path).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        listen(&path).unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "kept").unwrap();
+        assert!(listen(&file).is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+    }
 }

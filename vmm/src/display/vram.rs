@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use vm_memory::VolatileSlice;
 
 /// The memory. Mapped as long as the process lives, because KVM keeps its address.
 pub struct Vram {
@@ -70,10 +71,33 @@ impl Vram {
         }
     }
 
+    /// Fills a part with zeros, as far as it is there.
+    pub fn clear(&self, offset: u64, len: u64) {
+        const ZEROS: &[u8] = &[0; 4096];
+        let mut left = usize::try_from(len).unwrap_or(usize::MAX);
+        for part in self.from(offset).chunks(ZEROS.len()) {
+            let part = volatile(&part[..part.len().min(left)]);
+            part.copy_from(&ZEROS[..part.len()]);
+            left -= part.len();
+        }
+    }
+
+    /// A part, for copies from guest memory; none where it is not all there.
+    pub fn slice(&self, offset: u64, len: usize) -> Option<VolatileSlice<'_>> {
+        self.from(offset).get(..len).map(volatile)
+    }
+
     fn from(&self, offset: u64) -> &[AtomicU8] {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         self.cells.get(start..).unwrap_or_default()
     }
+}
+
+/// The same bytes, for copies of many at once.
+fn volatile(cells: &[AtomicU8]) -> VolatileSlice<'_> {
+    // SAFETY: the cells are valid for reads and writes as long as the borrow lives, by several at the
+    // same time, too.
+    unsafe { VolatileSlice::new(cells.as_ptr().cast_mut().cast(), cells.len()) }
 }
 
 #[cfg(test)]
@@ -141,5 +165,12 @@ mod tests {
         let mut data = [9; 2];
         vram.read(LENGTH - 1, &mut data);
         assert_eq!(data, [1, 0]);
+        vram.write(0, &[7; 10]);
+        vram.clear(2, 5);
+        let mut data = [0; 10];
+        vram.read(0, &mut data);
+        assert_eq!(data, [7, 7, 0, 0, 0, 0, 0, 7, 7, 7]);
+        vram.clear(LENGTH - 1, u64::MAX);
+        assert!(vram.slice(LENGTH - 1, 2).is_none());
     }
 }

@@ -15,6 +15,8 @@ pub enum Kind {
     Console,
     /// Entropy source.
     Entropy,
+    /// Graphics card.
+    Gpu,
     /// Keyboard, mouse or tablet.
     Input,
 }
@@ -27,6 +29,7 @@ impl Kind {
             Self::Block => 2,
             Self::Console => 3,
             Self::Entropy => 4,
+            Self::Gpu => 16,
             Self::Input => 18,
         }
     }
@@ -38,6 +41,7 @@ impl Kind {
             Self::Block => (0x01, 0x00),
             Self::Console => (0x07, 0x80),
             Self::Entropy => (0x00, 0xff),
+            Self::Gpu => (0x03, 0x80),
             Self::Input => (0x09, 0x80),
         };
         Class {

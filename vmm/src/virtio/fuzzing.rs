@@ -4,14 +4,19 @@
 use std::sync::Arc;
 
 use super::console::{Console, PortSettings};
+use super::gpu::Gpu;
 use super::input::Tablet;
 use super::net::{Net, Settings};
 use super::regs::QueuePlace;
 use super::rng::Rng;
 use super::{Chain, Device, GuestRam, Io, VirtQueue, VirtioPci};
+use crate::display::surface::Surface;
+use crate::display::vram::Vram;
 use crate::pci::{Nowhere, PciDevice as _};
 use crate::worker::{Serve as _, Turn};
+use sekisho_seatlink::Mode;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Guest memory of a fuzzed machine.
 const RAM_LEN: usize = 64 * 1024;
@@ -58,12 +63,15 @@ pub fn virtqueue(data: &[u8]) {
 /// first byte chooses device and features.
 ///
 /// # Panics
-/// If the device finds no end: what a fuzzer is to find.
+/// If the device finds no end, or shows what lies outside its memory: what a fuzzer is to find.
 pub fn device(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else {
         return;
     };
     let features = if choice & 4 == 0 { u64::MAX } else { 0 };
+    if choice & 8 != 0 {
+        return graphics(features, data);
+    }
     match choice & 3 {
         0 => drive(Rng::new(), features, data),
         1 => {
@@ -128,6 +136,25 @@ pub fn tablet(data: &[u8]) {
         }
     }
     drive_on(&mut tablet, &ram, &mut queues);
+}
+
+fn graphics(features: u64, data: &[u8]) {
+    // Its memory is kept for ever; so all cards of a thread have the same.
+    thread_local! {
+        static SURFACE: Option<Arc<Surface>> = {
+            let memory = Vram::new(1 << 20).ok().map(Arc::new);
+            let wake = EventFd::new(EFD_NONBLOCK).ok();
+            let surface = memory.zip(wake).map(|(memory, wake)| Surface::new(memory, wake));
+            surface.and_then(Result::ok).map(Arc::new)
+        };
+    }
+    if let (Some(surface), Some(mode)) = (SURFACE.with(Clone::clone), Mode::new(64, 64)) {
+        drive(Gpu::new(mode, Arc::clone(&surface)), features, data);
+        if let Some((scanout, memory)) = surface.picture() {
+            assert!(scanout.end() <= memory.cells().len() as u64);
+        }
+        surface.release();
+    }
 }
 
 /// Reads `data` as accesses to configuration space and BAR of a device, eight bytes each.

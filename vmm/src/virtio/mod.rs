@@ -15,6 +15,7 @@ mod transport;
 pub mod block;
 pub mod console;
 pub mod fuzzing;
+pub mod gpu;
 pub mod input;
 pub mod net;
 pub mod rng;
