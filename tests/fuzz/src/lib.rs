@@ -19,7 +19,7 @@ pub use sekisho_netdomain::fuzzing::{
     sim_usage, vici, wifi_networks,
 };
 pub use sekisho_status::fuzz::status_socket;
-pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg};
+pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, tpm};
 pub use sekisho_vmm::nvme::fuzzing::nvme;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, virtqueue};
 pub use targets::{
@@ -146,6 +146,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "status_socket",
         run: status_socket,
+    },
+    Target {
+        name: "tpm",
+        run: tpm,
     },
     Target {
         name: "vici",
