@@ -19,7 +19,7 @@ pub use sekisho_netdomain::fuzzing::{
     sim_usage, vici, wifi_networks,
 };
 pub use sekisho_status::fuzz::status_socket;
-pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, ps2};
+pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, ps2, tpm};
 pub use sekisho_vmm::display::fuzzing::display;
 pub use sekisho_vmm::nvme::fuzzing::nvme;
 pub use sekisho_vmm::virtio::block::fuzzing::block;
@@ -164,6 +164,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "tablet",
         run: tablet,
+    },
+    Target {
+        name: "tpm",
+        run: tpm,
     },
     Target {
         name: "vici",

@@ -1,5 +1,5 @@
-//! Entry points for fuzzers: arbitrary bytes as accesses of a guest to `fw_cfg`, to the flash chip and
-//! to the PS/2 controller.
+//! Entry points for fuzzers: arbitrary bytes as accesses of a guest to `fw_cfg`, to the flash chip, to the
+//! PS/2 controller and to the TPM, whose answers they are as well.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,6 +10,10 @@ use vm_memory::{Bytes as _, GuestAddress};
 use super::flash::{BLOCK, Flash, Store};
 use super::fw_cfg::{FwCfg, Items, PORTS, key};
 use super::ps2::{Ps2Controller, Ps2Port};
+use super::tpm::command::{HEADER_LEN, Incoming};
+use super::tpm::crb::BUFFER_LEN;
+use super::tpm::{Command, Crb, Executor};
+use crate::board::layout::TPM;
 use crate::board::memory::GuestRam;
 use crate::board::power::Power;
 use crate::bus::BusDevice as _;
@@ -169,4 +173,76 @@ pub fn ps2(data: &[u8]) {
         port.read(0, &mut [0]);
     }
     panic!("the guest may read without end");
+}
+
+/// What a TPM was asked last.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Option<Command>>>);
+
+impl Executor for Asked {
+    fn execute(&mut self, command: Command) {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(asked.is_none(), "there is never more than one command");
+        *asked = Some(command);
+    }
+
+    fn cancel(&mut self) {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(asked.is_some(), "there is something to cancel");
+    }
+}
+
+/// Reads `data` as accesses to the TPM's registers and as pieces of what swtpm answers: kind, length, a
+/// place of two bytes, and as many bytes as the length tells.
+///
+/// # Panics
+/// If a command goes on that is not in order, the registers tell of another state than the TPM is in, or
+/// an answer comes that is not in order: what a fuzzer is to find.
+pub fn tpm(mut data: &[u8]) {
+    const STATUS: u64 = 0x44;
+    const START: u64 = 0x4c;
+    let asked = Asked::default();
+    let mut device = Crb::new(Box::new(asked.clone()), false);
+    let mut incoming = Incoming::default();
+    let mut failed = false;
+    while let Some(([kind, length, low, high], rest)) = data.split_first_chunk() {
+        let offset = u64::from(u16::from_le_bytes([*low, *high])) % (TPM.end - TPM.start);
+        let most = if kind & 2 == 0 { 8 } else { 255 };
+        let length = usize::from(*length).min(most).min(rest.len());
+        let (bytes, behind) = rest.split_at(length);
+        data = behind;
+        match kind & 3 {
+            0 => device.read(offset, &mut [0; 8][..length]),
+            2 => {
+                let mut command = asked.0.lock().unwrap_or_else(PoisonError::into_inner);
+                match incoming.take(bytes) {
+                    // What nobody asked for ends the connection before it comes here.
+                    _ if command.is_none() => incoming = Incoming::default(),
+                    Ok(None) => {}
+                    Ok(Some(response)) => {
+                        let length = response.bytes().len();
+                        assert!((HEADER_LEN..=BUFFER_LEN).contains(&length));
+                        device.complete(&response);
+                        *command = None;
+                    }
+                    Err(_) => {
+                        device.fail();
+                        (failed, *command) = (true, None);
+                    }
+                }
+            }
+            _ => device.write(offset, bytes),
+        }
+        let command = asked.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(command) = &*command {
+            assert!(!failed, "no command goes to a TPM that has failed");
+            assert!((HEADER_LEN..=BUFFER_LEN).contains(&command.bytes().len()));
+            assert_eq!(command.bytes()[0], 0x80);
+        }
+        let (mut start, mut status) = ([0xff], [0xff]);
+        device.read(START, &mut start);
+        device.read(STATUS, &mut status);
+        assert_eq!(start[0] == 1, command.is_some());
+        assert_eq!(status[0] & 1 == 1, failed);
+    }
 }

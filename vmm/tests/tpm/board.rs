@@ -14,6 +14,49 @@ fn looks() -> Code {
         .echo_memory(REGISTERS + 0x1000)
 }
 
+/// Writes a byte to memory.
+fn put(code: Code, address: u32, value: u8) -> Code {
+    // mov ebx, address; mov byte [rbx], value
+    code.raw(&[0xbb])
+        .raw(&address.to_le_bytes())
+        .raw(&[0xc6, 0x03, value])
+}
+
+/// Runs a command from its first byte to the first 10 of its response, which go to COM1.
+fn runs(mut code: Code, command: &[u8]) -> Code {
+    code = put(code, REGISTERS + 0x08, 1);
+    code = put(code, REGISTERS + 0x40, 1);
+    for (at, byte) in (REGISTERS + 0x80..).zip(command) {
+        code = put(code, at, *byte);
+    }
+    code = put(code, REGISTERS + 0x4c, 1);
+    // again: pause; test byte [rbx], 1; jnz again
+    code = code.raw(&[0xf3, 0x90, 0xf6, 0x03, 0x01, 0x75, 0xf9]);
+    (0..10).fold(code, |code, at| code.echo_memory(REGISTERS + 0x80 + at))
+}
+
+/// Through a processor's thread and the TPM's, both closed in.
+#[test]
+fn a_guest_starts_its_tpm_up_at_each_start_of_the_machine() {
+    let Some(place) = Place::new() else { return };
+    let _swtpm = place.start();
+    let option = format!("socket={}", place.socket().display());
+    let startup = crate::commands::startup();
+    let code = runs(runs(Code::default(), &startup), &startup);
+    let Some(bench) = Bench::new(&code.out8(0xcf9, 6).raw(&[0xf4])) else {
+        return;
+    };
+    // Success, and then `TPM_RC_INITIALIZE`: it is started up already.
+    let started = [0x80, 1, 0, 0, 0, 10, 0, 0, 0, 0];
+    let already = [0x80, 1, 0, 0, 0, 10, 0, 0, 1, 0];
+    for _ in 0..2 {
+        let mut command = bench.command();
+        command.args(["--tpm", &option]);
+        let expected = [started, already].concat();
+        assert_eq!(bench.run(&mut command), (3, expected));
+    }
+}
+
 #[test]
 fn a_guest_finds_the_tpm_and_its_end_is_swtpms_end() {
     let Some(place) = Place::new() else { return };

@@ -98,7 +98,7 @@ pub enum TpmError {
         code: u32,
     },
     /// It is too old, or not a TPM 2.0's.
-    #[error("this swtpm has no {0}: use version 0.6 or later")]
+    #[error("this swtpm has no {0}: use version 0.7 or later")]
     Lacks(&'static str),
     /// It cannot have the size of buffer that the interface has.
     #[error(

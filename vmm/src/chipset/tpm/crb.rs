@@ -173,7 +173,9 @@ impl Crb {
             CTRL_REQ if value & GO_IDLE != 0 => self.settle(State::Idle),
             CTRL_CANCEL => self.cancel(value & CANCEL != 0),
             CTRL_START if value & START != 0 => self.start(),
-            BUFFER..PAGE if self.state == State::Ready => {
+            BUFFER..PAGE if matches!(self.state, State::Ready | State::Complete) => {
+                // Linux asks for "ready" once and then sends one command after the other.
+                self.settle(State::Ready);
                 let place = usize::try_from(offset - BUFFER).ok();
                 if let Some(place) = place.and_then(|place| self.buffer.get_mut(place)) {
                     *place = value;
@@ -399,15 +401,27 @@ mod tests {
         device.write(BUFFER, &RANDOM);
         put(&mut device, CTRL_START, START.into());
         assert_eq!(get(&mut device, CTRL_START), 0);
-        // Nor does one that has a response in its buffer.
-        put(&mut device, CTRL_REQ, CMD_READY.into());
-        device.write(BUFFER, &RANDOM);
-        put(&mut device, CTRL_START, START.into());
+        assert!(bench.0.lock().unwrap().commands.is_empty());
+    }
+
+    /// As Linux does.
+    #[test]
+    fn the_next_command_may_follow_the_response_at_once() {
+        let (mut device, bench) = started();
         device.complete(&response(&ANSWER));
-        device.write(BUFFER, &RANDOM);
+        // The response itself is no command.
         put(&mut device, CTRL_START, START.into());
-        assert_eq!(get(&mut device, BUFFER), 0x0000_0180);
-        assert_eq!(bench.0.lock().unwrap().commands.len(), 1);
+        assert_eq!(get(&mut device, CTRL_START), 0);
+        assert_eq!(get(&mut device, BUFFER + 12), 0x0607_0809);
+        device.write(BUFFER, &RANDOM);
+        assert_eq!(
+            get(&mut device, BUFFER + 12),
+            0,
+            "what was read is forgotten"
+        );
+        put(&mut device, CTRL_START, START.into());
+        assert_eq!(bench.0.lock().unwrap().commands, [RANDOM; 2]);
+        assert_eq!(get(&mut device, CTRL_START), 1);
     }
 
     #[test]

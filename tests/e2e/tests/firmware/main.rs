@@ -2,147 +2,25 @@
 //! Debian's kernel, from outside and from an NVMe disk, keeps its variables over a reset of the machine
 //! and a killed VMM, refuses what Secure Boot does not know, and draws on the screen.
 
+mod bench;
+mod desktop;
+#[path = "../picture/mod.rs"]
 mod picture;
+mod tpm;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
-use sekisho_laptop::exec::{ExecClient, Said, Start};
-use sekisho_laptop::{
-    Cache, GuestImage, InstalledDebian, Laptop, Options, Running, build, debian, start_disk,
-};
+use sekisho_laptop::exec::{ExecClient, Start};
+use sekisho_laptop::{build, start_disk};
 
-/// Firmware takes its time under emulation.
-const BOOT: Duration = Duration::from_mins(4);
-const SOON: Duration = Duration::from_mins(1);
+use bench::*;
 
-const TEST_PORT: &str = "jp.sekisho.test.0";
-/// What the kernel says first when firmware started it.
-const STARTED_BY_FIRMWARE: &str = "efi: EFI v";
 /// A variable of the test's own.
 const VARIABLE: &str = "/sys/firmware/efi/efivars/SekishoTest-7f0e4c55-6f9b-4b6e-9a43-5f2c3c1d8a11";
 /// Kept over the power, for boot services and for the work OS.
 const ATTRIBUTES: &str = "\\007\\000\\000\\000";
-
-struct Bench {
-    laptop: Laptop,
-    image: GuestImage,
-    ovmf: PathBuf,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let image = GuestImage::build(&build::target_dir().join("work-os")).expect("image");
-        let laptop = Laptop::start(Options {
-            cr8_workaround: true,
-            ports: vec![TEST_PORT.to_owned()],
-            ..Options::default()
-        })
-        .expect("laptop");
-        Self {
-            laptop,
-            image,
-            ovmf: Self::package_file("ovmf", "usr/share/OVMF"),
-        }
-    }
-
-    /// A machine's own copy of the variables that the package has under this name.
-    fn variables(&self, name: &str) -> PathBuf {
-        let copy = self.laptop.folder().join(name);
-        fs::copy(self.ovmf.join(name), &copy).expect("variables");
-        copy
-    }
-
-    /// Starts firmware and kernel.
-    fn start(&self, variables: &Path) -> Running {
-        self.start_program(&self.image.kernel, variables)
-    }
-
-    fn start_program(&self, program: &Path, variables: &Path) -> Running {
-        let [kernel, initrd] =
-            [program, &self.image.initrd].map(|path| path.to_string_lossy().into_owned());
-        let arguments = [
-            "--kernel",
-            &kernel,
-            "--initrd",
-            &initrd,
-            "--cmdline",
-            &self.cmdline(),
-        ];
-        self.start_machine(variables, &arguments)
-    }
-
-    /// Says more than a work OS at its user's.
-    fn cmdline(&self) -> String {
-        format!("{} loglevel=7", self.image.cmdline.replace(" quiet", ""))
-    }
-
-    fn start_machine(&self, variables: &Path, arguments: &[&str]) -> Running {
-        let code = self.ovmf.join("OVMF_CODE_4M.fd");
-        let firmware = format!("code={},vars={}", code.display(), variables.display());
-        self.run(&[&["--firmware", &firmware], arguments].concat())
-    }
-
-    /// Starts the kernel without firmware.
-    fn start_directly(&self, arguments: &[&str]) -> Running {
-        let [kernel, initrd] = [&self.image.kernel, &self.image.initrd]
-            .map(|path| path.to_string_lossy().into_owned());
-        let cmdline = self.cmdline();
-        let boot = [
-            "--kernel",
-            &kernel,
-            "--initrd",
-            &initrd,
-            "--cmdline",
-            &cmdline,
-        ];
-        self.run(&[&boot, arguments].concat())
-    }
-
-    fn run(&self, arguments: &[&str]) -> Running {
-        let vmm = build::target_dir().join("debug/sekisho-vmm");
-        let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
-        let vmm = vmm.to_string_lossy();
-        let mut line = vec![&*vmm, "run", "--serial", "stdio", "--console", &console];
-        line.extend(arguments);
-        self.laptop.spawn(&line).expect("VMM")
-    }
-
-    /// A file of a package of the distribution.
-    fn package_file(package: &str, path: &str) -> PathBuf {
-        let cache = Cache::open().expect("cache");
-        let folder = cache.folder(package, |folder| debian::unpack(package, folder));
-        folder.expect(package).join(path)
-    }
-
-    fn guest(&self) -> ExecClient {
-        let port = self.laptop.port(TEST_PORT).expect("port");
-        let guest = ExecClient::new(port).expect("client");
-        guest.hello(BOOT).expect("the work OS answers");
-        guest
-    }
-}
-
-fn said(guest: &ExecClient, script: &str) -> String {
-    let output = guest.run(&["sh", "-c", script], SOON).expect("run");
-    assert!(output.status.success(), "{script}: {}", output.said());
-    output.text()
-}
-
-/// Waits for the VMM's end; its exit status.
-fn ended(vmm: &mut Running) -> Option<i32> {
-    let deadline = Instant::now() + SOON;
-    let mut output = Vec::new();
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match vmm.next(left).expect("VMM") {
-            Some(Said::Ended(status)) => return status.code,
-            Some(Said::Stdout(bytes) | Said::Stderr(bytes)) => output.extend(bytes),
-            None => panic!("the VMM goes on: {}", String::from_utf8_lossy(&output)),
-        }
-    }
-}
 
 #[test]
 fn stock_firmware_starts_a_stock_kernel_and_keeps_its_variables() {
@@ -249,48 +127,6 @@ fn a_work_os_that_knows_hyper_v_alone_uses_its_clock_and_timers() {
         assert_eq!(ended(&mut vmm), Some(0), "{paravirt}");
     }
 }
-
-#[test]
-fn an_installed_debian_starts_to_its_login() {
-    let bench = Bench::new();
-    let variables = bench.variables("OVMF_VARS_4M.ms.fd");
-    let disk = bench.laptop.folder().join("debian.img");
-    let cache = Cache::open().expect("cache");
-    let began = Instant::now();
-    let debian = InstalledDebian::fetch(&cache).expect("installed");
-    println!("installed: {:?}", began.elapsed());
-    debian.copy(&disk).expect("copy");
-    println!("copied: {:?}", began.elapsed());
-    let disk = format!("path={},device=nvme", disk.display());
-    let began = Instant::now();
-    let view = "/tmp/view";
-    let screen = format!("mode=1024x768,view={view}");
-    let mut vmm = bench.start_machine(
-        &variables,
-        &["--disk", &disk, "--memory", "1G", "--display", &screen],
-    );
-    let program = build::target_dir().join("debug/sekisho-vmm");
-    for turn in 0..14 {
-        let said = vmm.wait_for("never said", Duration::from_secs(15));
-        println!("{turn}: {said:?}");
-        let shot = bench.laptop.folder().join(format!("shot-{turn}.png"));
-        let taken = bench.laptop.run(&[
-            &program.to_string_lossy(),
-            "screenshot",
-            "--socket",
-            view,
-            &shot.to_string_lossy(),
-        ]);
-        println!("{:?}", taken.map(|taken| taken.said()));
-    }
-    let guest = bench.guest();
-    println!("to the first command: {:?}", began.elapsed());
-    println!("{}", said(&guest, "mokutil --sb-state; systemctl --failed; systemd-analyze; systemd-analyze blame | head -30; free -m; dmesg | tail -50"));
-    println!("{}", said(&guest, "loginctl; cat /var/log/lightdm/*; cat /var/log/Xorg.0.log"));
-}
-
-/// Exit status of a VMM whose guest asked for a reset.
-const RESET_STATUS: i32 = 3;
 
 /// Packages of the distribution and what of them starts first, and next.
 const SHIM: (&str, &str) = ("shim-signed", "usr/lib/shim/shimx64.efi.signed");

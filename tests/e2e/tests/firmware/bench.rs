@@ -1,0 +1,138 @@
+//! The board of these tests: firmware and VMM in the QEMU laptop.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sekisho_laptop::exec::{ExecClient, Said};
+use sekisho_laptop::{Cache, GuestImage, Laptop, Options, Running, build, debian};
+
+/// Firmware takes its time under emulation.
+pub(crate) const BOOT: Duration = Duration::from_mins(4);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
+
+pub(crate) const TEST_PORT: &str = "jp.sekisho.test.0";
+/// What the kernel says first when firmware started it.
+pub(crate) const STARTED_BY_FIRMWARE: &str = "efi: EFI v";
+/// Exit status of a VMM whose guest asked for a reset.
+pub(crate) const RESET_STATUS: i32 = 3;
+
+/// The QEMU laptop, what starts in it, and the firmware.
+pub(crate) struct Bench {
+    pub(crate) laptop: Laptop,
+    pub(crate) image: GuestImage,
+    ovmf: PathBuf,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let image = GuestImage::build(&build::target_dir().join("work-os")).expect("image");
+        let laptop = Laptop::start(Options {
+            cr8_workaround: true,
+            ports: vec![TEST_PORT.to_owned()],
+            ..Options::default()
+        })
+        .expect("laptop");
+        Self {
+            laptop,
+            image,
+            ovmf: Self::package_file("ovmf", "usr/share/OVMF"),
+        }
+    }
+
+    /// A machine's own copy of the variables that the package has under this name.
+    pub(crate) fn variables(&self, name: &str) -> PathBuf {
+        let copy = self.laptop.folder().join(name);
+        fs::copy(self.ovmf.join(name), &copy).expect("variables");
+        copy
+    }
+
+    /// Starts firmware and kernel.
+    pub(crate) fn start(&self, variables: &Path) -> Running {
+        self.start_program(&self.image.kernel, variables)
+    }
+
+    pub(crate) fn start_program(&self, program: &Path, variables: &Path) -> Running {
+        let [kernel, initrd] =
+            [program, &self.image.initrd].map(|path| path.to_string_lossy().into_owned());
+        let arguments = [
+            "--kernel",
+            &kernel,
+            "--initrd",
+            &initrd,
+            "--cmdline",
+            &self.cmdline(),
+        ];
+        self.start_machine(variables, &arguments)
+    }
+
+    /// Says more than a work OS at its user's.
+    pub(crate) fn cmdline(&self) -> String {
+        format!("{} loglevel=7", self.image.cmdline.replace(" quiet", ""))
+    }
+
+    pub(crate) fn start_machine(&self, variables: &Path, arguments: &[&str]) -> Running {
+        let code = self.ovmf.join("OVMF_CODE_4M.fd");
+        let firmware = format!("code={},vars={}", code.display(), variables.display());
+        self.run(&[&["--firmware", &firmware], arguments].concat())
+    }
+
+    /// Starts the kernel without firmware.
+    pub(crate) fn start_directly(&self, arguments: &[&str]) -> Running {
+        let [kernel, initrd] = [&self.image.kernel, &self.image.initrd]
+            .map(|path| path.to_string_lossy().into_owned());
+        let cmdline = self.cmdline();
+        let boot = [
+            "--kernel",
+            &kernel,
+            "--initrd",
+            &initrd,
+            "--cmdline",
+            &cmdline,
+        ];
+        self.run(&[&boot, arguments].concat())
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Running {
+        let vmm = build::target_dir().join("debug/sekisho-vmm");
+        let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
+        let vmm = vmm.to_string_lossy();
+        let mut line = vec![&*vmm, "run", "--serial", "stdio", "--console", &console];
+        line.extend(arguments);
+        self.laptop.spawn(&line).expect("VMM")
+    }
+
+    /// A file of a package of the distribution.
+    pub(crate) fn package_file(package: &str, path: &str) -> PathBuf {
+        let cache = Cache::open().expect("cache");
+        let folder = cache.folder(package, |folder| debian::unpack(package, folder));
+        folder.expect(package).join(path)
+    }
+
+    pub(crate) fn guest(&self) -> ExecClient {
+        let port = self.laptop.port(TEST_PORT).expect("port");
+        let guest = ExecClient::new(port).expect("client");
+        guest.hello(BOOT).expect("the work OS answers");
+        guest
+    }
+}
+
+pub(crate) fn said(guest: &ExecClient, script: &str) -> String {
+    let output = guest.run(&["sh", "-c", script], SOON).expect("run");
+    assert!(output.status.success(), "{script}: {}", output.said());
+    output.text()
+}
+
+/// Waits for the VMM's end; its exit status.
+pub(crate) fn ended(vmm: &mut Running) -> Option<i32> {
+    let deadline = Instant::now() + SOON;
+    let mut output = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match vmm.next(left).expect("VMM") {
+            Some(Said::Ended(status)) => return status.code,
+            Some(Said::Stdout(bytes) | Said::Stderr(bytes)) => output.extend(bytes),
+            None => panic!("the VMM goes on: {}", String::from_utf8_lossy(&output)),
+        }
+    }
+}
