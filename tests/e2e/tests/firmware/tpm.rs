@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sekisho_laptop::exec::{ExecClient, Start};
+use sekisho_laptop::{Laptop, Running};
 
 use crate::bench::*;
 
@@ -44,23 +45,31 @@ fn pack_tpm2(archive: &Path) {
     assert!(tar.status().expect("tar").success());
 }
 
+/// Where swtpm keeps its state in the laptop.
+const TPM: &str = "/tmp/tpm";
+
+/// Starts swtpm in the laptop, and waits until it can be connected to.
+fn start_swtpm(laptop: &Laptop) -> Running {
+    let line = format!(
+        "mkdir {TPM} && exec swtpm socket --tpm2 --seccomp action=kill --tpmstate dir={TPM} \
+         --ctrl type=unixio,path={TPM}/control"
+    );
+    let swtpm = laptop.spawn(&["sh", "-c", &line]).expect("swtpm");
+    let there = format!("until [ -S {TPM}/control ]; do sleep 0.1; done");
+    laptop.run(&["sh", "-c", &there]).expect("swtpm");
+    swtpm
+}
+
 /// What is sealed to the state in which the firmware starts the kernel is unsealed after a reboot, and
 /// not in another state (the control). The TPM is swtpm's; the driver is Linux' own.
 #[test]
 fn linux_seals_to_the_tpm_and_unseals_after_a_reboot() {
-    const TPM: &str = "/tmp/tpm";
     /// The firmware hashes what it starts, four times over.
     const MEASURED: Duration = Duration::from_mins(8);
     let bench = Bench::new();
     let tools = bench.laptop.folder().join("tools.tar");
     pack_tpm2(&tools);
-    let swtpm = format!(
-        "mkdir {TPM} && exec swtpm socket --tpm2 --seccomp action=kill --tpmstate dir={TPM} \
-         --ctrl type=unixio,path={TPM}/control"
-    );
-    let _swtpm = bench.laptop.spawn(&["sh", "-c", &swtpm]).expect("swtpm");
-    let there = format!("until [ -S {TPM}/control ]; do sleep 0.1; done");
-    bench.laptop.run(&["sh", "-c", &there]).expect("swtpm");
+    let _swtpm = start_swtpm(&bench.laptop);
     let variables = bench.variables("OVMF_VARS_4M.fd");
     let [kernel, initrd] =
         [&bench.image.kernel, &bench.image.initrd].map(|path| path.to_string_lossy().into_owned());
