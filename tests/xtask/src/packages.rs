@@ -74,7 +74,15 @@ impl Need {
                 "wpasupplicant",
                 "xz-utils",
             ],
-            Self::Judges => &["acpica-tools", "dmidecode", "systemd"],
+            Self::Judges => &[
+                "acpica-tools",
+                "dmidecode",
+                "fonts-ipafont-gothic",
+                "gir1.2-gtk-vnc-2.0",
+                "gvncviewer",
+                "python3-gi",
+                "systemd",
+            ],
             Self::Bench => &["ethtool", "iperf3"],
             Self::Fuzz => &["g++"],
         }
