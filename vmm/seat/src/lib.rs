@@ -7,5 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod font;
+pub mod frame;
+pub mod notice;
+pub mod outbox;
+pub mod picture;
+pub mod place;
+pub mod seat;
 pub mod stamp;
 pub mod watermark;
