@@ -12,6 +12,7 @@ pub mod notice;
 pub mod outbox;
 pub mod picture;
 pub mod place;
+pub mod rfb;
 pub mod seat;
 pub mod stamp;
 pub mod watermark;
