@@ -30,6 +30,7 @@ pub use targets::{
     policy::policy,
     policy_words::policy_words,
     ring::ring,
+    seat::{seat_messages, viewer_messages},
 };
 
 /// One target.
@@ -140,6 +141,10 @@ pub const TARGETS: &[Target] = &[
         run: ring,
     },
     Target {
+        name: "seat_messages",
+        run: seat_messages,
+    },
+    Target {
         name: "sim_usage",
         run: sim_usage,
     },
@@ -150,6 +155,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "vici",
         run: vici,
+    },
+    Target {
+        name: "viewer_messages",
+        run: viewer_messages,
     },
     Target {
         name: "virtqueue",
