@@ -32,6 +32,7 @@ pub use targets::{
     policy::policy,
     policy_words::policy_words,
     ring::ring,
+    seat::{seat_messages, viewer_messages},
 };
 
 /// One target.
@@ -154,6 +155,10 @@ pub const TARGETS: &[Target] = &[
         run: ring,
     },
     Target {
+        name: "seat_messages",
+        run: seat_messages,
+    },
+    Target {
         name: "sim_usage",
         run: sim_usage,
     },
@@ -172,6 +177,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "vici",
         run: vici,
+    },
+    Target {
+        name: "viewer_messages",
+        run: viewer_messages,
     },
     Target {
         name: "virtqueue",

@@ -7,3 +7,4 @@ pub(crate) mod net_hdr;
 pub(crate) mod policy;
 pub(crate) mod policy_words;
 pub(crate) mod ring;
+pub(crate) mod seat;

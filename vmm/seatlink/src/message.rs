@@ -51,9 +51,11 @@ impl Mode {
     };
 
     /// A mode, if both sides are possible.
-    pub fn new(width: u32, height: u32) -> Option<Self> {
-        let possible = |side| (1..=MAX_SIDE).contains(&side);
-        (possible(width) && possible(height)).then_some(Self { width, height })
+    pub const fn new(width: u32, height: u32) -> Option<Self> {
+        if width == 0 || width > MAX_SIDE || height == 0 || height > MAX_SIDE {
+            return None;
+        }
+        Some(Self { width, height })
     }
 
     /// Pixels of a line.
