@@ -206,9 +206,6 @@ impl Devices {
         let vram = Vram::new(vram_size(mode)).map_err(failed)?;
         let (aperture, mapper) = board.aperture(vram.cells());
         let mut display = Display::new(mode, vram, aperture).map_err(failed)?;
-        let (_, tablet) = self.plug(board, Tablet::new())?;
-        let input = InputDevices::new(board.panel.ps2.clone(), Some(tablet));
-        display.set_sink(Box::new(input));
         if let Some(seat) = &screen.seat {
             let socket = endpoint("the seat's link", seat, SocketType::SEQPACKET)?;
             display.attach(socket).map_err(failed)?;
@@ -230,7 +227,11 @@ impl Devices {
         } else {
             None
         };
-        self.display = Some(self.insert(board, display)?.1);
+        let (_, display) = self.insert(board, display)?;
+        let (_, tablet) = self.plug(board, Tablet::new())?;
+        let input = InputDevices::new(board.panel.ps2.clone(), Some(tablet));
+        lock(&display).set_sink(Box::new(input));
+        self.display = Some(display);
         if let Some(surface) = surface {
             self.plug(board, Gpu::new(mode, surface))?;
         }

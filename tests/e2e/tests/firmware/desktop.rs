@@ -13,10 +13,18 @@ use crate::picture::decode;
 /// From power-on to the login's picture, where everything is emulated twice.
 const LOGIN: Duration = Duration::from_mins(8);
 /// Where the greeter has its fields on a screen of 1024 by 768, and a place in its window.
-const NAME: (u16, u16) = (560, 344);
-const PASSWORD: (u16, u16) = (560, 384);
+const NAME: (u16, u16) = (640, 344);
+const PASSWORD: (u16, u16) = (640, 384);
 const LOG_IN: (u16, u16) = (624, 430);
 const WINDOW: (u32, u32) = (350, 320);
+/// Where a name is to be seen once it is typed, the frame of the password's field once it is chosen, and
+/// its dots: from, to, without the caret and the pointer.
+const NAME_TEXT: Part = ((480, 335), (530, 352));
+const PASSWORD_FRAME: Part = ((600, 364), (610, 370));
+const PASSWORD_TEXT: Part = ((580, 376), (608, 390));
+
+/// The upper left and the lower right corner of a part of the screen.
+type Part = ((u32, u32), (u32, u32));
 
 const SEAT: &str = "/tmp/seat";
 const VNC: &str = "/tmp/vnc";
@@ -113,6 +121,26 @@ fn wait_for_login(viewer: &mut Viewer) {
     }
 }
 
+/// Does something, as a person would: and waits until it is to be seen.
+fn until_it_changes(bench: &Bench, part: Part, act: impl FnOnce()) {
+    let look = || {
+        let ((width, _), pixels) = decode(&screenshot(bench));
+        let ((left, top), (right, bottom)) = part;
+        let line = |y: u32| {
+            let from = ((y * width + left) * 3) as usize;
+            pixels[from..from + ((right - left) * 3) as usize].to_vec()
+        };
+        (top..bottom).flat_map(line).collect::<Vec<u8>>()
+    };
+    let before = look();
+    act();
+    let deadline = Instant::now() + LOGIN;
+    while look() == before {
+        assert!(Instant::now() < deadline, "nothing changes at {part:?}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
 /// How many pixels of two pictures differ, of a thousand.
 fn difference(one: &[u8], other: &[u8]) -> usize {
     assert_eq!(one.len(), other.len());
@@ -156,17 +184,25 @@ fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
     assert!((3..300).contains(&marked), "{marked} of 1000");
 
     let (person, password) = InstalledDebian::PERSON;
-    let session = format!("loginctl list-sessions --no-legend | grep -w {person} | grep -w seat0");
+    // Its window manager runs as the person.
+    let session = format!(
+        "for one in /proc/[0-9]*; do \
+         [ \"$(stat -c %U $one 2> /dev/null)\" = {person} ] && cat $one/comm; done | grep -x openbox"
+    );
     let nobody = guest.run(&["sh", "-c", &session], SOON).expect("run");
     assert!(!nobody.status.success(), "{}", nobody.said());
     viewer.clicks(NAME);
-    viewer.does(&format!("type {person}"));
-    viewer.clicks(PASSWORD);
-    viewer.does(&format!("type {password}"));
+    until_it_changes(&bench, NAME_TEXT, || {
+        viewer.does(&format!("type {person}"));
+    });
+    until_it_changes(&bench, PASSWORD_FRAME, || viewer.clicks(PASSWORD));
+    until_it_changes(&bench, PASSWORD_TEXT, || {
+        viewer.does(&format!("type {password}"));
+    });
     viewer.clicks(LOG_IN);
     let logged_in = format!(
-        "for try in $(seq 60); do {session} && exit 0; sleep 1; done; \
-         cat /var/log/lightdm/*; exit 1"
+        "for try in $(seq 90); do {session} && exit 0; sleep 1; done; \
+         cat /var/log/lightdm/lightdm.log /home/{person}/.xsession-errors; exit 1"
     );
     println!("{}", said_within(&guest, &logged_in, LOGIN));
     println!("logged in: {:?}", began.elapsed());
