@@ -118,11 +118,7 @@ impl Bench {
 }
 
 pub(crate) fn said(guest: &ExecClient, script: &str) -> String {
-    said_within(guest, script, SOON)
-}
-
-pub(crate) fn said_within(guest: &ExecClient, script: &str, limit: Duration) -> String {
-    let output = guest.run(&["sh", "-c", script], limit).expect("run");
+    let output = guest.run(&["sh", "-c", script], SOON).expect("run");
     assert!(output.status.success(), "{script}: {}", output.said());
     output.text()
 }

@@ -17,11 +17,11 @@ const NAME: (u16, u16) = (640, 344);
 const PASSWORD: (u16, u16) = (640, 384);
 const LOG_IN: (u16, u16) = (624, 430);
 const WINDOW: (u32, u32) = (350, 320);
-/// Where a name is to be seen once it is typed, the frame of the password's field once it is chosen, and
-/// its dots: from, to, without the caret and the pointer.
-const NAME_TEXT: Part = ((480, 335), (530, 352));
-const PASSWORD_FRAME: Part = ((600, 364), (610, 370));
-const PASSWORD_TEXT: Part = ((580, 376), (608, 390));
+/// Where the last letter of the name is to be seen, where the password's field says what it is for until
+/// it is chosen, and where the password's last dot is; without carets and the pointer.
+const NAME_END: Part = ((505, 335), (517, 352));
+const PASSWORD_HINT: Part = ((580, 376), (608, 390));
+const PASSWORD_END: Part = ((507, 376), (516, 390));
 
 /// The upper left and the lower right corner of a part of the screen.
 type Part = ((u32, u32), (u32, u32));
@@ -121,22 +121,22 @@ fn wait_for_login(viewer: &mut Viewer) {
     }
 }
 
-/// Does something, as a person would: and waits until it is to be seen.
-fn until_it_changes(bench: &Bench, part: Part, act: impl FnOnce()) {
-    let look = || {
+/// Waits until something is drawn in a part of the screen, or nothing is any more.
+fn wait_for_ink(bench: &Bench, part: Part, ink: bool) {
+    let deadline = Instant::now() + LOGIN;
+    loop {
         let ((width, _), pixels) = decode(&screenshot(bench));
         let ((left, top), (right, bottom)) = part;
         let line = |y: u32| {
             let from = ((y * width + left) * 3) as usize;
-            pixels[from..from + ((right - left) * 3) as usize].to_vec()
+            &pixels[from..from + ((right - left) * 3) as usize]
         };
-        (top..bottom).flat_map(line).collect::<Vec<u8>>()
-    };
-    let before = look();
-    act();
-    let deadline = Instant::now() + LOGIN;
-    while look() == before {
-        assert!(Instant::now() < deadline, "nothing changes at {part:?}");
+        let mut inside = (top..bottom).flat_map(|y| line(y).chunks(3));
+        let first = inside.next();
+        if inside.any(|pixel| Some(pixel) != first) == ink {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no change at {part:?}");
         std::thread::sleep(Duration::from_secs(1));
     }
 }
@@ -184,27 +184,35 @@ fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
     assert!((3..300).contains(&marked), "{marked} of 1000");
 
     let (person, password) = InstalledDebian::PERSON;
-    // Its window manager runs as the person.
-    let session = format!(
-        "for one in /proc/[0-9]*; do \
-         [ \"$(stat -c %U $one 2> /dev/null)\" = {person} ] && cat $one/comm; done | grep -x openbox"
-    );
-    let nobody = guest.run(&["sh", "-c", &session], SOON).expect("run");
+    // The window manager of the person's session.
+    let session = "stat -c %U $(grep -lsx openbox /proc/[0-9]*/comm)";
+    let nobody = guest.run(&["sh", "-c", session], SOON).expect("run");
     assert!(!nobody.status.success(), "{}", nobody.said());
+    // Each step once the one before is to be seen, as a person does it.
     viewer.clicks(NAME);
-    until_it_changes(&bench, NAME_TEXT, || {
-        viewer.does(&format!("type {person}"));
-    });
-    until_it_changes(&bench, PASSWORD_FRAME, || viewer.clicks(PASSWORD));
-    until_it_changes(&bench, PASSWORD_TEXT, || {
-        viewer.does(&format!("type {password}"));
-    });
+    viewer.does(&format!("type {person}"));
+    wait_for_ink(&bench, NAME_END, true);
+    viewer.clicks(PASSWORD);
+    wait_for_ink(&bench, PASSWORD_HINT, false);
+    viewer.does(&format!("type {password}"));
+    wait_for_ink(&bench, PASSWORD_END, true);
     viewer.clicks(LOG_IN);
-    let logged_in = format!(
-        "for try in $(seq 90); do {session} && exit 0; sleep 1; done; \
-         cat /var/log/lightdm/lightdm.log /home/{person}/.xsession-errors; exit 1"
-    );
-    println!("{}", said_within(&guest, &logged_in, LOGIN));
+    let deadline = Instant::now() + LOGIN;
+    let owner = loop {
+        let owner = guest.run(&["sh", "-c", session], SOON).expect("run");
+        if owner.status.success() {
+            break owner.text();
+        }
+        let drawn = screenshot(&bench);
+        assert!(
+            Instant::now() < deadline,
+            "no session begins; {} shows what is there instead: {}",
+            drawn.display(),
+            said(&guest, "tail -n 40 /var/log/lightdm/lightdm.log")
+        );
+        std::thread::sleep(Duration::from_secs(5));
+    };
+    assert_eq!(owner.trim(), person);
     println!("logged in: {:?}", began.elapsed());
 
     let complaints = said(&guest, "dmesg --level=err,crit,alert,emerg");
