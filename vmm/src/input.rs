@@ -58,11 +58,11 @@ impl InputDevices {
     }
 
     fn at(&mut self, x: u16, y: u16) {
-        let driven = self
-            .tablet
-            .as_ref()
-            .map(|tablet| lock(tablet).device().active());
-        if driven == Some(true) {
+        let driven = |tablet: &Arc<Mutex<VirtioPci<Tablet>>>| {
+            let tablet = lock(tablet);
+            tablet.running() && tablet.device().active()
+        };
+        if self.tablet.as_ref().is_some_and(driven) {
             self.last = None;
             self.turn_to(Pointer::Tablet);
             return self.tablet(|tablet| tablet.at(x, y));

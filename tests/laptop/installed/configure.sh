@@ -19,7 +19,6 @@ chroot "$root" update-initramfs -u
 
 chroot "$root" useradd --create-home --shell /bin/sh hanako
 echo 'hanako:kyoto' | chroot "$root" chpasswd
-ln -sf openbox "$root/etc/alternatives/x-session-manager" 2> /dev/null || true
 cat > "$root/etc/systemd/system/sekisho-test.service" <<END
 [Unit]
 Description=Runs the commands of tests

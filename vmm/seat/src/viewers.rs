@@ -120,11 +120,10 @@ pub fn listen_at(path: &std::path::Path, kind: SocketType) -> Result<OwnedFd, Er
 pub fn accept(listening: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     match accept_with(listening, FLAGS) {
         Ok(socket) => Ok(Some(socket)),
+        // The socket itself is broken.
+        Err(errno @ (Errno::BADF | Errno::INVAL | Errno::NOTSOCK)) => Err(errno),
         // It has gone already, or there is no room for it now.
-        Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR | Errno::MFILE | Errno::NFILE) => {
-            Ok(None)
-        }
-        Err(errno) => Err(errno),
+        Err(_) => Ok(None),
     }
 }
 

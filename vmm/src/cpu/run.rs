@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::kvm_run;
+use kvm_bindings::{KVM_EXIT_HYPERV_HCALL, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use tracing::{debug, error};
 
@@ -22,10 +22,10 @@ pub struct Exits {
 
 /// Runs `vcpu` until the guest has ended.
 pub fn run(mut vcpu: VcpuFd, exits: &Exits) {
-    let page: *const kvm_run = vcpu.get_kvm_run();
+    let page = RunPage(vcpu.get_kvm_run());
     while !exits.power.ended() {
         let crash = match vcpu.run() {
-            Ok(exit) => match answer(exit, &|| element(page), exits) {
+            Ok(exit) => match answer(exit, &page, exits) {
                 Ok(()) => continue,
                 Err(crash) => crash,
             },
@@ -37,20 +37,48 @@ pub fn run(mut vcpu: VcpuFd, exits: &Exits) {
     }
 }
 
-/// Bytes of one element of the port access that made the vCPU exit.
-fn element(page: *const kvm_run) -> usize {
-    // SAFETY: the page is mapped while the vCPU lives, which `run` owns; nothing writes to it while
-    // the vCPU stands at an exit. An exit for a port filled this part of the union.
-    unsafe { (&raw const (*page).__bindgen_anon_1.io.size).read() }.into()
+/// What KVM tells of an exit beside what [`VcpuExit`] has.
+trait Told {
+    /// Bytes of one element of the port access that made the vCPU exit.
+    fn element(&self) -> usize;
+
+    /// The vCPU came out for Hyper-V. KVM keeps `SynIC`'s registers and pages itself, and only tells of
+    /// them; a hypercall that it leaves to us is one that nobody here plays.
+    fn refuse_hypercall(&self);
 }
 
-/// Answers an exit; `element` gives the width of one element of a port access.
-fn answer(exit: VcpuExit<'_>, element: &dyn Fn() -> usize, exits: &Exits) -> Result<(), Crash> {
+/// The page that KVM shares with us for one vCPU.
+struct RunPage(*mut kvm_run);
+
+impl Told for RunPage {
+    fn element(&self) -> usize {
+        // SAFETY: the page is mapped while the vCPU lives, which `run` owns; nothing writes to it while
+        // the vCPU stands at an exit. An exit for a port filled this part of the union.
+        unsafe { (&raw const (*self.0).__bindgen_anon_1.io.size).read() }.into()
+    }
+
+    fn refuse_hypercall(&self) {
+        /// `HV_STATUS_INVALID_HYPERCALL_CODE` (TLFS, appendix B).
+        const INVALID_CODE: u64 = 2;
+        // SAFETY: as above; an exit for Hyper-V filled this part of the union, and KVM reads the result
+        // of a hypercall from it when the vCPU runs again.
+        unsafe {
+            let exit = &raw mut (*self.0).__bindgen_anon_1.hyperv;
+            if (&raw const (*exit).type_).read() == KVM_EXIT_HYPERV_HCALL {
+                (&raw mut (*exit).u.hcall.result).write(INVALID_CODE);
+            }
+        }
+    }
+}
+
+/// Answers an exit.
+fn answer(exit: VcpuExit<'_>, told: &impl Told, exits: &Exits) -> Result<(), Crash> {
     match exit {
-        VcpuExit::IoIn(port, data) => ports_in(&exits.ports, port, element(), data),
-        VcpuExit::IoOut(port, data) => ports_out(&exits.ports, port, element(), data),
+        VcpuExit::IoIn(port, data) => ports_in(&exits.ports, port, told.element(), data),
+        VcpuExit::IoOut(port, data) => ports_out(&exits.ports, port, told.element(), data),
         VcpuExit::MmioRead(address, data) => exits.mmio.read(address, data),
         VcpuExit::MmioWrite(address, data) => exits.mmio.write(address, data),
+        VcpuExit::Hyperv => told.refuse_hypercall(),
         VcpuExit::Shutdown => return Err(Crash::TripleFault),
         VcpuExit::FailEntry(reason, cpu) => {
             error!("the processor refuses to enter the guest: reason {reason:#x} on cpu {cpu}");
@@ -95,6 +123,8 @@ fn report(vcpu: &VcpuFd, crash: &Crash) {
 mod tests {
     use std::sync::Mutex;
 
+    use kvm_bindings::KVM_EXIT_HYPERV_SYNIC;
+
     use super::*;
     use crate::bus::BusDevice;
 
@@ -113,6 +143,25 @@ mod tests {
 
         fn write(&mut self, _offset: u64, data: &[u8]) {
             self.written.push(data.to_vec());
+        }
+    }
+
+    #[test]
+    fn a_hypercall_that_nobody_plays_is_refused_and_registers_need_nothing() {
+        let exits = Exits {
+            ports: Arc::new(Bus::new()),
+            mmio: Arc::new(Bus::new()),
+            power: Arc::new(Power::new().unwrap()),
+        };
+        for (kind, left) in [(KVM_EXIT_HYPERV_HCALL, 2), (KVM_EXIT_HYPERV_SYNIC, 77)] {
+            let mut page = kvm_run::default();
+            page.__bindgen_anon_1.hyperv.type_ = kind;
+            page.__bindgen_anon_1.hyperv.u.hcall.result = 77;
+            let told = RunPage(&raw mut page);
+            assert_eq!(answer(VcpuExit::Hyperv, &told, &exits), Ok(()));
+            // SAFETY: the test filled this part of the union.
+            let result = unsafe { page.__bindgen_anon_1.hyperv.u.hcall.result };
+            assert_eq!(result, left);
         }
     }
 

@@ -148,7 +148,7 @@ impl<D: Device> VirtioPci<D> {
     /// Whether the device may work on rings and buffers: its driver is ready, and the function may
     /// touch memory at all (bus mastering, PCI Local Bus 3.0, section 6.2.2). What a device handed
     /// to the host before ends as a transaction under way does; its completion waits.
-    fn running(&self) -> bool {
+    pub fn running(&self) -> bool {
         self.started() && self.space.bus_master()
     }
 

@@ -42,11 +42,12 @@ impl Image {
         self.access.write(data, offset)
     }
 
-    /// Everything is in the file and on the medium.
+    /// Everything is in the file and on the medium: data before the tables that point to it.
     fn flush(&self) -> io::Result<()> {
         if self.read_only {
             return Ok(());
         }
+        self.access.sync()?;
         self.access.flush()?;
         self.access.sync()
     }

@@ -30,6 +30,8 @@ const BUDGET: usize = 64;
 /// Bytes of pictures that are written in one turn, after which the other devices have theirs: a few milliseconds. A
 /// request is not cut; the largest writes one whole picture.
 const COPY_BUDGET: u64 = 8 << 20;
+/// Bytes that could be copied while one entry of a list is looked up in a chain of many buffers.
+const ENTRY_COST: u64 = 512;
 /// The EDID's place in its answer is this long.
 const EDID_ROOM: usize = 1024;
 
@@ -160,6 +162,8 @@ impl Gpu {
                 let chain = &self.chain;
                 let entry = |index| entry(ram, chain, index);
                 self.resources.attach(ram, id, entries, entry)?;
+                // Each entry is looked up in the chain, which takes as long as some copying.
+                copied = u64::from(entries) * ENTRY_COST;
             }
             Command::DetachBacking { id } => self.resources.detach(id)?,
             Command::UpdateCursor {
