@@ -55,7 +55,6 @@ const MODULES_BESIDE: &[&str] = &[
     "evdev",
     "button",
     "efivarfs",
-    "msr",
 ];
 
 /// No self-tests of ciphers, which take long under emulation, and no check of the timer, which a
