@@ -110,9 +110,13 @@ impl Bench {
     }
 
     pub(crate) fn guest(&self) -> ExecClient {
+        self.guest_within(BOOT)
+    }
+
+    pub(crate) fn guest_within(&self, limit: Duration) -> ExecClient {
         let port = self.laptop.port(TEST_PORT).expect("port");
         let guest = ExecClient::new(port).expect("client");
-        guest.hello(BOOT).expect("the work OS answers");
+        guest.hello(limit).expect("the work OS answers");
         guest
     }
 }
