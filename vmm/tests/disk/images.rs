@@ -201,8 +201,15 @@ fn a_read_only_image_is_not_written() {
     ));
 }
 
+/// Where the machine is busy a discard may be over before the reset comes; so there are several tries.
 #[test]
 fn a_reset_ends_a_long_discard() {
+    let ended = (0..10).any(|_| a_reset_comes_in_time());
+    assert!(ended, "it went on after each reset");
+}
+
+/// Resets the disk in the middle of a discard; whether that had not come to its end.
+fn a_reset_comes_in_time() -> bool {
     let folder = tempfile::tempdir().unwrap();
     let [base, path] = ["base", "overlay"].map(|it| folder.path().join(it));
     // What is below has to be hidden, cluster by cluster.
@@ -229,11 +236,7 @@ fn a_reset_ends_a_long_discard() {
     turn_until(worker, || driver.transport.status() == 0);
     assert_eq!((busy(), disk.ring.take_used()), (0, None));
     served.close();
-    // Two second-level tables of 64 KiB a gigabyte, had it gone on.
-    let length = fs::metadata(&path).unwrap().len();
-    assert!(
-        length < segments << 17,
-        "{length}: it went on after the reset"
-    );
     assert_consistent(&path, false);
+    // Two second-level tables of 64 KiB a gigabyte, had it gone on.
+    fs::metadata(&path).unwrap().len() < segments << 17
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sekisho_vmm::disk::image::requests::Closer;
 use sekisho_vmm::disk::image::{Changes, Image, ImageError, Plan};
@@ -39,7 +39,7 @@ pub(crate) fn over<'a>(path: &'a Path, overlay: &'a Path) -> Plan<'a> {
 
 impl Served {
     pub(crate) fn start(plan: &Plan<'_>) -> Result<Self, ImageError> {
-        let (requests, service) = Image::open(plan)?.split().unwrap();
+        let (requests, service) = open(plan)?.split().unwrap();
         let closer = service.closer();
         // Closed in as in the VMM: a system call too many ends the test program.
         let filter = filter(Thread::Image).unwrap();
@@ -73,6 +73,18 @@ fn shrink_heap() {
 fn tool(program: &str, arguments: &[&str]) -> Output {
     let output = Command::new(program).args(arguments).output();
     output.unwrap_or_else(|error| panic!("{program} (package qemu-utils): {error}"))
+}
+
+/// Opens an image. A program that another test is just starting has our descriptors, and with them
+/// locks that we have let go, until it has begun.
+fn open(plan: &Plan<'_>) -> Result<Image, ImageError> {
+    let end = Instant::now() + Duration::from_secs(2);
+    loop {
+        match Image::open(plan) {
+            Err(ImageError::Busy(_)) if Instant::now() < end => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
 }
 
 /// `qemu-img` with these arguments, which has to be content.
