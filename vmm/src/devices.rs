@@ -229,7 +229,7 @@ impl Devices {
         };
         let (_, display) = self.insert(board, display)?;
         let (_, tablet) = self.plug(board, Tablet::new())?;
-        let input = InputDevices::new(board.panel.ps2.clone(), Some(tablet));
+        let input = InputDevices::new(board.panel.ps2.clone(), tablet);
         lock(&display).set_sink(Box::new(input));
         self.display = Some(display);
         if let Some(surface) = surface {

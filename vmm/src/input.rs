@@ -29,7 +29,7 @@ enum Pointer {
 /// The guest's input devices.
 pub struct InputDevices {
     ps2: Option<Arc<Mutex<Ps2Controller>>>,
-    tablet: Option<Arc<Mutex<VirtioPci<Tablet>>>>,
+    tablet: Arc<Mutex<VirtioPci<Tablet>>>,
     pointer: Pointer,
     /// The last absolute position, where the mouse plays the tablet.
     last: Option<(u16, u16)>,
@@ -37,10 +37,10 @@ pub struct InputDevices {
 }
 
 impl InputDevices {
-    /// What the board and the machine file have.
+    /// The keyboard and mouse of a board that has them, and a tablet.
     pub fn new(
         ps2: Option<Arc<Mutex<Ps2Controller>>>,
-        tablet: Option<Arc<Mutex<VirtioPci<Tablet>>>>,
+        tablet: Arc<Mutex<VirtioPci<Tablet>>>,
     ) -> Self {
         Self {
             ps2,
@@ -58,11 +58,8 @@ impl InputDevices {
     }
 
     fn at(&mut self, x: u16, y: u16) {
-        let driven = |tablet: &Arc<Mutex<VirtioPci<Tablet>>>| {
-            let tablet = lock(tablet);
-            tablet.running() && tablet.device().active()
-        };
-        if self.tablet.as_ref().is_some_and(driven) {
+        let driven = lock(&self.tablet).running();
+        if driven {
             self.last = None;
             self.turn_to(Pointer::Tablet);
             return self.tablet(|tablet| tablet.at(x, y));
@@ -96,9 +93,7 @@ impl InputDevices {
     }
 
     fn tablet(&self, act: impl FnOnce(&mut Tablet)) {
-        if let Some(tablet) = &self.tablet {
-            lock(tablet).update(act);
-        }
+        lock(&self.tablet).update(act);
     }
 }
 

@@ -83,11 +83,6 @@ impl Tablet {
         Self::default()
     }
 
-    /// Whether a driver listens.
-    pub fn active(&self) -> bool {
-        self.active
-    }
-
     /// The pointer is here now; up to [`AXIS_MAX`].
     pub fn at(&mut self, x: u16, y: u16) {
         let last = self.last();
