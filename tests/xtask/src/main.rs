@@ -73,6 +73,13 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Formatting, clippy, licences and advisories: silent when all is well.
     Lint,
+    /// What cargo starts each program of tests by.
+    #[command(hide = true)]
+    RunTests {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -119,5 +126,6 @@ fn perform(task: Task) -> Result<ExitCode, Failure> {
         }
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Lint => lint::all(),
+        Task::RunTests { words } => test::program(&words),
     }
 }

@@ -2,19 +2,78 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::packages::{self, Need};
-use crate::steps::{Failure, build, cargo, done, say, workspace};
+use crate::steps::{Failure, build, cargo, done, say, wait, workspace};
 
 /// Tests write a line here when they cannot run on this machine; read out at the end.
 const SKIPS: &str = "SEKISHO_SKIP_LOG";
+/// Each program of tests writes a line here: how long it ran.
+const TIMES: &str = "SEKISHO_TEST_TIMES";
+/// How cargo is told by what programs of tests are started ("Configuration", `target.<triple>.runner`).
+const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+/// How the test runner is told how many tests to run at a time.
+const THREADS: &str = "RUST_TEST_THREADS";
+/// Programs whose tests wait for their networks most of the time, and use half a processor.
+const PATIENT: [&str; 1] = ["attacks"];
+/// So many of those run at a time for each processor.
+const PATIENT_PER_PROCESSOR: usize = 2;
+/// Programs of tests that took longer are named at the end.
+const LONG: Duration = Duration::from_secs(30);
 
 /// Runs all tests, or those whose name contains `filter`.
 pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode, Failure> {
     let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(filter);
     Ok(Run::of(&arguments)?.conclude())
+}
+
+/// Runs one program of tests, as cargo's runner.
+pub(crate) fn program(words: &[String]) -> Result<ExitCode, Failure> {
+    let Some((path, arguments)) = words.split_first() else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let name = name(path);
+    let mut command = Command::new(path);
+    command.args(arguments);
+    if PATIENT.contains(&name) && std::env::var_os(THREADS).is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors * PATIENT_PER_PROCESSOR;
+        command.env(THREADS, threads.to_string());
+    }
+    let started = Instant::now();
+    let status = wait(&mut command, path)?;
+    if let Some(log) = std::env::var_os(TIMES) {
+        let line = format!("{} {name}\n", started.elapsed().as_secs());
+        let open = std::fs::File::options().create(true).append(true).open(log);
+        let _ = open.and_then(|mut log| log.write_all(line.as_bytes()));
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+/// The name of a test program: `target/debug/deps/attacks-0123456789abcdef` without what cargo adds.
+fn name(path: &str) -> &str {
+    let file = Path::new(path).file_name().and_then(|file| file.to_str());
+    let file = file.unwrap_or(path);
+    file.rsplit_once('-').map_or(file, |(name, _)| name)
+}
+
+/// Names the programs of tests that took long, the longest first.
+fn tell_times(log: &str) {
+    let mut slow: Vec<_> = log
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(seconds, name)| Some((seconds.parse::<u64>().ok()?, name)))
+        .filter(|(seconds, _)| *seconds > LONG.as_secs())
+        .collect();
+    slow.sort_unstable_by(|one, other| other.cmp(one));
+    for (seconds, name) in slow {
+        eprintln!("   {seconds:4} s {name}");
+    }
 }
 
 /// How a test ended.
@@ -42,13 +101,19 @@ impl Run {
         packages::install(&[Need::Build, Need::Lab, Need::Laptop, Need::Judges])?;
         build(&["--workspace", "--bins"])?;
 
+        let failed = |error| Failure::Start("cargo test".to_owned(), error);
         let skips = workspace().join("target").join("skipped-tests");
-        let _ = std::fs::remove_file(&skips);
+        let times = workspace().join("target").join("test-times");
+        for log in [&skips, &times] {
+            let _ = std::fs::remove_file(log);
+        }
         let started = say("testing");
         let mut command = cargo();
         command.args(arguments);
-        command.env(SKIPS, &skips).stdout(Stdio::piped());
-        let failed = |error| Failure::Start("cargo test".to_owned(), error);
+        let own = std::env::current_exe().map_err(failed)?;
+        command.env(RUNNER, format!("{} run-tests", own.display()));
+        command.env(SKIPS, &skips).env(TIMES, &times);
+        command.stdout(Stdio::piped());
         let mut tests = command.spawn().map_err(failed)?;
         let mut totals = Totals::default();
         let mut ended = BTreeMap::new();
@@ -64,6 +129,7 @@ impl Run {
         }
         let status = tests.wait().map_err(failed)?;
         done(started);
+        tell_times(&std::fs::read_to_string(&times).unwrap_or_default());
 
         let log = std::fs::read_to_string(&skips).unwrap_or_default();
         let skipped: Vec<String> = log.lines().map(str::to_owned).collect();
@@ -185,6 +251,16 @@ mod tests {
         );
         assert_eq!(result("test result: ok. 4 passed; 0 failed"), None);
         assert_eq!(function("t28_kill::t28_kills"), "t28_kills");
+    }
+
+    #[test]
+    fn a_program_of_tests_has_its_targets_name() {
+        assert_eq!(name("/t/debug/deps/attacks-bf97f7653de5bb3b"), "attacks");
+        assert_eq!(
+            name("/t/deps/virtio-peers-bf97f7653de5bb3b"),
+            "virtio-peers"
+        );
+        assert_eq!(name("rust_out"), "rust_out");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     os::fd::OwnedFd,
     sync::{MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{Lab, WALLS};
@@ -12,6 +13,10 @@ use crate::{
     oracle::At,
     topology::{Cable, Wall},
 };
+
+/// How long a kernel on a busy machine may take to tell the laptop that a cable was pulled, where the same
+/// cable is in another wall a moment later: no person is as quick as that.
+const NEWS: Duration = Duration::from_millis(250);
 
 /// Each cable that was plugged in or pulled since the start, in the order of time.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +38,21 @@ impl Moves {
             .rev()
             .find(|moved| moved.interface == cable.interface && moved.at <= at);
         last.map_or(Some(cable.wall), |moved| moved.wall)
+    }
+
+    /// The wall before, where the cable was plugged in so short a time ago that the laptop may not have
+    /// heard of it.
+    pub(super) fn wall_before(&self, cable: &Cable, at: At) -> Option<Wall> {
+        let mut moves = (self.0.iter().rev())
+            .filter(|moved| moved.interface == cable.interface && moved.at <= at);
+        let last = moves.next().filter(|moved| moved.wall.is_some())?;
+        if Duration::from_micros(at.0 - last.at.0) > NEWS {
+            return None;
+        }
+        moves
+            .find_map(|moved| moved.wall)
+            .or(Some(cable.wall))
+            .filter(|before| Some(*before) != last.wall)
     }
 }
 
@@ -103,5 +123,36 @@ impl Lab {
             })?
             .try_clone()
             .map_err(LabError::io("copy a tap's descriptor"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_before_counts_for_a_moment() {
+        let cable = Cable {
+            interface: "eth1",
+            wall: Wall::Office,
+        };
+        let at = |millis: u64| At(millis * 1000);
+        let step = |millis, wall| Move {
+            at: at(millis),
+            interface: "eth1",
+            wall,
+        };
+        let moves = Moves(vec![
+            step(1_000, None),
+            step(1_050, Some(Wall::Cafe)),
+            step(5_000, None),
+            step(5_050, Some(Wall::Cafe)),
+        ]);
+        assert_eq!(moves.wall_before(&cable, at(900)), None);
+        assert_eq!(moves.wall_before(&cable, at(1_020)), None, "in no wall");
+        assert_eq!(moves.wall_before(&cable, at(1_050)), Some(Wall::Office));
+        assert_eq!(moves.wall_before(&cable, at(1_300)), Some(Wall::Office));
+        assert_eq!(moves.wall_before(&cable, at(1_301)), None);
+        assert_eq!(moves.wall_before(&cable, at(5_100)), None, "the same wall");
     }
 }

@@ -28,6 +28,9 @@ pub use wiring::missing_programs;
 
 use cables::Moves;
 
+/// Logs whose end is told where a test failed, and how many lines of each.
+const LAST_WORDS_OF: [&str; 2] = ["supervisor.log", "events.jsonl"];
+const LAST_WORDS: usize = 60;
 /// Where the laptop's cables end, and in the names of captures.
 const WALLS: &str = "walls";
 
@@ -237,12 +240,30 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// What the laptop said last: where a test failed, its folder may be gone when somebody asks.
+    fn tell_last_words(&self) {
+        for log in LAST_WORDS_OF {
+            let path = self.dir.join("logs").join(log);
+            let said = std::fs::read(path).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let lines: Vec<_> = said.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LAST_WORDS)..];
+            eprintln!("── the last of {log}");
+            for line in last {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         self.captures().clear();
         self.servers.clear();
         self.machines.clear();
         if std::thread::panicking() {
+            self.tell_last_words();
             eprintln!("the lab's logs and captures are in {}", self.dir.display());
         } else if !self.keep {
             let _ = std::fs::remove_dir_all(&self.dir);

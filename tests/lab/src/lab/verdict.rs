@@ -87,6 +87,10 @@ impl Lab {
         if self.ike.is_some() {
             (cafe, office) = (cafe.with_ike(), office.with_ike());
         }
+        let late = [
+            cafe.clone().just_after(&office),
+            office.clone().just_after(&cafe),
+        ];
         let moves = self.moves().clone();
         let mut verdict = Verdict::default();
         for recording in recordings
@@ -110,9 +114,12 @@ impl Lab {
                     None if inside => Wall::Office,
                     None => return None,
                 };
-                Some(match wall {
-                    Wall::Cafe => &cafe,
-                    Wall::Office => &office,
+                let before = cable.and_then(|cable| moves.wall_before(cable, at));
+                Some(match (wall, before) {
+                    (Wall::Cafe, Some(Wall::Office)) => &late[0],
+                    (Wall::Office, Some(Wall::Cafe)) => &late[1],
+                    (Wall::Cafe, _) => &cafe,
+                    (Wall::Office, _) => &office,
                 })
             };
             verdict.add(judge(recording, canaries, rules)?);
