@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sekisho_vmm::cpu::Paravirt;
-use sekisho_vmm::machine::{Console, Disk, Firmware, Laptop, Machine, Net, Screen, Serial, Size, Tpm};
+use sekisho_vmm::machine::{
+    Console, Disk, Firmware, Laptop, Machine, Net, Screen, Serial, Size, Tpm,
+};
 use sekisho_vmm::{screenshot, start};
 use tracing_subscriber::EnvFilter;
 

@@ -11,8 +11,8 @@ use acpi_tables::{Aml, AmlSink};
 
 use super::{Hardware, header, laptop};
 use crate::board::layout::{
-    CMOS_BASE, COM1_BASE, COM1_IRQ, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ, LAPTOP,
-    LOW_RAM_LIMIT, MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ, TPM,
+    CMOS_BASE, COM1_BASE, COM1_IRQ, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ, LAPTOP, LOW_RAM_LIMIT,
+    MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ, TPM,
 };
 use crate::chipset::laptop::WINDOW;
 use crate::chipset::pm::SLEEP_S5;

@@ -4,12 +4,12 @@
 //! Source: ACPI 6.5, 9.4 (lid), 4.8.3.2 (sleep button), 10.2 (batteries), 10.3 (adapter), 5.6.4
 //! (general-purpose events).
 
+use acpi_tables::Aml;
 use acpi_tables::aml::{
     Device, EISAName, Else, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
     FieldUpdateRule, If, Index, Method, Name, Notify, ONE, OpRegion, OpRegionSpace, Package, Path,
     Return, Scope, Store, ZERO,
 };
-use acpi_tables::Aml;
 
 use super::bytes_of;
 use super::dsdt::Raw;
@@ -51,13 +51,8 @@ pub(super) fn devices() -> Vec<u8> {
 
 fn window() -> Vec<u8> {
     let mut bytes = Vec::new();
-    OpRegion::new(
-        "\\LAPW".into(),
-        OpRegionSpace::SystemIO,
-        &LAPTOP,
-        &WINDOW,
-    )
-    .to_aml_bytes(&mut bytes);
+    OpRegion::new("\\LAPW".into(), OpRegionSpace::SystemIO, &LAPTOP, &WINDOW)
+        .to_aml_bytes(&mut bytes);
     let mut fields = vec![
         FieldEntry::Named(*b"ACON", 1),
         FieldEntry::Named(*b"LIDO", 1),
@@ -151,10 +146,7 @@ fn battery(devices: &mut Vec<u8>) {
     let there = field("BATP");
     let (full, empty) = (Return::new(&PLACE_AND_BATTERY), Return::new(&PLACE));
     let is_there = Equal::new(&there, &ONE);
-    let (then, otherwise) = (
-        If::new(&is_there, vec![&full]),
-        Else::new(vec![&empty]),
-    );
+    let (then, otherwise) = (If::new(&is_there, vec![&full]), Else::new(vec![&empty]));
     method("_STA", false, vec![&then, &otherwise], &mut inside);
     let (zero, unit): (&dyn Aml, &dyn Aml) = (&ZERO, &ZERO);
     let rechargeable: &dyn Aml = &ONE;

@@ -36,12 +36,12 @@ use crate::pci::{self, HostBridge, PciBus, PciDevice, Platform, Slot, Windows};
 
 use layout::{
     CMOS_BASE, COM1_BASE, COM1_IRQ, ECAM, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ,
-    KVM_IDENTITY_MAP, KVM_TSS, LAPTOP, LOW_RAM_LIMIT, MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN,
-    PORT_A, RTC_IRQ, SCI_IRQ, TPM, pci_mmio64,
+    KVM_IDENTITY_MAP, KVM_TSS, LAPTOP, LOW_RAM_LIMIT, MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE,
+    PM_LEN, PORT_A, RTC_IRQ, SCI_IRQ, TPM, pci_mmio64,
 };
 use memory::{GuestRam, MemoryError};
-use ports::{ConfigPorts, PciMemory};
 use pause::{KvmGuest, Pauses, Times};
+use ports::{ConfigPorts, PciMemory};
 use power::{Crash, Power};
 
 /// The LPC bridge's place, as on every ICH9.

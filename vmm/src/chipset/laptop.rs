@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn the_window_reads_at_every_width_and_keeps_nothing_that_is_written() {
         let mut laptop = Laptop::new(Box::new(Told::default()));
-        let mut read = |laptop: &mut Laptop, offset: u64| {
+        let read = |laptop: &mut Laptop, offset: u64| {
             let mut data = [0; 4];
             laptop.read(offset, &mut data);
             u32::from_le_bytes(data)

@@ -110,7 +110,8 @@ impl PowerManagement {
 
     fn update_sci(&self) {
         let fixed = self.status & self.enable & ENABLE_BITS != 0;
-        self.sci.set(fixed || self.events & self.events_enabled != 0);
+        self.sci
+            .set(fixed || self.events & self.events_enabled != 0);
     }
 
     fn timer(&self) -> u32 {
@@ -169,9 +170,8 @@ impl BusDevice for PowerManagement {
                 (*slot, *mask) = (*byte, 0xff);
             }
         }
-        let word = |bytes: &[u8; REGISTERS], at: usize| {
-            u16::from_le_bytes([bytes[at], bytes[at + 1]])
-        };
+        let word =
+            |bytes: &[u8; REGISTERS], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let long = |bytes: &[u8; REGISTERS], at: usize| {
             u64::from_le_bytes(std::array::from_fn(|index| bytes[at + index]))
         };

@@ -428,6 +428,34 @@ mod tests {
     }
 
     #[test]
+    fn an_alarm_that_the_host_slept_through_rings_when_it_wakes() {
+        let (mut clock, time, wires) = clock();
+        for (index, value) in [(SECONDS_ALARM, 0x30), (MINUTES_ALARM, 0), (HOURS_ALARM, 0)] {
+            put(&mut clock, index, value);
+        }
+        put(&mut clock, REG_B, B_24H | B_ALARM);
+        clock.tick();
+        // Up to the second before it.
+        time.fetch_add(31, Ordering::Relaxed);
+        clock.tick();
+        assert_eq!(wires.0.lock().unwrap().1, 0);
+        time.fetch_add(3600, Ordering::Relaxed);
+        clock.tick();
+        assert_eq!(*wires.0.lock().unwrap(), (true, 1));
+        // Once, however many days.
+        time.fetch_add(1000 * 86_400, Ordering::Relaxed);
+        clock.tick();
+        assert_eq!(wires.0.lock().unwrap().1, 2);
+        // Time that the guest skips by setting the clock has no alarms, nor has a clock set back.
+        put(&mut clock, HOURS, 0x23);
+        put(&mut clock, HOURS, 0x05);
+        clock.tick();
+        time.fetch_sub(86_400, Ordering::Relaxed);
+        clock.tick();
+        assert_eq!(wires.0.lock().unwrap().1, 2);
+    }
+
+    #[test]
     fn memory_is_kept_and_the_battery_is_good() {
         let (mut clock, _, _) = clock();
         put(&mut clock, 0x0f, 0x5a);

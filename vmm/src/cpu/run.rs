@@ -6,8 +6,8 @@ use kvm_bindings::{KVM_EXIT_HYPERV_HCALL, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use tracing::{debug, error};
 
-use crate::board::power::{Crash, Power};
 use super::gate::Gate;
+use crate::board::power::{Crash, Power};
 use crate::bus::Bus;
 
 /// What a vCPU thread needs to answer exits.

@@ -9,8 +9,8 @@ use sekisho_seatlink::Mode;
 use thiserror::Error;
 
 use super::{
-    Console, DEFAULT_MTU, Disk, DiskChanges, DiskDevice, DiskFormat, Endpoint, Firmware, Laptop, Mac, Net,
-    Screen, ScreenMode, Serial, Size, Tpm,
+    Console, DEFAULT_MTU, Disk, DiskChanges, DiskDevice, DiskFormat, Endpoint, Firmware, Laptop,
+    Mac, Net, Screen, ScreenMode, Serial, Size, Tpm,
 };
 use crate::cpu::{MAX_CPUS, Paravirt};
 use crate::display::{MAX_PREFERRED, MIN_PREFERRED, can_be_preferred};

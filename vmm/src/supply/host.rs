@@ -54,7 +54,9 @@ impl Host {
             .collect::<io::Result<_>>()?;
         names.sort();
         // What has no such attribute is no supply.
-        let files = names.iter().filter_map(|name| File::open(name.join("uevent")).ok());
+        let files = names
+            .iter()
+            .filter_map(|name| File::open(name.join("uevent")).ok());
         let supplies = files.take(MAX_SUPPLIES).map(|file| Source {
             file,
             last: Supply::Other,
