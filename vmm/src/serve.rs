@@ -161,7 +161,9 @@ impl Desk {
                     Err(error) => tracing::error!("the guest runs while the host sleeps: {error}"),
                 },
                 Order::Wake => {
-                    self.pauses.resume(Holder::Host, Times::now());
+                    if self.pauses.resume(Holder::Host, Times::now()) {
+                        tracing::info!("the guest goes on");
+                    }
                     self.hurry();
                 }
                 Order::PowerButton => lock(&self.panel.pm).press_power_button(),

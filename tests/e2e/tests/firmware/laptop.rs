@@ -1,13 +1,17 @@
-//! What of the laptop the work OS sees: battery, mains adapter, lid, and no sleep of its own.
+//! What of the laptop the work OS sees: battery, mains adapter, lid, no sleep of its own, and nothing of the
+//! laptop's but that time has passed.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sekisho_laptop::exec::ExecClient;
-use sekisho_laptop::{GuestImage, build};
+use sekisho_laptop::{GuestImage, Running, build};
 
 use crate::bench::*;
+
+const SIGUSR1: i32 = 10;
+const SIGUSR2: i32 = 12;
 
 /// A host that a person uses: what its kernel would say.
 struct Host<'a>(&'a Path);
@@ -45,6 +49,46 @@ fn property(guest: &ExecClient, path: &str) -> String {
     said(guest, &path).trim().to_owned()
 }
 
+/// While the host says that it sleeps, a guest that writes down the time again and again writes nothing;
+/// afterwards its clock is as right as it was.
+fn stands_still_and_knows_the_time(bench: &Bench, vmm: &mut Running, guest: &ExecClient) {
+    const ASLEEP: Duration = Duration::from_secs(6);
+    // How far the guest's clock is behind the laptop's, with the time that asking takes.
+    let behind = || {
+        let laptop = || {
+            let now = bench.laptop.run(&["date", "+%s.%N"]).expect("date");
+            now.text().trim().parse::<f64>().expect("seconds")
+        };
+        let (before, theirs, after) = (laptop(), said(guest, "date +%s"), laptop());
+        let theirs: f64 = theirs.trim().parse().expect("seconds");
+        println!("{before} {theirs} {after}");
+        (before + after) / 2.0 - theirs
+    };
+    let first = behind();
+    said(
+        guest,
+        "(while [ ! -e /tmp/enough ]; do cut -d' ' -f1 /proc/uptime; sleep 0.2; done > /tmp/ticks) \
+         > /dev/null 2>&1 &",
+    );
+    said(guest, "until [ -s /tmp/ticks ]; do sleep 0.1; done");
+    vmm.signal(SIGUSR1).expect("suspend");
+    vmm.wait_for("stands still", SOON).expect("it stands still");
+    let quiet = guest.run(&["true"], ASLEEP);
+    assert!(quiet.is_err(), "it answers");
+    vmm.signal(SIGUSR2).expect("resume");
+    vmm.wait_for("goes on", SOON).expect("it goes on");
+    guest.sync(SOON).expect("it answers again");
+    said(guest, "sleep 1; touch /tmp/enough");
+    let ticks = said(guest, "cat /tmp/ticks");
+    let ticks: Vec<f64> = ticks.lines().filter_map(|line| line.parse().ok()).collect();
+    let gaps = ticks.windows(2).map(|pair| pair[1] - pair[0]);
+    let longest = gaps.fold(0.0, f64::max);
+    let last = behind();
+    println!("longest gap {longest} s; behind by {first} s, then by {last} s");
+    assert!(longest >= ASLEEP.as_secs_f64(), "it ran, or lost the time");
+    assert!((first - last).abs() < 2.5, "the wall clock is wrong");
+}
+
 /// Stock drivers of a stock kernel show the host's values, and hear of the plug and of the lid by the events
 /// that the board raises; none finds fault with the tables.
 #[test]
@@ -69,7 +113,9 @@ fn linux_shows_the_hosts_battery_and_hears_of_plug_and_lid() {
         folder.join("lid").display()
     );
     let began = Instant::now();
-    let _vmm = bench.start_directly(&["--laptop", &laptop]);
+    let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("stage/sleep_hook.py");
+    let hook = ["python3", &*hook.to_string_lossy()];
+    let mut vmm = bench.start_directly_under(&hook, &["--laptop", &laptop]);
     let guest = bench.guest();
     println!("to user space: {:?}", began.elapsed());
 
@@ -119,6 +165,7 @@ fn linux_shows_the_hosts_battery_and_hears_of_plug_and_lid() {
     let event: Vec<&str> = event.split_whitespace().collect();
     assert_eq!(event, ["5", "0", "1", "0"]);
 
+    stands_still_and_knows_the_time(&bench, &mut vmm, &guest);
     let log = said(&guest, "dmesg");
     let acpi: Vec<&str> = log
         .lines()
@@ -134,6 +181,9 @@ fn linux_shows_the_hosts_battery_and_hears_of_plug_and_lid() {
         "ACPI Exception",
         "[Firmware Bug]",
         "[Firmware Warn]",
+        "soft lockup",
+        "stall",
+        "unstable",
     ] {
         assert!(!log.contains(complaint), "{complaint}: {log}");
     }
