@@ -16,6 +16,10 @@ pub enum Order {
     Seat(OwnedFd),
     /// Press the power button.
     PowerButton,
+    /// The host is about to sleep: stand still.
+    Sleep,
+    /// It woke up.
+    Wake,
     /// Press the power button, and switch off if the guest does not do it in time.
     Shutdown,
     /// The supervisor is gone: nobody watches over this guest any more.
@@ -91,8 +95,8 @@ fn order(command: &Command, fds: Vec<OwnedFd>) -> Option<Order> {
         Command::Attach { port: Port::Seat } => fds.into_iter().next().map(Order::Seat),
         Command::PowerButton => Some(Order::PowerButton),
         Command::Shutdown => Some(Order::Shutdown),
-        // The guest sleeps and wakes with the host: its clock is KVM's.
-        Command::Suspend | Command::Resume => None,
+        Command::Suspend => Some(Order::Sleep),
+        Command::Resume => Some(Order::Wake),
         other => {
             tracing::warn!("the supervisor asks for what is not the VMM's: {other:?}");
             None
@@ -123,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_not_the_vmms_is_passed_over() {
         let (supervisor, mut control) = pair();
-        supervisor.send(&Command::Resume, &[]).unwrap();
+        supervisor.send(&Command::AskAgain, &[]).unwrap();
         supervisor.send(&Command::PowerButton, &[]).unwrap();
         assert!(matches!(control.take(), Some(Order::PowerButton)));
     }

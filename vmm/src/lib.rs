@@ -24,8 +24,10 @@ pub mod screenshot;
 pub mod serve;
 pub mod smbios;
 pub mod start;
+pub mod supply;
 pub mod terminal;
 pub mod virtio;
+pub mod waking;
 pub mod wire;
 pub mod worker;
 

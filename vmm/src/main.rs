@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sekisho_vmm::cpu::Paravirt;
-use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Screen, Serial, Size, Tpm};
+use sekisho_vmm::machine::{
+    Console, Disk, Firmware, Laptop, Machine, Net, Screen, Serial, Size, Tpm,
+};
 use sekisho_vmm::{screenshot, start};
 use tracing_subscriber::EnvFilter;
 
@@ -120,6 +122,11 @@ struct Run {
     #[arg(long, value_name = "KEYS")]
     tpm: Option<Tpm>,
 
+    /// Battery, mains adapter, lid and sleep button: supplies=FOLDER[,lid=FILE], usually
+    /// /sys/class/power_supply and /proc/acpi/button/lid/LID0/state; without lid it is open
+    #[arg(long, value_name = "KEYS")]
+    laptop: Option<Laptop>,
+
     /// COM1: stdio, file=PATH or none [default: none]
     #[arg(long, value_name = "WHERE")]
     serial: Option<Serial>,
@@ -156,6 +163,7 @@ impl Run {
         machine.display = self.display.or(machine.display);
         machine.serial = self.serial.unwrap_or(machine.serial);
         machine.tpm = self.tpm.or(machine.tpm);
+        machine.laptop = self.laptop.or(machine.laptop);
         machine.ps2 |= self.ps2;
         machine.control = self.control.or(machine.control);
         machine.user = self.user.or(machine.user);

@@ -31,6 +31,9 @@ pub enum Thread {
 
 // Numbers of `linux/kvm.h`, as the x86 `_IO`, `_IOR` and `_IOW` macros make them.
 const KVM_RUN: u32 = 0xae80;
+const KVM_GET_CLOCK: u32 = 0x8030_ae7c;
+const KVM_SET_CLOCK: u32 = 0x4030_ae7b;
+const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
 const KVM_GET_SREGS: u32 = 0x8138_ae83;
 const KVM_IRQ_LINE: u32 = 0x4008_ae61;
@@ -50,8 +53,17 @@ const LINES: &[Rule] = &[ioctl(KVM_IRQ_LINE)];
 /// MSI-X vectors and doorbells move when the guest moves them, also when a reset that waited for
 /// the I/O thread ends.
 const VECTORS: &[Rule] = &[ioctl(KVM_SET_GSI_ROUTING), ioctl(KVM_IOEVENTFD)];
-/// Running the guest, and telling where it crashed.
-const GUEST: &[Rule] = &[ioctl(KVM_RUN), ioctl(KVM_GET_REGS), ioctl(KVM_GET_SREGS)];
+/// Running the guest, telling it that it was stopped, and telling where it crashed.
+const GUEST: &[Rule] = &[
+    ioctl(KVM_RUN),
+    ioctl(KVM_KVMCLOCK_CTRL),
+    ioctl(KVM_GET_REGS),
+    ioctl(KVM_GET_SREGS),
+];
+/// The guest's clock, over a pause.
+const CLOCK: &[Rule] = &[ioctl(KVM_GET_CLOCK), ioctl(KVM_SET_CLOCK)];
+/// What the host says of its battery, mains and lid, in files that are open.
+const SUPPLIES: &[Rule] = &[Rule::allow(libc::SYS_pread64)];
 /// The flash chip keeps what the processor gives it.
 const FLASH: &[Rule] = &[Rule::allow(libc::SYS_pwrite64)];
 /// The terminal gets its settings back, and is asked for them where standard output is closed.
@@ -88,7 +100,9 @@ pub fn filter(thread: Thread) -> Result<Filter, FilterError> {
     match thread {
         Thread::Main => Filter::new(
             "main",
-            &[BARE, EVENTS, MESSAGES, LINES, VECTORS, TERMINAL, VIEWERS],
+            &[
+                BARE, EVENTS, MESSAGES, LINES, VECTORS, TERMINAL, VIEWERS, CLOCK, SUPPLIES,
+            ],
         ),
         Thread::Vcpu => Filter::new("vcpu", &[BARE, GUEST, LINES, VECTORS, FLASH]),
         Thread::Io => Filter::new(
@@ -159,6 +173,9 @@ mod tests {
             KVM_GET_SREGS,
             read(size_of::<kvm_bindings::kvm_sregs>(), 0x83)
         );
+        let clock = size_of::<kvm_bindings::kvm_clock_data>();
+        assert_eq!(KVM_GET_CLOCK, read(clock, 0x7c));
+        assert_eq!(KVM_SET_CLOCK, write(clock, 0x7b));
         assert_eq!(
             KVM_IRQ_LINE,
             write(size_of::<kvm_bindings::kvm_irq_level>(), 0x61)

@@ -11,9 +11,13 @@ use rustix::io::Errno;
 use sekisho_control::Report;
 
 use crate::board::Panel;
+use crate::board::pause::{Holder, KvmGuest, Pauses, Times};
 use crate::board::power::Ending;
+use crate::chipset::laptop::Laptop;
 use crate::control::{Control, Order};
 use crate::devices::Devices;
+use crate::supply::host::Host;
+use crate::waking::Waking;
 
 /// How long a guest may take to shut down when the supervisor ends the VMM: a desktop that saves
 /// its documents takes some ten seconds, one that asks the person a question takes for ever.
@@ -31,6 +35,12 @@ pub struct Desk {
     pub devices: Devices,
     /// Becomes readable on SIGINT, SIGTERM and SIGHUP.
     pub signals: OwnedFd,
+    /// What pauses the guest and sets its clock.
+    pub pauses: Pauses<KvmGuest>,
+    /// Tells that the host slept.
+    pub waking: Waking,
+    /// The host's battery, mains and lid.
+    pub laptop: Option<Host>,
     /// Standard input, while the serial port reads it.
     pub keys: Option<Stdin>,
 }
@@ -40,6 +50,7 @@ pub struct Desk {
 enum Wake {
     Power,
     Signal,
+    Woke,
     Control,
     Keys,
     View,
@@ -64,6 +75,7 @@ impl Desk {
                 match wake {
                     Wake::Power => {}
                     Wake::Signal => self.panel.power.end(Ending::Stopped),
+                    Wake::Woke => self.woke()?,
                     Wake::Control => self.orders(&mut deadline),
                     Wake::Keys => self.typed(),
                     Wake::View => self.devices.answer_viewer(),
@@ -75,14 +87,18 @@ impl Desk {
                 self.panel.power.end(Ending::Stopped);
             }
             lock(&self.panel.clock).tick();
+            if let (Some(host), Some(window)) = (&mut self.laptop, &self.panel.laptop) {
+                show(host, window);
+            }
         }
     }
 
     fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<Wake>> {
-        let mut wakes = vec![Wake::Power, Wake::Signal];
+        let mut wakes = vec![Wake::Power, Wake::Signal, Wake::Woke];
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.panel.power.as_fd(), PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.waking, PollFlags::IN),
         ];
         if let Some(channel) = self.control.source() {
             wakes.push(Wake::Control);
@@ -106,6 +122,7 @@ impl Desk {
             deadline.map(|at| at.saturating_duration_since(Instant::now())),
             lock(&self.panel.clock).next_tick(),
             full.then_some(FULL_PAUSE),
+            self.laptop.as_ref().map(|host| host.next(Instant::now())),
         ];
         let timeout = timeout.into_iter().flatten().min();
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
@@ -139,12 +156,41 @@ impl Desk {
                         tracing::warn!("{error}");
                     }
                 }
+                Order::Sleep => match self.pauses.pause(Holder::Host, Times::now()) {
+                    Ok(()) => tracing::info!("the guest stands still while the host sleeps"),
+                    Err(error) => tracing::error!("the guest runs while the host sleeps: {error}"),
+                },
+                Order::Wake => {
+                    if self.pauses.resume(Holder::Host, Times::now()) {
+                        tracing::info!("the guest goes on");
+                    }
+                    self.hurry();
+                }
                 Order::PowerButton => lock(&self.panel.pm).press_power_button(),
                 Order::Shutdown | Order::Orphaned => {
+                    // Who stands still cannot shut down.
+                    self.pauses.release(Times::now());
                     lock(&self.panel.pm).press_power_button();
                     deadline.get_or_insert_with(|| Instant::now() + SHUTDOWN_GRACE);
                 }
             }
+        }
+    }
+
+    /// The host slept, or its clock was set.
+    fn woke(&mut self) -> io::Result<()> {
+        self.waking.again()?;
+        if let Some(slept) = self.pauses.woke(Times::now()) {
+            tracing::warn!("the host slept for {slept:?}, of which nobody told beforehand");
+        }
+        self.hurry();
+        Ok(())
+    }
+
+    /// Battery, mains and lid may be others.
+    fn hurry(&mut self) {
+        if let Some(host) = &mut self.laptop {
+            host.hurry(Instant::now());
         }
     }
 
@@ -189,6 +235,18 @@ impl Desk {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => self.keys = None,
         }
+    }
+}
+
+/// Shows the guest what is new of the host's battery, mains and lid.
+pub fn show(host: &mut Host, window: &Mutex<Laptop>) {
+    let Some(seen) = host.look(Instant::now()) else {
+        return;
+    };
+    let mut window = lock(window);
+    window.set_power(seen.power);
+    if let Some(open) = seen.lid_open {
+        window.set_lid(open);
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -23,12 +23,15 @@ use crate::board::{Board, BoardError, Equipment, Loaded};
 use crate::boot::{FirmwareBoot, LinuxBoot};
 use crate::chipset::tpm::{Courier, Farewell};
 use crate::control::{Control, ControlError};
+use crate::cpu;
 use crate::devices::{DeviceError, Devices};
 use crate::disk::image::requests::Service;
-use crate::machine::{Firmware, Machine, Serial, ValueError};
+use crate::machine::{Firmware, Laptop, Machine, Serial, ValueError};
 use crate::sandbox::{self, Thread};
-use crate::serve::Desk;
+use crate::serve::{self, Desk};
+use crate::supply::host::Host;
 use crate::terminal::Terminal;
+use crate::waking::Waking;
 use crate::wire::{Carrier, FILE_LIMIT, Wire};
 use crate::worker::Worker;
 
@@ -93,11 +96,25 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         cpus: machine.cpus,
         paravirt: machine.paravirt(),
         ps2: machine.has_ps2(),
+        laptop: machine.laptop.is_some(),
         serial: carrier.is_some().then(|| Box::new(wire.clone()) as _),
     })?;
     let mut devices = Devices::open(machine, &mut board)?;
     tracing::debug!("devices are on the board");
     let panel = board.panel.clone();
+    let mut laptop = machine.laptop.as_ref().map(supplies).transpose()?;
+    if let (Some(host), Some(window)) = (&mut laptop, &panel.laptop) {
+        serve::show(host, window);
+    }
+    let waking = Waking::new().map_err(|source| StartError::Host {
+        what: "timer",
+        source,
+    })?;
+    cpu::prepare().map_err(|source| StartError::Host {
+        what: "handler of signals",
+        source,
+    })?;
+    let pauses = board.pauses();
     let loaded = opened.load(board, &devices, machine)?;
     drop(opened);
     tracing::debug!("the guest is in memory");
@@ -157,6 +174,9 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         control,
         devices,
         signals,
+        pauses,
+        waking,
+        laptop,
         keys: typing.then(io::stdin),
     };
     let ending = desk.serve().map_err(host("events"))?;
@@ -366,6 +386,16 @@ fn open(option: &'static str, path: &Path) -> Result<File, StartError> {
     File::open(path).map_err(|source| StartError::Open {
         option,
         path: path.display().to_string(),
+        source,
+    })
+}
+
+/// Opens what tells of the host's battery, mains and lid.
+fn supplies(laptop: &Laptop) -> Result<Host, StartError> {
+    let Laptop { supplies, lid } = laptop;
+    Host::open(supplies, lid.as_deref(), Instant::now()).map_err(|source| StartError::Open {
+        option: "laptop",
+        path: supplies.display().to_string(),
         source,
     })
 }

@@ -7,8 +7,9 @@ mod guest_fixture;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use guest_fixture::code::{Code, PM1_ENABLE, PM1_STATUS, POWER_BUTTON};
+use guest_fixture::code::{self, Code, PM1_ENABLE, PM1_STATUS, POWER_BUTTON};
 use guest_fixture::{Watched, wait};
 use sekisho_control::{Command as Order, Port, Report};
 
@@ -91,4 +92,83 @@ fn a_vmm_whose_supervisor_died_shuts_the_guest_down() {
     };
     drop(guest.supervisor);
     assert_eq!(wait(guest.child).status.code(), Some(0));
+}
+
+/// Prints without end until somebody presses the power button.
+fn chatty() -> Code {
+    let code = Code::default()
+        .out8(code::COM1, b'x')
+        .port(PM1_STATUS)
+        // in ax, dx; test ax, POWER_BUTTON; jz to the start
+        .raw(&[0x66, 0xed, 0x66, 0xa9])
+        .raw(&POWER_BUTTON.to_le_bytes());
+    let back = u8::try_from(code.0.len() + 2).unwrap().wrapping_neg();
+    code.raw(&[0x74, back]).switch_off()
+}
+
+/// Whether the guest writes within so many milliseconds.
+fn writes(guest: &Watched, within: u64) -> bool {
+    let before = guest.bench.serial().len();
+    let deadline = Instant::now() + Duration::from_millis(within);
+    while Instant::now() < deadline {
+        if guest.bench.serial().len() > before {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+#[test]
+fn a_guest_stands_still_while_the_host_sleeps() {
+    let Some(guest) = Watched::start(&chatty(), &[]) else {
+        return;
+    };
+    assert!(writes(&guest, 10_000), "it runs");
+    guest.supervisor.send(&Order::Suspend, &[]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while writes(&guest, 200) {
+        assert!(Instant::now() < deadline, "it does not stop");
+    }
+    assert!(!writes(&guest, 500), "it goes on");
+    guest.supervisor.send(&Order::Resume, &[]).unwrap();
+    assert!(writes(&guest, 10_000), "it runs again");
+    // Who stands still is let go to shut down.
+    guest.supervisor.send(&Order::Suspend, &[]).unwrap();
+    guest.supervisor.send(&Order::Shutdown, &[]).unwrap();
+    guest.assert_shut_down();
+    assert_eq!(wait(guest.child).status.code(), Some(0));
+}
+
+#[test]
+fn the_guest_sees_battery_and_lid_and_is_told_when_they_change() {
+    const EVENTS: u16 = 0x620;
+    const EVENTS_ENABLED: u16 = 0x628;
+    const WINDOW: u16 = 0x680;
+    const LID: u16 = 1 << 4;
+    let host = tempfile::tempdir().unwrap();
+    let (battery, lid) = (host.path().join("BAT0"), host.path().join("lid"));
+    fs::create_dir(&battery).unwrap();
+    let text = "POWER_SUPPLY_TYPE=Battery\nPOWER_SUPPLY_STATUS=Discharging\n\
+        POWER_SUPPLY_ENERGY_FULL=50000000\nPOWER_SUPPLY_ENERGY_NOW=40000000\n";
+    fs::write(battery.join("uevent"), text).unwrap();
+    fs::write(&lid, "state:      open\n").unwrap();
+    // On battery, open; 40,000 mWh are 0x9c40.
+    let code = Code::default()
+        .out8(EVENTS_ENABLED, 0xff)
+        .echo8(WINDOW)
+        .echo8(WINDOW + 4)
+        .echo8(WINDOW + 0x0c)
+        .echo8(WINDOW + 0x0d)
+        .wait_for(EVENTS, LID)
+        .echo8(WINDOW)
+        .switch_off();
+    let laptop = format!("supplies={},lid={}", host.path().display(), lid.display());
+    let Some(guest) = Watched::start(&code, &["--laptop", &laptop]) else {
+        return;
+    };
+    fs::write(&lid, "state:      closed\n").unwrap();
+    guest.assert_shut_down();
+    assert_eq!(wait(guest.child).status.code(), Some(0));
+    assert_eq!(guest.bench.serial(), [0b110, 1, 0x40, 0x9c, 0b100]);
 }

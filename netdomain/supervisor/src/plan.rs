@@ -253,9 +253,9 @@ pub struct Plan {
     replug: Option<Duration>,
 }
 
-/// Who holds a way out, and shuts it for the time of a sleep. The gate comes first: it is told that
-/// the laptop woke before the uplink hands it a path.
-const SLEEPERS: [Role; 2] = [Role::Gate, Role::Uplink];
+/// Who holds a way out, and shuts it for the time of a sleep, and the work OS, which stands still. The gate comes
+/// first: it is told that the laptop woke before the uplink hands it a path.
+const SLEEPERS: [Role; 3] = [Role::Gate, Role::Uplink, Role::Work];
 
 impl Plan {
     /// A plan for these processes; `true` for those that have a control channel. All of them are

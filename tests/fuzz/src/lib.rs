@@ -19,9 +19,10 @@ pub use sekisho_netdomain::fuzzing::{
     sim_usage, vici, wifi_networks,
 };
 pub use sekisho_status::fuzz::status_socket;
-pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, ps2, tpm};
+pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, power_management, ps2, tpm};
 pub use sekisho_vmm::display::fuzzing::display;
 pub use sekisho_vmm::nvme::fuzzing::nvme;
+pub use sekisho_vmm::supply::uevent::fuzz as power_supply;
 pub use sekisho_vmm::virtio::block::fuzzing::block;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, tablet, virtqueue};
 pub use targets::{
@@ -137,6 +138,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "policy_words",
         run: policy_words,
+    },
+    Target {
+        name: "power_management",
+        run: power_management,
+    },
+    Target {
+        name: "power_supply",
+        run: power_supply,
     },
     Target {
         name: "ps2",

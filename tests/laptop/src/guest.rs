@@ -55,6 +55,7 @@ const MODULES_BESIDE: &[&str] = &[
     "evdev",
     "button",
     "efivarfs",
+    "msr",
 ];
 
 /// No self-tests of ciphers, which take long under emulation, and no check of the timer, which a
@@ -74,8 +75,13 @@ impl GuestImage {
 
     /// Like [`GuestImage::build`], with the kernel that laptops run and this driver of its for the screen.
     pub fn build_with_screen(folder: &Path, driver: &str) -> Result<Self, GuestError> {
-        let name = format!("{driver}-initrd");
-        Self::make(folder, &name, Flavour::Generic, &[driver], &[])
+        Self::build_with_drivers(folder, &[driver])
+    }
+
+    /// Like [`GuestImage::build`], with the kernel that laptops run and these drivers of its.
+    pub fn build_with_drivers(folder: &Path, drivers: &[&str]) -> Result<Self, GuestError> {
+        let name = format!("{}-initrd", drivers.join("-"));
+        Self::make(folder, &name, Flavour::Generic, drivers, &[])
     }
 
     fn make(

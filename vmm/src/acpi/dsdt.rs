@@ -9,11 +9,12 @@ use acpi_tables::aml::{
 };
 use acpi_tables::{Aml, AmlSink};
 
-use super::{Hardware, header};
+use super::{Hardware, header, laptop};
 use crate::board::layout::{
-    CMOS_BASE, COM1_BASE, COM1_IRQ, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ, LOW_RAM_LIMIT,
+    CMOS_BASE, COM1_BASE, COM1_IRQ, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ, LAPTOP, LOW_RAM_LIMIT,
     MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN, RTC_IRQ, TPM,
 };
+use crate::chipset::laptop::WINDOW;
 use crate::chipset::pm::SLEEP_S5;
 
 /// PCI Firmware Specification 3.3, 4.5.1: `_OSC` of a host bridge.
@@ -40,6 +41,9 @@ pub(super) fn table(hardware: &Hardware) -> Vec<u8> {
     body.extend(pci_root(hardware));
     if hardware.tpm {
         body.extend(tpm());
+    }
+    if hardware.laptop {
+        body.extend(laptop::devices());
     }
     processors(hardware.cpus, &mut body);
     Name::new(
@@ -119,7 +123,7 @@ fn pci_root(hardware: &Hardware) -> Vec<u8> {
 }
 
 /// Bytes that are AML already.
-struct Raw(Vec<u8>);
+pub(super) struct Raw(pub(super) Vec<u8>);
 
 impl Aml for Raw {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
@@ -215,6 +219,7 @@ fn lpc(hardware: &Hardware, children: &mut Vec<u8>) {
         "PNP0C02",
         &ResourceTemplate::new(vec![
             &IO::new(PM_BASE, PM_BASE, 1, pm_len),
+            &IO::new(LAPTOP, LAPTOP, 1, WINDOW),
             &IO::new(0x92, 0x92, 1, 1),
         ]),
     )

@@ -126,6 +126,7 @@ mod tests {
             ps2: false,
             serial: false,
             tpm: false,
+            laptop: false,
             ecam: ECAM,
             mmio64,
         };

@@ -63,6 +63,9 @@ pub fn pci_mmio64(width: u32) -> Range<u64> {
 pub const PM_BASE: u16 = 0x600;
 /// Length of the power-management block: ICH9's 128 bytes.
 pub const PM_LEN: u16 = 0x80;
+/// The laptop's window of registers (`chipset/laptop.rs`), behind the power-management block, where drivers
+/// for the ICH9 look for nothing.
+pub const LAPTOP: u16 = PM_BASE + PM_LEN;
 /// System control interrupt.
 pub const SCI_IRQ: u32 = 9;
 /// COM1.

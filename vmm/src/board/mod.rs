@@ -4,6 +4,7 @@ pub mod aperture;
 mod firmware;
 pub mod layout;
 pub mod memory;
+pub mod pause;
 mod ports;
 pub mod power;
 #[cfg(test)]
@@ -22,22 +23,24 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use crate::acpi::{self, AcpiError, Hardware};
 use crate::boot::{self, BootEntry, BootError, LinuxBoot};
 use crate::bus::{Bus, BusError, BusTarget};
+use crate::chipset::laptop::{Laptop, WINDOW};
 use crate::chipset::lpc::LpcBridge;
 use crate::chipset::pm::PowerManagement;
 use crate::chipset::ps2::{Ps2Controller, Ps2Port, ResetLine};
 use crate::chipset::reset::PortA;
 use crate::chipset::rtc::RealTimeClock;
 use crate::chipset::serial::{self, SerialPort};
-use crate::cpu::{self, CpuError, Exits, Offer, Paravirt};
+use crate::cpu::{self, CpuError, Exits, Gate, Offer, Paravirt};
 use crate::irq::{KvmLine, KvmPlatform, Line};
 use crate::pci::{self, HostBridge, PciBus, PciDevice, Platform, Slot, Windows};
 
 use layout::{
     CMOS_BASE, COM1_BASE, COM1_IRQ, ECAM, I8042_COMMAND, I8042_DATA, KEYBOARD_IRQ,
-    KVM_IDENTITY_MAP, KVM_TSS, LOW_RAM_LIMIT, MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE, PM_LEN,
-    PORT_A, RTC_IRQ, SCI_IRQ, TPM, pci_mmio64,
+    KVM_IDENTITY_MAP, KVM_TSS, LAPTOP, LOW_RAM_LIMIT, MOUSE_IRQ, PCI_CONFIG, PCI_MMIO32, PM_BASE,
+    PM_LEN, PORT_A, RTC_IRQ, SCI_IRQ, TPM, pci_mmio64,
 };
 use memory::{GuestRam, MemoryError};
+use pause::{KvmGuest, Pauses, Times};
 use ports::{ConfigPorts, PciMemory};
 use power::{Crash, Power};
 
@@ -111,6 +114,8 @@ pub struct Equipment {
     pub paravirt: Paravirt,
     /// PS/2 keyboard and mouse.
     pub ps2: bool,
+    /// Battery, mains adapter, lid and sleep button.
+    pub laptop: bool,
     /// Where COM1's output goes, if there is a COM1.
     pub serial: Option<Box<dyn Write + Send>>,
 }
@@ -128,6 +133,7 @@ pub struct Board {
     next_slot: u8,
     ports: Bus,
     tpm: Option<Arc<dyn BusTarget>>,
+    gate: Arc<Gate>,
     /// What the main thread keeps in hand.
     pub panel: Panel,
 }
@@ -145,6 +151,8 @@ pub struct Panel {
     pub serial: Option<Arc<Mutex<SerialPort>>>,
     /// Takes keys and the movements of a mouse.
     pub ps2: Option<Arc<Mutex<Ps2Controller>>>,
+    /// Shows battery, mains and lid, and holds the sleep button.
+    pub laptop: Option<Arc<Mutex<Laptop>>>,
 }
 
 impl Board {
@@ -172,6 +180,7 @@ impl Board {
             ps2: equipment.ps2,
             serial: equipment.serial.is_some(),
             tpm: false,
+            laptop: equipment.laptop,
             ecam: ECAM,
             mmio64: mmio64.clone(),
         };
@@ -200,6 +209,7 @@ impl Board {
             next_slot: FIRST_PLUG,
             ports,
             tpm: None,
+            gate: Arc::default(),
             panel,
         })
     }
@@ -212,6 +222,12 @@ impl Board {
     /// Interrupt vectors and doorbells for devices.
     pub fn platform(&self) -> Arc<dyn Platform> {
         self.platform.clone()
+    }
+
+    /// What pauses the guest and sets its clock.
+    pub fn pauses(&self) -> Pauses<KvmGuest> {
+        let guest = KvmGuest::new(Arc::clone(&self.vm), Arc::clone(&self.gate));
+        Pauses::new(guest, Times::now())
     }
 
     /// Puts a device into the next free PCI slot.
@@ -261,6 +277,7 @@ impl Board {
                 ports: Arc::new(self.ports),
                 mmio: Arc::new(mmio),
                 power: Arc::clone(&self.panel.power),
+                gate: self.gate,
             },
             ram: self.ram,
         })
@@ -351,6 +368,12 @@ fn solder(
     )));
     ports.add(PM_BASE.into(), PM_LEN.into(), pm.clone())?;
     ports.add(CMOS_BASE.into(), 2, clock.clone())?;
+    let mut laptop = None;
+    if equipment.laptop {
+        let window = Arc::new(Mutex::new(Laptop::new(Box::new(Arc::clone(&pm)))));
+        ports.add(LAPTOP.into(), WINDOW.into(), window.clone())?;
+        laptop = Some(window);
+    }
     let config = ConfigPorts::new(Arc::clone(pci), Arc::clone(&power));
     ports.add(PCI_CONFIG.into(), 8, Arc::new(config))?;
     let port_a = PortA::new(Arc::clone(&power));
@@ -378,5 +401,6 @@ fn solder(
         clock,
         serial: com1,
         ps2,
+        laptop,
     })
 }

@@ -79,15 +79,49 @@ mod tests {
     use crate::board::power::Ending;
     use crate::pci::{HostBridge, Windows};
 
-    #[test]
-    fn cf9_resets_and_cf8_configures() {
+    fn config_ports() -> (ConfigPorts, Arc<Power>) {
         let power = Arc::new(Power::new().unwrap());
         let windows = Windows {
             mmio32: 0..0,
             mmio64: 0..0,
         };
         let pci = Arc::new(PciBus::new(HostBridge::new(None), windows));
-        let ports = ConfigPorts::new(pci, power.clone());
+        (ConfigPorts::new(pci, power.clone()), power)
+    }
+
+    /// ACPI 6.5, 4.8.3.6: an operating system writes the FADT's value to the FADT's register.
+    #[test]
+    fn what_the_fadt_says_resets() {
+        const FLAGS: usize = 112;
+        const RESET_REG: usize = 116;
+        const RESET_VALUE: usize = 128;
+        const RESET_REG_SUP: u8 = 1 << 2;
+        let tables = crate::acpi::build(&crate::acpi::Hardware {
+            cpus: 1,
+            ps2: false,
+            serial: false,
+            tpm: false,
+            laptop: false,
+            ecam: 0xb000_0000..0xc000_0000,
+            mmio64: 0..1,
+        })
+        .unwrap();
+        let fadt = tables.iter().find(|table| table.name == "FACP").unwrap();
+        assert_eq!(fadt.bytes[FLAGS + 1] & RESET_REG_SUP, RESET_REG_SUP);
+        // A port, eight bits of it.
+        assert_eq!(fadt.bytes[RESET_REG..][..3], [1, 8, 0]);
+        let address = fadt.bytes[RESET_REG + 4..][..8].try_into().unwrap();
+        let offset = u64::from_le_bytes(address) - u64::from(PCI_CONFIG);
+        let (ports, power) = config_ports();
+        ports.write(offset, &[0]);
+        assert!(!power.ended());
+        ports.write(offset, &[fadt.bytes[RESET_VALUE]]);
+        assert_eq!(power.ending(), Some(&Ending::Reset));
+    }
+
+    #[test]
+    fn cf9_resets_and_cf8_configures() {
+        let (ports, power) = config_ports();
 
         ports.write(0, &0x8000_0000u32.to_le_bytes());
         let mut id = [0; 4];

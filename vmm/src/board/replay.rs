@@ -60,6 +60,7 @@ fn board() -> (Bus, Bus) {
         memory: MEMORY,
         cpus: 1,
         ps2: false,
+        laptop: false,
         serial: None,
     };
     let (mut ports, mut memory) = (Bus::new(), Bus::new());
@@ -72,6 +73,7 @@ fn board() -> (Bus, Bus) {
         ps2: false,
         serial: false,
         tpm: false,
+        laptop: false,
         ecam: ECAM,
         mmio64,
     };

@@ -1,23 +1,27 @@
 //! Entry points for fuzzers: arbitrary bytes as accesses of a guest to `fw_cfg`, to the flash chip, to the
-//! PS/2 controller and to the TPM, whose answers they are as well.
+//! PS/2 controller, to power management with the laptop's window, and to the TPM, whose answers they are as
+//! well.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::flash::{BLOCK, Flash, Store};
 use super::fw_cfg::{FwCfg, Items, PORTS, key};
+use super::laptop::Laptop;
+use super::pm::{GPE0, GPE0_LEN, PowerManagement};
 use super::ps2::{Ps2Controller, Ps2Port};
 use super::tpm::command::{HEADER_LEN, Incoming};
 use super::tpm::crb::BUFFER_LEN;
 use super::tpm::{Command, Crb, Executor};
-use crate::board::layout::TPM;
+use crate::board::layout::{PM_LEN, TPM};
 use crate::board::memory::GuestRam;
 use crate::board::power::Power;
 use crate::bus::BusDevice as _;
 use crate::irq::Line;
+use crate::supply::Power as Supplies;
 
 /// Guest memory of a fuzzed machine.
 const RAM_LEN: usize = 64 * 1024;
@@ -173,6 +177,74 @@ pub fn ps2(data: &[u8]) {
         port.read(0, &mut [0]);
     }
     panic!("the guest may read without end");
+}
+
+/// A wire that shows its level.
+#[derive(Clone, Default)]
+struct Lamp(Arc<AtomicBool>);
+
+impl Line for Lamp {
+    fn set(&self, high: bool) {
+        self.0.store(high, Ordering::Relaxed);
+    }
+}
+
+/// Reads `data` as what guest and laptop do in turns: who and what, a place, and a value of four bytes.
+///
+/// # Panics
+/// If the interrupt is not what status and enable registers say, an event that the board does not have can
+/// be enabled, or the window keeps something: what a fuzzer is to find.
+pub fn power_management(data: &[u8]) {
+    const ENABLED: u64 = GPE0 as u64 + GPE0_LEN as u64 / 2;
+    let Ok(power) = Power::new() else {
+        return;
+    };
+    let lamp = Lamp::default();
+    let block = PowerManagement::new(Box::new(lamp.clone()), Arc::new(power));
+    let block = Arc::new(Mutex::new(block));
+    let mut window = Laptop::new(Box::new(Arc::clone(&block)));
+    for act in data.chunks_exact(6) {
+        let [who, place, value @ ..] = act else {
+            return;
+        };
+        let mut wide = [0; 8];
+        wide[..4].copy_from_slice(value);
+        let length = 1_usize << (who >> 4 & 3);
+        let guest = || block.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = u64::from(*place) % u64::from(PM_LEN);
+        match who & 7 {
+            0 => guest().read(offset, &mut wide[..length]),
+            1 | 2 => guest().write(offset, &wide[..length]),
+            3 => window.read(offset, &mut wide[..length]),
+            4 => {
+                let (mut before, mut after) = ([0; 64], [0; 64]);
+                window.read(0, &mut before);
+                window.write(offset, &wide[..length]);
+                window.read(0, &mut after);
+                assert_eq!(before, after);
+            }
+            5 => window.set_lid(place & 1 == 0),
+            6 => window.set_power(Supplies {
+                online: place & 1 == 0,
+                battery: None,
+            }),
+            _ => match place & 3 {
+                0 => window.press_sleep_button(),
+                1 => guest().rtc_alarm(),
+                _ => guest().press_power_button(),
+            },
+        }
+        let read = |offset| {
+            let mut bytes = [0; 8];
+            guest().read(offset, &mut bytes);
+            u64::from_le_bytes(bytes)
+        };
+        let fixed = read(0);
+        let enabled = read(ENABLED);
+        assert_eq!(enabled & !0b11_1110, 0);
+        let due = fixed & fixed >> 16 & 0xffff != 0 || read(GPE0.into()) & enabled != 0;
+        assert_eq!(lamp.0.load(Ordering::Relaxed), due);
+    }
 }
 
 /// What a TPM was asked last.

@@ -4,6 +4,7 @@
 pub mod flash;
 pub mod fuzzing;
 pub mod fw_cfg;
+pub mod laptop;
 pub mod lpc;
 pub mod pm;
 pub mod ps2;

@@ -1,7 +1,8 @@
-//! ACPI fixed hardware: the `PM1a` event and control registers, the PM timer and an empty GPE0
-//! block, always in ACPI mode.
+//! ACPI fixed hardware: the `PM1a` event and control registers, the PM timer, and a GPE0 block with the
+//! laptop's events; always in ACPI mode.
 //!
-//! Source: ACPI 6.5, 4.8.3 "Fixed Hardware Features"; register offsets as ICH9 has them
+//! Source: ACPI 6.5, 4.8.3 "Fixed Hardware Features" and 4.8.4.1 "General-Purpose Event Register Blocks";
+//! register offsets as ICH9 has them
 //! (datasheet 13.8).
 
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,7 @@ use std::time::Instant;
 
 use crate::board::power::{Ending, Power};
 use crate::bus::BusDevice;
+use crate::chipset::laptop::{Event, Signal};
 use crate::irq::Line;
 
 /// Offset of `PM1a_STS` and `PM1a_EN`.
@@ -35,6 +37,20 @@ const RTC: u16 = 1 << 10;
 const STATUS_BITS: u16 = 1 | 1 << 4 | 1 << 5 | PWRBTN | 1 << 9 | RTC | 1 << 14 | 1 << 15;
 const ENABLE_BITS: u16 = 1 | 1 << 5 | PWRBTN | 1 << 9 | RTC;
 
+/// Offset of GPE0's enable bytes, behind as many status bytes.
+const GPE0_ENABLE: usize = GPE0 as usize + GPE0_LEN as usize / 2;
+/// The events that the board has.
+const GPE0_EVENTS: u64 = {
+    let (mut bits, mut index) = (0, 0);
+    while index < Event::ALL.len() {
+        bits |= Event::ALL[index].bit();
+        index += 1;
+    }
+    bits
+};
+/// Bytes of the block up to the end of its last register.
+const REGISTERS: usize = GPE0 as usize + GPE0_LEN as usize;
+
 const SCI_EN: u16 = 1;
 const SLP_TYP_SHIFT: u16 = 10;
 const SLP_EN: u16 = 1 << 13;
@@ -49,6 +65,8 @@ pub struct PowerManagement {
     status: u16,
     enable: u16,
     control: u16,
+    events: u64,
+    events_enabled: u64,
     /// The log heard of a sleep type that the board does not have: once, whatever the guest does.
     told: bool,
 }
@@ -63,6 +81,8 @@ impl PowerManagement {
             status: 0,
             enable: 0,
             control: 0,
+            events: 0,
+            events_enabled: 0,
             told: false,
         }
     }
@@ -82,8 +102,16 @@ impl PowerManagement {
         self.update_sci();
     }
 
+    /// Something of the laptop's changed.
+    pub fn raise_event(&mut self, event: Event) {
+        self.events |= event.bit();
+        self.update_sci();
+    }
+
     fn update_sci(&self) {
-        self.sci.set(self.status & self.enable & ENABLE_BITS != 0);
+        let fixed = self.status & self.enable & ENABLE_BITS != 0;
+        self.sci
+            .set(fixed || self.events & self.events_enabled != 0);
     }
 
     fn timer(&self) -> u32 {
@@ -91,15 +119,17 @@ impl PowerManagement {
         u32::try_from((nanos * TIMER_HZ / 1_000_000_000) & TIMER_MASK).unwrap_or(0)
     }
 
-    /// The 16 bytes of registers that have a content.
-    fn registers(&self, with_timer: bool) -> [u8; 16] {
-        let mut bytes = [0; 16];
+    /// The registers; those between them read as zero.
+    fn registers(&self, with_timer: bool) -> [u8; REGISTERS] {
+        let mut bytes = [0; REGISTERS];
         bytes[0..2].copy_from_slice(&self.status.to_le_bytes());
         bytes[2..4].copy_from_slice(&self.enable.to_le_bytes());
         bytes[4..6].copy_from_slice(&(self.control | SCI_EN).to_le_bytes());
         if with_timer {
             bytes[8..12].copy_from_slice(&self.timer().to_le_bytes());
         }
+        bytes[GPE0.into()..GPE0_ENABLE].copy_from_slice(&self.events.to_le_bytes());
+        bytes[GPE0_ENABLE..].copy_from_slice(&self.events_enabled.to_le_bytes());
         bytes
     }
 
@@ -121,7 +151,7 @@ impl BusDevice for PowerManagement {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         let registers = self.registers((4..12).contains(&(offset + data.len() as u64 - 1)));
         for (at, byte) in (offset..).zip(data) {
-            // Everything else of the block, GPE0 included, reads as zero: nothing happened.
+            // The rest of the block is empty.
             *byte = usize::try_from(at)
                 .ok()
                 .and_then(|at| registers.get(at))
@@ -133,27 +163,36 @@ impl BusDevice for PowerManagement {
     fn write(&mut self, offset: u64, data: &[u8]) {
         // An access may cover several registers: each is written with the bytes meant for it.
         let mut merged = self.registers(false);
-        let mut touched = [false; 16];
+        let mut touched = [0; REGISTERS];
         for (at, byte) in (offset..).zip(data) {
             let at = usize::try_from(at).unwrap_or(usize::MAX);
-            if let (Some(slot), Some(flag)) = (merged.get_mut(at), touched.get_mut(at)) {
-                (*slot, *flag) = (*byte, true);
+            if let (Some(slot), Some(mask)) = (merged.get_mut(at), touched.get_mut(at)) {
+                (*slot, *mask) = (*byte, 0xff);
             }
         }
-        let word = |at: usize| u16::from_le_bytes([merged[at], merged[at + 1]]);
-        let keep = |at: usize| {
-            let mask = |index: usize| if touched[index] { 0xff } else { 0 };
-            u16::from_le_bytes([mask(at), mask(at + 1)])
+        let word =
+            |bytes: &[u8; REGISTERS], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let long = |bytes: &[u8; REGISTERS], at: usize| {
+            u64::from_le_bytes(std::array::from_fn(|index| bytes[at + index]))
         };
-        let (status, enable, control) = (word(0) & keep(0), word(2), word(4));
-        if keep(0) != 0 || keep(2) != 0 {
-            self.status &= !(status & STATUS_BITS);
-            self.enable = enable & ENABLE_BITS;
-            self.update_sci();
+        // A one clears a status bit; nothing else of it changes.
+        self.status &= !(word(&merged, 0) & word(&touched, 0) & STATUS_BITS);
+        self.enable = word(&merged, 2) & ENABLE_BITS;
+        let cleared = long(&merged, GPE0.into()) & long(&touched, GPE0.into());
+        self.events &= !cleared;
+        self.events_enabled = long(&merged, GPE0_ENABLE) & GPE0_EVENTS;
+        self.update_sci();
+        if word(&touched, 4) != 0 {
+            self.write_control(word(&merged, 4));
         }
-        if keep(4) != 0 {
-            self.write_control(control);
-        }
+    }
+}
+
+impl Signal for Arc<Mutex<PowerManagement>> {
+    fn raise(&self, event: Event) {
+        self.lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .raise_event(event);
     }
 }
 
@@ -212,6 +251,34 @@ mod tests {
         block.press_power_button();
         block.write(3, &[1]);
         assert!(sci.0.load(Ordering::Relaxed));
+        assert_eq!(word(&mut block, 0), PWRBTN);
+    }
+
+    #[test]
+    fn an_event_of_the_laptop_raises_the_sci_until_it_is_cleared() {
+        const STATUS: u64 = GPE0 as u64;
+        const ENABLE: u64 = GPE0_ENABLE as u64;
+        let (mut block, sci, _) = block();
+        let byte = |block: &mut PowerManagement, offset| {
+            let mut data = [0xff];
+            block.read(offset, &mut data);
+            data[0]
+        };
+        block.raise_event(Event::Lid);
+        assert!(!sci.0.load(Ordering::Relaxed), "not enabled yet");
+        block.write(ENABLE, &[0xff]);
+        assert_eq!(byte(&mut block, ENABLE), 0b11_1110, "there are five");
+        assert!(sci.0.load(Ordering::Relaxed));
+        block.raise_event(Event::Mains);
+        // Clearing one leaves the other; what was enabled stays, and so do the fixed events.
+        block.write(STATUS, &[1 << Event::Lid as u8]);
+        assert_eq!(byte(&mut block, STATUS), 1 << Event::Mains as u8);
+        assert!(sci.0.load(Ordering::Relaxed));
+        block.write(STATUS, &[0xff]);
+        assert!(!sci.0.load(Ordering::Relaxed));
+        assert_eq!(byte(&mut block, ENABLE), 0b11_1110);
+        block.press_power_button();
+        block.write(STATUS, &[0xff; 8]);
         assert_eq!(word(&mut block, 0), PWRBTN);
     }
 

@@ -42,6 +42,8 @@ const PM: u8 = 0x80;
 /// An alarm byte with both top bits set matches everything.
 const ALARM_ANY: u8 = 0xc0;
 
+/// Seconds of a day.
+const DAY_SECONDS: i64 = 86_400;
 /// How long before an update UIP is set: 244 µs.
 const UPDATE_WARNING: Duration = Duration::from_micros(244);
 /// Days from 0000-03-01 to 1970-01-01 in the proleptic Gregorian calendar.
@@ -99,16 +101,14 @@ impl RealTimeClock {
         if now == self.last_tick || self.reg(REG_B) & B_SET != 0 {
             return;
         }
+        // All seconds since the last look: the host may have slept. An alarm comes once a day at least.
+        let first = (self.last_tick + 1).clamp(now.saturating_sub(DAY_SECONDS - 1), now);
         self.last_tick = now;
         let mut cause = B_UPDATE;
-        let matches = |alarm: u8, time: u8| {
-            let want = self.reg(alarm);
-            want & ALARM_ANY == ALARM_ANY || want == self.time_register(time)
-        };
-        if matches(SECONDS_ALARM, SECONDS)
-            && matches(MINUTES_ALARM, MINUTES)
-            && matches(HOURS_ALARM, HOURS)
-        {
+        if self.reg(REG_B) & B_ALARM == 0 {
+            // Nobody waits for it: this second is enough for who reads the flag.
+            cause |= if self.is_alarm(now) { B_ALARM } else { 0 };
+        } else if (first..=now).any(|second| self.is_alarm(second)) {
             cause |= B_ALARM;
         }
         self.bytes[usize::from(REG_C)] |= cause;
@@ -120,6 +120,18 @@ impl RealTimeClock {
             self.bytes[usize::from(REG_C)] |= C_IRQ;
             self.line.set(true);
         }
+    }
+
+    /// Whether the alarm is set to this second.
+    fn is_alarm(&self, second: i64) -> bool {
+        let time = Civil::from_seconds(second);
+        let matches = |alarm: u8, shown: u8| {
+            let want = self.reg(alarm);
+            want & ALARM_ANY == ALARM_ANY || want == shown
+        };
+        matches(SECONDS_ALARM, self.encode(time.second))
+            && matches(MINUTES_ALARM, self.encode(time.minute))
+            && matches(HOURS_ALARM, self.encode_hour(time.hour))
     }
 
     fn reg(&self, index: u8) -> u8 {
@@ -202,6 +214,8 @@ impl RealTimeClock {
             _ => time.year = plain.clamp(19, 99) * 100 + time.year.rem_euclid(100),
         }
         self.ahead = self.ahead.saturating_add(time.to_seconds() - now);
+        // Time that the guest set did not pass.
+        self.last_tick = self.seconds();
     }
 
     fn encode(&self, value: i64) -> u8 {
@@ -411,6 +425,34 @@ mod tests {
         assert_eq!(*wires.0.lock().unwrap(), (true, 1));
         assert_eq!(get(&mut clock, REG_C), C_IRQ | B_ALARM | B_UPDATE);
         assert_eq!(*wires.0.lock().unwrap(), (false, 1));
+    }
+
+    #[test]
+    fn an_alarm_that_the_host_slept_through_rings_when_it_wakes() {
+        let (mut clock, time, wires) = clock();
+        for (index, value) in [(SECONDS_ALARM, 0x30), (MINUTES_ALARM, 0), (HOURS_ALARM, 0)] {
+            put(&mut clock, index, value);
+        }
+        put(&mut clock, REG_B, B_24H | B_ALARM);
+        clock.tick();
+        // Up to the second before it.
+        time.fetch_add(31, Ordering::Relaxed);
+        clock.tick();
+        assert_eq!(wires.0.lock().unwrap().1, 0);
+        time.fetch_add(3600, Ordering::Relaxed);
+        clock.tick();
+        assert_eq!(*wires.0.lock().unwrap(), (true, 1));
+        // Once, however many days.
+        time.fetch_add(1000 * 86_400, Ordering::Relaxed);
+        clock.tick();
+        assert_eq!(wires.0.lock().unwrap().1, 2);
+        // Time that the guest skips by setting the clock has no alarms, nor has a clock set back.
+        put(&mut clock, HOURS, 0x23);
+        put(&mut clock, HOURS, 0x05);
+        clock.tick();
+        time.fetch_sub(86_400, Ordering::Relaxed);
+        clock.tick();
+        assert_eq!(wires.0.lock().unwrap().1, 2);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use kvm_bindings::{KVM_EXIT_HYPERV_HCALL, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use tracing::{debug, error};
 
+use super::gate::Gate;
 use crate::board::power::{Crash, Power};
 use crate::bus::Bus;
 
@@ -18,12 +19,19 @@ pub struct Exits {
     pub mmio: Arc<Bus>,
     /// Where the end of the guest is told.
     pub power: Arc<Power>,
+    /// Where processors stop while the guest is paused.
+    pub gate: Arc<Gate>,
 }
 
 /// Runs `vcpu` until the guest has ended.
 pub fn run(mut vcpu: VcpuFd, exits: &Exits) {
     let page = RunPage(vcpu.get_kvm_run());
+    let pass = Arc::clone(&exits.gate).enter();
     while !exits.power.ended() {
+        if pass.wait() {
+            // Tells kvm-clock that it was stopped; a guest without it needs nothing.
+            let _ = vcpu.kvmclock_ctrl();
+        }
         let crash = match vcpu.run() {
             Ok(exit) => match answer(exit, &page, exits) {
                 Ok(()) => continue,
@@ -152,6 +160,7 @@ mod tests {
             ports: Arc::new(Bus::new()),
             mmio: Arc::new(Bus::new()),
             power: Arc::new(Power::new().unwrap()),
+            gate: Arc::default(),
         };
         for (kind, left) in [(KVM_EXIT_HYPERV_HCALL, 2), (KVM_EXIT_HYPERV_SYNIC, 77)] {
             let mut page = kvm_run::default();

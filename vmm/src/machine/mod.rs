@@ -52,6 +52,8 @@ pub struct Machine {
     pub display: Option<Screen>,
     /// TPM 2.0.
     pub tpm: Option<Tpm>,
+    /// What of the host makes it a laptop; without it it is a desk's machine.
+    pub laptop: Option<Laptop>,
     /// COM1.
     #[serde(default)]
     pub serial: Serial,
@@ -221,6 +223,16 @@ pub struct Tpm {
     pub socket: Endpoint,
 }
 
+/// The host's battery, mains adapter and lid.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Laptop {
+    /// The folder with a folder for each power supply, `/sys/class/power_supply`.
+    pub supplies: PathBuf,
+    /// The lid's state, `/proc/acpi/button/lid/…/state`; without it the lid is open.
+    pub lid: Option<PathBuf>,
+}
+
 /// An inherited descriptor or a path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -265,6 +277,7 @@ impl Default for Machine {
             console: Vec::new(),
             display: None,
             tpm: None,
+            laptop: None,
             serial: Serial::None,
             ps2: false,
             control: None,
@@ -372,6 +385,10 @@ mod tests {
 
             [tpm]
             socket = "/run/swtpm"
+
+            [laptop]
+            supplies = "/sys/class/power_supply"
+            lid = "/proc/acpi/button/lid/LID0/state"
             "#,
         )
         .unwrap();
@@ -394,6 +411,8 @@ mod tests {
         );
         assert_eq!(machine.serial, Serial::File("/tmp/log".into()));
         assert_eq!(machine.tpm, Some("socket=/run/swtpm".parse().unwrap()));
+        let laptop = "supplies=/sys/class/power_supply,lid=/proc/acpi/button/lid/LID0/state";
+        assert_eq!(machine.laptop, Some(laptop.parse().unwrap()));
     }
 
     #[test]

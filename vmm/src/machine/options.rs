@@ -9,8 +9,8 @@ use sekisho_seatlink::Mode;
 use thiserror::Error;
 
 use super::{
-    Console, DEFAULT_MTU, Disk, DiskChanges, DiskDevice, DiskFormat, Endpoint, Firmware, Mac, Net,
-    Screen, ScreenMode, Serial, Size, Tpm,
+    Console, DEFAULT_MTU, Disk, DiskChanges, DiskDevice, DiskFormat, Endpoint, Firmware, Laptop,
+    Mac, Net, Screen, ScreenMode, Serial, Size, Tpm,
 };
 use crate::cpu::{MAX_CPUS, Paravirt};
 use crate::display::{MAX_PREFERRED, MIN_PREFERRED, can_be_preferred};
@@ -348,6 +348,18 @@ impl FromStr for Tpm {
         let pairs = Pairs::parse(text, &["socket"], "socket")?;
         Ok(Self {
             socket: pairs.need("socket")?.parse()?,
+        })
+    }
+}
+
+impl FromStr for Laptop {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let pairs = Pairs::parse(text, &["supplies", "lid"], "supplies, lid")?;
+        Ok(Self {
+            supplies: pairs.need("supplies")?.into(),
+            lid: pairs.get("lid").map(PathBuf::from),
         })
     }
 }

@@ -79,6 +79,11 @@ impl Bench {
 
     /// Starts the kernel without firmware.
     pub(crate) fn start_directly(&self, arguments: &[&str]) -> Running {
+        self.start_directly_under(&[], arguments)
+    }
+
+    /// As [`Bench::start_directly`], by another program that is given the VMM's command line.
+    pub(crate) fn start_directly_under(&self, program: &[&str], arguments: &[&str]) -> Running {
         let [kernel, initrd] = [&self.image.kernel, &self.image.initrd]
             .map(|path| path.to_string_lossy().into_owned());
         let cmdline = self.cmdline();
@@ -90,15 +95,19 @@ impl Bench {
             "--cmdline",
             &cmdline,
         ];
-        self.run(&[&boot, arguments].concat())
+        self.run_under(program, &[&boot, arguments].concat())
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Running {
+        self.run_under(&[], arguments)
+    }
+
+    fn run_under(&self, program: &[&str], arguments: &[&str]) -> Running {
         let vmm = build::target_dir().join("debug/sekisho-vmm");
         let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
         let vmm = vmm.to_string_lossy();
-        let mut line = vec![&*vmm, "run", "--serial", "stdio", "--console", &console];
-        line.extend(arguments);
+        let own = [&*vmm, "run", "--serial", "stdio", "--console", &console];
+        let line = [program, &own, arguments].concat();
         self.laptop.spawn(&line).expect("VMM")
     }
 

@@ -42,15 +42,20 @@ pub(crate) fn run(beside: Beside) -> Result<(), Failure> {
         say("there is no NIC");
     }
     if ports::console_exists() {
-        if let Ok(port) = ports::find(WORK_EXEC_PORT, PORT_LIMIT) {
-            let serve = ["/proc/self/exe", "serve", &port.to_string_lossy()];
-            services.start(serve.map(str::to_owned).to_vec())?;
-        }
+        let commands = ports::find(WORK_EXEC_PORT, PORT_LIMIT);
         if Path::new(AGENT).exists()
             && let Ok(port) = ports::find(AGENT_PORT, NEXT_PORT_LIMIT)
         {
             let agent = [AGENT, "--port", &port.to_string_lossy()];
             services.start(agent.map(str::to_owned).to_vec())?;
+        }
+        // Before the first command everything is loaded: what a test looks for is there, or will never be.
+        if let Ok(port) = commands {
+            beside.wait()?;
+            let serve = ["/proc/self/exe", "serve", &port.to_string_lossy()];
+            services.start(serve.map(str::to_owned).to_vec())?;
+            say("ready");
+            return services.supervise();
         }
     }
     beside.wait()?;
