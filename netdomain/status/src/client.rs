@@ -1,84 +1,35 @@
-//! The other end of the status socket: what `sekisho` asks with. It waits, and not forever.
+//! The other end of the status socket: what `sekisho` asks with.
 
-use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
-    os::unix::net::UnixStream,
-    path::Path,
-    time::Duration,
-};
+use std::{io::ErrorKind, path::Path, time::Duration};
 
 use sekisho_control::{DemandId, Secret};
-use serde::de::DeserializeOwned;
+use sekisho_varlink::client::{self, field};
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
 
-use crate::{
-    MAX_OUTPUT,
-    doctor::Check,
-    status::Status,
-    varlink::{Call, INTERFACE, Reply, encode, take_message},
-};
+pub use sekisho_varlink::client::ClientError;
 
-/// A supervisor answers at once; one that does not in this time has died.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nobody listens, or we may not connect.
-    #[error("{path}: {source}")]
-    Connect {
-        /// The socket.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The connection failed.
-    #[error("the connection failed: {0}")]
-    Socket(#[from] io::Error),
-    /// The supervisor closed the connection.
-    #[error("the connection was closed")]
-    Closed,
-    /// The answer is an error.
-    #[error("the answer is an error: {0}")]
-    Refused(String),
-    /// The answer is not what it should be.
-    #[error("the answer cannot be understood: {0}")]
-    Malformed(String),
-}
+use crate::{doctor::Check, status::Status, varlink::INTERFACE};
 
 /// A connection.
 #[derive(Debug)]
-pub struct Client {
-    socket: UnixStream,
-    input: Vec<u8>,
-}
+pub struct Client(client::Client);
 
 impl Client {
     /// Connects.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let socket = UnixStream::connect(path).map_err(|source| ClientError::Connect {
-            path: path.display().to_string(),
-            source,
-        })?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self {
-            socket,
-            input: Vec::new(),
-        })
+        client::Client::connect(path).map(Self)
     }
 
     /// The status.
     pub fn status(&mut self) -> Result<Status, ClientError> {
         self.call("GetStatus", false)?;
-        field(self.reply()?, "status")
+        field(self.0.reply()?, "status")
     }
 
     /// The checked list.
     pub fn diagnose(&mut self) -> Result<Vec<Check>, ClientError> {
         self.call("Diagnose", false)?;
-        field(self.reply()?, "checks")
+        field(self.0.reply()?, "checks")
     }
 
     /// Gives the person's answer to this asking. What becomes of it, the status tells.
@@ -88,13 +39,13 @@ impl Client {
             ("answer".to_owned(), Value::from(answer.expose())),
         ];
         self.call_with("Answer", Some(parameters.into_iter().collect()), false)?;
-        self.reply().map(drop)
+        self.0.reply().map(drop)
     }
 
     /// Says that the person is there.
     pub fn ask_again(&mut self) -> Result<(), ClientError> {
         self.call("AskAgain", false)?;
-        self.reply().map(drop)
+        self.0.reply().map(drop)
     }
 
     /// Asks for the status again and again; it comes by [`Client::change`].
@@ -104,8 +55,8 @@ impl Client {
 
     /// The next status, if it comes within `patience`.
     pub fn change(&mut self, patience: Duration) -> Result<Option<Status>, ClientError> {
-        self.socket.set_read_timeout(Some(patience))?;
-        match self.reply() {
+        self.0.set_patience(patience)?;
+        match self.0.reply() {
             Ok(reply) => field(reply, "status").map(Some),
             Err(ClientError::Socket(error))
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
@@ -126,44 +77,7 @@ impl Client {
         parameters: Option<Map<String, Value>>,
         more: bool,
     ) -> Result<(), ClientError> {
-        let call = Call {
-            method: format!("{INTERFACE}.{method}"),
-            parameters,
-            oneway: false,
-            more,
-        };
-        Ok(self.socket.write_all(&Zeroizing::new(encode(&call)))?)
+        let method = format!("{INTERFACE}.{method}");
+        self.0.call(&method, parameters, more)
     }
-
-    fn reply(&mut self) -> Result<Reply, ClientError> {
-        let mut chunk = [0; 8192];
-        loop {
-            if let Some(message) = take_message(&mut self.input) {
-                let reply: Reply = serde_json::from_slice(&message)
-                    .map_err(|error| ClientError::Malformed(error.to_string()))?;
-                return match reply.error {
-                    Some(error) => Err(ClientError::Refused(error)),
-                    None => Ok(reply),
-                };
-            }
-            if self.input.len() > MAX_OUTPUT {
-                return Err(ClientError::Malformed("it does not end".to_owned()));
-            }
-            match self.socket.read(&mut chunk) {
-                Ok(0) => return Err(ClientError::Closed),
-                Ok(length) => self.input.extend_from_slice(&chunk[..length]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-fn field<T: DeserializeOwned>(reply: Reply, name: &str) -> Result<T, ClientError> {
-    let mut parameters = reply.parameters.unwrap_or_default();
-    let value = parameters
-        .get_mut(name)
-        .map(Value::take)
-        .ok_or_else(|| ClientError::Malformed(format!("it has no `{name}`")))?;
-    serde_json::from_value(value).map_err(|error| ClientError::Malformed(error.to_string()))
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use sekisho_control::Report;
+use sekisho_varlink::{MAX_OUTPUT, MAX_PEERS, PeerId, Server, take_message};
 use serde_json::Value;
 
-use crate::{Ledger, MAX_OUTPUT, MAX_PEERS, PeerId, Server, Wish, diagnose};
+use crate::{Ledger, Window, Wish, diagnose};
 
 /// Bytes of one step: what, who, how much.
 const STEP: usize = 3;
@@ -19,7 +20,8 @@ const ANSWERER: u32 = 3;
 pub fn status_socket(mut data: &[u8]) {
     let mut now = Duration::ZERO;
     let mut ledger = Ledger::new("0", now);
-    let mut server = Server::new("0", now).with_answerers(vec![ANSWERER]);
+    let mut server = Server::new(now);
+    let mut window = Window::new("0", vec![ANSWERER]);
     let mut out: [Vec<u8>; MAX_PEERS] = std::array::from_fn(|_| Vec::new());
     while let Some((step, rest)) = data.split_at_checked(STEP) {
         let (kind, who, amount) = (step[0], step[1], usize::from(step[2]));
@@ -39,21 +41,29 @@ pub fn status_socket(mut data: &[u8]) {
                 let times = if kind >= 128 { 64 } else { 1 };
                 let mut bytes = text.repeat(times);
                 bytes.truncate(server.room(id, now));
-                if !bytes.is_empty() && server.received(id, &bytes, &ledger, now).is_err() {
+                if !bytes.is_empty()
+                    && server
+                        .received(id, &bytes, &mut window.onto(&ledger), now)
+                        .is_err()
+                {
                     server.close(id);
                 }
             }
             2 => {
                 let taken = server.output(id).len().min(amount * 256);
                 out[slot].extend_from_slice(&server.output(id)[..taken]);
-                if taken > 0 && server.wrote(id, taken, &ledger, now).is_err() {
+                if taken > 0
+                    && server
+                        .wrote(id, taken, &mut window.onto(&ledger), now)
+                        .is_err()
+                {
                     server.close(id);
                 }
                 whole(&mut out[slot]);
             }
             3 => {
                 now += Duration::from_millis(u64::from(who) * 256 + u64::from(step[2]));
-                for (id, _) in server.tick(&ledger, now) {
+                for (id, _) in server.tick(&mut window.onto(&ledger), now) {
                     server.close(id);
                 }
             }
@@ -75,7 +85,7 @@ pub fn status_socket(mut data: &[u8]) {
             }
         }
         // What comes out to be given was asked for, of those who may.
-        if let Some(Wish::Answer(id, _)) = server.take_wish() {
+        if let Some(Wish::Answer(id, _)) = window.take_wish() {
             assert_eq!(ledger.asked(), Some(id));
         }
         assert!(server.len() <= MAX_PEERS);
@@ -89,7 +99,7 @@ pub fn status_socket(mut data: &[u8]) {
 
 /// Takes the whole messages off: each is an object that is a reply or an error.
 fn whole(bytes: &mut Vec<u8>) {
-    while let Some(message) = crate::varlink::take_message(bytes) {
+    while let Some(message) = take_message(bytes) {
         let reply: Value = serde_json::from_slice(&message).unwrap_or_default();
         assert!(reply["parameters"].is_object(), "{reply}");
     }

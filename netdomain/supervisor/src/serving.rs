@@ -1,290 +1,65 @@
 //! The status socket: whoever may connect is told how the laptop does (`jp.sekisho.Laptop`).
-//!
-//! The thin shell around [`Server`], with an epoll instance of its own in which all its connections
-//! live, so that the supervisor's loop sees one descriptor. Nothing here waits, and no error of a
-//! connection, nor of the socket itself, is an error of the supervisor.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::FileTypeExt as _,
-    },
-    path::{Path, PathBuf},
+    io,
+    os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
 
-use rustix::{
-    buffer::spare_capacity,
-    event::{Timespec, epoll},
-    fs::{Gid, Mode, chmod, chown},
-    io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
-        bind, listen, recv, send, socket_with, sockopt::socket_peercred,
-    },
-    process::umask,
-};
-use sekisho_status::{Interest, Ledger, MAX_PEERS, PeerId, Server, Wish};
-use zeroize::Zeroizing;
+use sekisho_status::{Ledger, Window, Wish};
+use sekisho_varlink::Listening;
 
 use crate::config::StatusSocket;
 
-/// Connections that wait in the kernel to be accepted; those beyond are refused there.
-const BACKLOG: i32 = 16;
-/// Connections taken up in one turn.
-const ACCEPTS_PER_TURN: usize = 4;
-/// Bytes read at once; a call is a fraction of it.
-const CHUNK: usize = 1024;
-/// Only the supervisor's user, until the group is set.
-const PRIVATE: u32 = 0o177;
-/// Read and write for the group: to connect is to write.
-const GROUP: Mode = Mode::from_raw_mode(0o660);
-
-/// The token of the listening socket; peers have their numbers.
-const LISTENER: u64 = u64::MAX;
-
-#[derive(Debug)]
-struct Connection {
-    socket: OwnedFd,
-    waits: Interest,
-}
-
-/// The socket and its connections.
+/// The socket and what answers on it.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    epoll: OwnedFd,
-    listener: OwnedFd,
-    listens: bool,
-    path: PathBuf,
-    server: Server,
-    connections: BTreeMap<PeerId, Connection>,
+    listening: Listening,
+    window: Window,
 }
 
 impl Serving {
-    /// Listens. A socket that an earlier supervisor left is replaced; nothing else is.
+    /// Listens.
     pub(crate) fn open(
         config: &StatusSocket,
         version: &'static str,
         now: Duration,
     ) -> io::Result<Self> {
-        if let Some(folder) = config.socket.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        if fs::symlink_metadata(&config.socket).is_ok_and(|found| found.file_type().is_socket()) {
-            fs::remove_file(&config.socket)?;
-        }
-        let listener = listen_at(&config.socket)?;
-        if let Some(group) = config.group {
-            chown(&config.socket, None, Some(Gid::from_raw(group)))?;
-            chmod(&config.socket, GROUP)?;
-        }
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let token = epoll::EventData::new_u64(LISTENER);
-        epoll::add(&epoll, &listener, token, epoll::EventFlags::IN)?;
         Ok(Self {
-            epoll,
-            listener,
-            listens: true,
-            path: config.socket.clone(),
-            server: Server::new(version, now).with_answerers(config.answerers.clone()),
-            connections: BTreeMap::new(),
+            listening: Listening::open(&config.socket, config.group, now)?,
+            window: Window::new(version, config.answerers.clone()),
         })
     }
 
     /// When [`Serving::turn`] is wanted though the descriptor is silent.
     pub(crate) fn due(&self, ledger: &Ledger, now: Duration) -> Option<Duration> {
-        self.server.due(ledger, now)
+        self.listening.due(ledger.revision(), now)
     }
 
     /// Does what is to be done now, and never waits.
     pub(crate) fn turn(&mut self, ledger: &Ledger, now: Duration) {
-        let mut ready = Vec::with_capacity(MAX_PEERS + 1);
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // An interrupted look is repeated with the next turn.
-        let _ = epoll::wait(&self.epoll, spare_capacity(&mut ready), Some(&at_once));
-        for event in &ready {
-            match u8::try_from(event.data.u64()) {
-                Ok(number) => self.on_peer(PeerId(number), event.flags, ledger, now),
-                Err(_) => self.accept(now),
-            }
-        }
-        for (id, why) in self.server.tick(ledger, now) {
-            tracing::debug!(?id, ?why, "a status connection is closed");
-            self.close(id);
-        }
-        let ids: Vec<PeerId> = self.connections.keys().copied().collect();
-        for id in ids {
-            self.write(id, ledger, now);
-            self.wait_for(id, now);
-        }
-        self.listen_while_it_may(now);
+        self.listening.turn(&mut self.window.onto(ledger), now);
     }
 
     /// What somebody who may wants to be done, if anybody does; to be looked for after each turn.
     pub(crate) const fn take_wish(&mut self) -> Option<Wish> {
-        self.server.take_wish()
-    }
-
-    fn accept(&mut self, now: Duration) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            if !self.server.may_accept(now) {
-                return;
-            }
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = match accept_with(&self.listener, flags) {
-                Ok(socket) => socket,
-                Err(Errno::AGAIN) => return,
-                // No descriptor is left, or no memory: the connection waits in the queue.
-                Err(_) => return self.server.missed(now),
-            };
-            let Ok(user) = socket_peercred(&socket).map(|peer| peer.uid.as_raw()) else {
-                self.server.missed(now);
-                continue;
-            };
-            // Too many: it sees the end of its connection.
-            let Some(id) = self.server.accept(user, now) else {
-                continue;
-            };
-            let waits = Interest {
-                read: true,
-                write: false,
-            };
-            let token = epoll::EventData::new_u64(id.0.into());
-            if epoll::add(&self.epoll, &socket, token, flags_of(waits)).is_ok() {
-                self.connections.insert(id, Connection { socket, waits });
-            } else {
-                self.server.close(id);
-            }
-        }
-    }
-
-    fn on_peer(&mut self, id: PeerId, flags: epoll::EventFlags, ledger: &Ledger, now: Duration) {
-        if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
-            return self.close(id);
-        }
-        let Some(connection) = self.connections.get(&id) else {
-            return;
-        };
-        let room = self.server.room(id, now).min(CHUNK);
-        if !flags.contains(epoll::EventFlags::IN) || room == 0 {
-            return;
-        }
-        // It may be an answer of the person's.
-        let mut chunk = Zeroizing::new([0; CHUNK]);
-        match recv(&connection.socket, &mut chunk[..room], RecvFlags::DONTWAIT) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Ok((0, _)) | Err(_) => self.close(id),
-            Ok((length, _)) => {
-                let said = &chunk[..length.min(room)];
-                if let Err(why) = self.server.received(id, said, ledger, now) {
-                    tracing::debug!(?id, ?why, "a status connection is closed");
-                    self.close(id);
-                }
-            }
-        }
-    }
-
-    /// Writes as much as the connection takes. A written reply may let the next call be answered,
-    /// of which there are a few at most.
-    fn write(&mut self, id: PeerId, ledger: &Ledger, now: Duration) {
-        while let Some(connection) = self.connections.get(&id) {
-            let output = self.server.output(id);
-            if output.is_empty() {
-                return;
-            }
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match send(&connection.socket, output, flags) {
-                Ok(length) => {
-                    if self.server.wrote(id, length, ledger, now).is_err() {
-                        self.close(id);
-                    }
-                }
-                Err(Errno::AGAIN | Errno::INTR) => return,
-                Err(_) => self.close(id),
-            }
-        }
-    }
-
-    fn wait_for(&mut self, id: PeerId, now: Duration) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let wanted = self.server.interest(id, now);
-        if wanted != connection.waits {
-            let token = epoll::EventData::new_u64(id.0.into());
-            let flags = flags_of(wanted);
-            match epoll::modify(&self.epoll, &connection.socket, token, flags) {
-                Ok(()) => connection.waits = wanted,
-                Err(_) => self.close(id),
-            }
-        }
-    }
-
-    fn listen_while_it_may(&mut self, now: Duration) {
-        let may = self.server.may_accept(now);
-        if may == self.listens {
-            return;
-        }
-        let flags = if may {
-            epoll::EventFlags::IN
-        } else {
-            epoll::EventFlags::empty()
-        };
-        let token = epoll::EventData::new_u64(LISTENER);
-        if epoll::modify(&self.epoll, &self.listener, token, flags).is_ok() {
-            self.listens = may;
-        }
-    }
-
-    /// Closing the descriptor takes it out of epoll.
-    fn close(&mut self, id: PeerId) {
-        self.connections.remove(&id);
-        self.server.close(id);
+        self.window.take_wish()
     }
 }
 
 impl AsFd for Serving {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+        self.listening.as_fd()
     }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-fn flags_of(interest: Interest) -> epoll::EventFlags {
-    let mut flags = epoll::EventFlags::empty();
-    flags.set(epoll::EventFlags::IN, interest.read);
-    flags.set(epoll::EventFlags::OUT, interest.write);
-    flags
-}
-
-/// Born private: a moment before its mode is set would be enough to connect.
-fn listen_at(path: &Path) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let address = SocketAddrUnix::new(path)?;
-    let before = umask(Mode::from_raw_mode(PRIVATE));
-    let bound = bind(&socket, &address);
-    umask(before);
-    bound?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
+        fs,
         io::{Read as _, Write as _},
         os::unix::{fs::PermissionsExt as _, net::UnixStream},
+        path::{Path, PathBuf},
         time::Instant,
     };
 

@@ -209,6 +209,6 @@ proptest! {
         let told: u64 = status.refusals.iter().map(|row| row.count).sum();
         prop_assert_eq!(told + status.refused_by_others, sum);
         let bytes = serde_json::to_vec(&status).unwrap();
-        prop_assert!(bytes.len() < crate::MAX_OUTPUT);
+        prop_assert!(bytes.len() < sekisho_varlink::MAX_OUTPUT);
     }
 }

@@ -1,6 +1,4 @@
-//! All connections to the status socket, without a socket: bounds of number, size, rate and
-//! patience. Whoever connects is not trusted with anything but being told; the person's answers are
-//! taken from those alone who may give them.
+//! All connections to a service, without a socket: bounds of number, size, rate and patience.
 //!
 //! What a client can cost: [`MAX_CALL`] bytes in, one reply of at most [`MAX_OUTPUT`] out, a few
 //! replies a second. One that asks faster is read slower; one that does not read, says nothing, or
@@ -8,29 +6,28 @@
 
 use std::time::Duration;
 
-use sekisho_control::{DemandId, Secret};
 use zeroize::Zeroizing;
 
 use crate::{
     bucket::Bucket,
-    doctor::diagnose,
-    ledger::Ledger,
-    varlink::{Asked, Call, Reply, asked, encode, take_message},
+    message::{Call, encode, take_message},
+    service::{Answer, Service},
 };
 
 /// Connections at one time: a person with a terminal or two, IT beside them, a tray icon.
 pub const MAX_PEERS: usize = 16;
 /// Of these, for each user: nobody keeps the others out.
 pub const MAX_PER_USER: usize = 4;
-/// Longest call. The longest of ours is below 200 bytes.
-pub(crate) const MAX_CALL: usize = 4096;
-/// Longest reply, its end included: a full ledger in characters of four bytes stays below.
+/// Longest call, in bytes. The longest of ours is below 200.
+pub const MAX_CALL: usize = 4096;
+/// Longest reply, its end included, in bytes: a full ledger of the laptop in characters of four bytes stays
+/// below.
 pub const MAX_OUTPUT: usize = 64 * 1024;
 
 /// Calls of one client: a burst for a program that looks around, then as fast as eyes.
 const CALLS: (u32, Duration) = (8, Duration::from_millis(250));
-/// Connections of all: each costs the supervisor a few system calls.
-const ACCEPTS: (u32, Duration) = (32, Duration::from_millis(50));
+/// Connections of all: each costs the service a few system calls.
+pub const ACCEPTS: (u32, Duration) = (32, Duration::from_millis(50));
 /// A stream of changes is not faster than this: while somebody scans ports inside, refusals change
 /// sixteen times a second.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
@@ -38,9 +35,6 @@ const WATCH_EVERY: Duration = Duration::from_millis(250);
 const TAKES_WITHIN: Duration = Duration::from_secs(10);
 /// One that says nothing for so long, and does not watch, has nothing to say.
 const SPEAKS_WITHIN: Duration = Duration::from_mins(1);
-
-/// The user that may do everything.
-const ROOT: u32 = 0;
 
 /// Names a connection while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,15 +51,6 @@ pub enum Dropped {
     Stalled,
     /// It said nothing.
     Idle,
-}
-
-/// What somebody who may wants to be done.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// Give this answer to this asking.
-    Answer(DemandId, Secret),
-    /// Ask again what nobody answered.
-    AskAgain,
 }
 
 /// What a connection is waited for.
@@ -97,46 +82,20 @@ struct Peer {
     active: Duration,
 }
 
-/// What one client may want to be done.
-struct Wishes<'s> {
-    allowed: bool,
-    wish: &'s mut Option<Wish>,
-}
-
 /// All connections.
 #[derive(Debug)]
 pub struct Server {
-    version: &'static str,
     peers: [Option<Peer>; MAX_PEERS],
     accepts: Bucket,
-    /// Users who may answer, beside root.
-    answerers: Vec<u32>,
-    /// What is to be done for one who may; one thing at a time.
-    wish: Option<Wish>,
 }
 
 impl Server {
-    /// No connection yet. `version` is the product's.
-    pub fn new(version: &'static str, now: Duration) -> Self {
+    /// No connection yet.
+    pub fn new(now: Duration) -> Self {
         Self {
-            version,
             peers: [const { None }; MAX_PEERS],
             accepts: Bucket::new(ACCEPTS.0, ACCEPTS.1, now),
-            answerers: Vec::new(),
-            wish: None,
         }
-    }
-
-    /// These users may answer what is asked of the person, beside root.
-    #[must_use]
-    pub fn with_answerers(mut self, users: Vec<u32>) -> Self {
-        self.answerers = users;
-        self
-    }
-
-    /// What is to be done now, if anything; to be looked for after each turn.
-    pub const fn take_wish(&mut self) -> Option<Wish> {
-        self.wish.take()
     }
 
     /// Whether a connection may be accepted now; the others wait in the kernel's bounded queue.
@@ -189,7 +148,7 @@ impl Server {
         &mut self,
         id: PeerId,
         bytes: &[u8],
-        ledger: &Ledger,
+        service: &mut impl Service,
         now: Duration,
     ) -> Result<(), Dropped> {
         let Some(peer) = self.peer_mut(id) else {
@@ -200,7 +159,7 @@ impl Server {
             return Err(Dropped::TooLong);
         }
         peer.input.extend_from_slice(bytes);
-        self.advance(id, ledger, now)
+        self.advance(id, service, now)
     }
 
     /// What is to be written to the connection.
@@ -213,7 +172,7 @@ impl Server {
         &mut self,
         id: PeerId,
         length: usize,
-        ledger: &Ledger,
+        service: &mut impl Service,
         now: Duration,
     ) -> Result<(), Dropped> {
         let Some(peer) = self.peer_mut(id) else {
@@ -226,7 +185,7 @@ impl Server {
             peer.output = Vec::new();
             peer.written = 0;
         }
-        self.advance(id, ledger, now)
+        self.advance(id, service, now)
     }
 
     /// What the connection is waited for.
@@ -238,22 +197,20 @@ impl Server {
             })
     }
 
-    /// When something is to be done though nothing comes.
-    pub fn due(&self, ledger: &Ledger, now: Duration) -> Option<Duration> {
-        let each = self
-            .peers()
-            .filter_map(|(_, peer)| peer.due(ledger.revision(), now));
+    /// When something is to be done though nothing comes; `revision` is the service's.
+    pub fn due(&self, revision: u64, now: Duration) -> Option<Duration> {
+        let each = self.peers().filter_map(|(_, peer)| peer.due(revision, now));
         each.chain(self.accepts.empty_until(now)).min()
     }
 
-    /// Does what time and the ledger have brought to every connection; those to be closed come
+    /// Does what time and news have brought to every connection; those to be closed come
     /// out.
-    pub fn tick(&mut self, ledger: &Ledger, now: Duration) -> Vec<(PeerId, Dropped)> {
+    pub fn tick(&mut self, service: &mut impl Service, now: Duration) -> Vec<(PeerId, Dropped)> {
         let ids: Vec<PeerId> = self.peers().map(|(id, _)| id).collect();
         ids.into_iter()
             .filter_map(|id| {
                 let overdue = self.peer(id).and_then(|peer| peer.overdue(now));
-                let dropped = overdue.or_else(|| self.advance(id, ledger, now).err());
+                let dropped = overdue.or_else(|| self.advance(id, service, now).err());
                 dropped.map(|why| (id, why))
             })
             .collect()
@@ -270,15 +227,15 @@ impl Server {
     }
 
     /// Answers calls one after the other: the next is looked at when the last reply is written.
-    fn advance(&mut self, id: PeerId, ledger: &Ledger, now: Duration) -> Result<(), Dropped> {
-        let version = self.version;
+    fn advance(
+        &mut self,
+        id: PeerId,
+        service: &mut impl Service,
+        now: Duration,
+    ) -> Result<(), Dropped> {
         let slot = self.peers.get_mut(usize::from(id.0));
         let Some(peer) = slot.and_then(Option::as_mut) else {
             return Ok(());
-        };
-        let mut wishes = Wishes {
-            allowed: peer.user == ROOT || self.answerers.contains(&peer.user),
-            wish: &mut self.wish,
         };
         while peer.output.is_empty() && peer.watch.is_none() {
             if peer.calls.empty_until(now).is_some() {
@@ -293,18 +250,18 @@ impl Server {
             };
             peer.calls.take(now);
             let call: Call = serde_json::from_slice(&message).map_err(|_| Dropped::NoCall)?;
-            peer.answer(call, version, &mut wishes, ledger, now);
+            peer.answer(call, service, now);
         }
         if let Some(watch) = &mut peer.watch {
             // Whoever watches has nothing else to say on this connection.
             if !peer.input.is_empty() {
                 return Err(Dropped::NoCall);
             }
-            let news = watch.told != ledger.revision() && watch.next <= now;
+            let news = watch.told != service.revision() && watch.next <= now;
             if peer.output.is_empty() && news {
-                watch.told = ledger.revision();
+                watch.told = service.revision();
                 watch.next = now + WATCH_EVERY;
-                peer.output = encode(&Reply::status(&ledger.status(now), true));
+                peer.output = encode(&service.news(now).and_more());
                 peer.active = now;
             }
         }
@@ -338,33 +295,20 @@ impl Peer {
             && self.calls.empty_until(now).is_none()
     }
 
-    fn answer(
-        &mut self,
-        mut call: Call,
-        version: &str,
-        wishes: &mut Wishes<'_>,
-        ledger: &Ledger,
-        now: Duration,
-    ) {
-        let reply = match asked(&mut call, version) {
-            Asked::Reply(reply) => reply,
-            Asked::Answer(id, answer) => wishes.answer(id, answer, ledger),
-            Asked::AskAgain => wishes.make(Wish::AskAgain),
-            Asked::Status => Reply::status(&ledger.status(now), false),
-            Asked::Diagnosis => {
-                let checks = diagnose(&ledger.status(now));
-                Reply::of(serde_json::json!({ "checks": checks }))
-            }
-            Asked::Watch if call.oneway => return,
-            Asked::Watch => {
+    fn answer(&mut self, call: Call, service: &mut impl Service, now: Duration) {
+        let oneway = call.oneway;
+        let reply = match service.call(call, self.user, now) {
+            Answer::Reply(reply) => reply,
+            Answer::Watch(_) if oneway => return,
+            Answer::Watch(first) => {
                 self.watch = Some(Watch {
-                    told: ledger.revision(),
+                    told: service.revision(),
                     next: now + WATCH_EVERY,
                 });
-                Reply::status(&ledger.status(now), true)
+                first.and_more()
             }
         };
-        if !call.oneway {
+        if !oneway {
             self.output = encode(&reply);
         }
     }
@@ -398,28 +342,3 @@ impl Peer {
         [patience, calls, news].into_iter().flatten().min()
     }
 }
-
-impl Wishes<'_> {
-    /// The gate has the last word; what it would refuse anyway is refused here at once.
-    fn answer(&mut self, id: DemandId, answer: Secret, ledger: &Ledger) -> Reply {
-        if self.allowed && ledger.asked() != Some(id) {
-            return Reply::refusal("NotAsked");
-        }
-        self.make(Wish::Answer(id, answer))
-    }
-
-    fn make(&mut self, wish: Wish) -> Reply {
-        if !self.allowed {
-            return Reply::refusal("NotAllowed");
-        }
-        // Somebody else was quicker, in the same turn.
-        if self.wish.is_some() {
-            return Reply::refusal("NotAsked");
-        }
-        *self.wish = Some(wish);
-        Reply::of(serde_json::json!({}))
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,7 @@
 use sekisho_control::{Demand, DemandStage, Factor, Report};
+use sekisho_varlink::{
+    ACCEPTS, Dropped, MAX_CALL, MAX_OUTPUT, MAX_PEERS, MAX_PER_USER, PeerId, Server,
+};
 use serde_json::Value;
 
 use super::*;
@@ -12,19 +15,31 @@ fn at(millis: u64) -> Duration {
 
 struct Desk {
     server: Server,
+    window: Window,
     ledger: Ledger,
 }
 
 impl Desk {
     fn new() -> Self {
         Self {
-            server: Server::new("1.2.3", at(0)),
+            server: Server::new(at(0)),
+            window: Window::new("1.2.3", Vec::new()),
             ledger: Ledger::new("1.2.3", at(0)),
         }
     }
 
     fn say(&mut self, id: PeerId, bytes: &[u8], now: u64) -> Result<(), Dropped> {
-        self.server.received(id, bytes, &self.ledger, at(now))
+        let mut view = self.window.onto(&self.ledger);
+        self.server.received(id, bytes, &mut view, at(now))
+    }
+
+    fn due(&self, now: u64) -> Option<Duration> {
+        self.server.due(self.ledger.revision(), at(now))
+    }
+
+    fn tick(&mut self, now: u64) -> Vec<(PeerId, Dropped)> {
+        let mut view = self.window.onto(&self.ledger);
+        self.server.tick(&mut view, at(now))
     }
 
     /// Takes the whole output, as a client that reads.
@@ -38,9 +53,8 @@ impl Desk {
             assert_eq!(*end, 0);
             replies.push(serde_json::from_slice(text).unwrap());
             let length = output.len();
-            self.server
-                .wrote(id, length, &self.ledger, at(now))
-                .unwrap();
+            let mut view = self.window.onto(&self.ledger);
+            self.server.wrote(id, length, &mut view, at(now)).unwrap();
         }
     }
 }
@@ -53,8 +67,8 @@ fn calls_are_answered_in_order_and_not_faster_than_they_may() {
     assert!(!desk.server.interest(id, at(0)).read, "a reply waits");
     assert_eq!(desk.take(id, 0).len(), 8);
     assert!(!desk.server.interest(id, at(0)).read, "it asks too fast");
-    assert_eq!(desk.server.due(&desk.ledger, at(0)), Some(at(250)));
-    assert_eq!(desk.server.tick(&desk.ledger, at(500)), []);
+    assert_eq!(desk.due(0), Some(at(250)));
+    assert_eq!(desk.tick(500), []);
     assert_eq!(desk.take(id, 500).len(), 2);
 }
 
@@ -69,20 +83,20 @@ fn changes_stream_to_whoever_watches_the_latest_only() {
         first[0]["parameters"]["status"]["situation"]["state"],
         "unknown"
     );
-    assert_eq!(desk.server.due(&desk.ledger, at(0)), None, "nothing is due");
+    assert_eq!(desk.due(0), None, "nothing is due");
     for port in ["eth0", "eth1", "eth2"] {
         desk.ledger.moved(port, at(1));
     }
-    assert_eq!(desk.server.tick(&desk.ledger, at(1)), []);
+    assert_eq!(desk.tick(1), []);
     assert!(desk.take(id, 1).is_empty(), "not so soon");
-    assert_eq!(desk.server.due(&desk.ledger, at(1)), Some(at(250)));
-    assert_eq!(desk.server.tick(&desk.ledger, at(250)), []);
+    assert_eq!(desk.due(1), Some(at(250)));
+    assert_eq!(desk.tick(250), []);
     let second = desk.take(id, 250);
     assert_eq!(second.len(), 1);
     let uplinks = second[0]["parameters"]["status"]["uplinks"].as_array();
     assert_eq!(uplinks.unwrap().len(), 3);
     // It may keep still as long as it likes, and may not speak.
-    assert_eq!(desk.server.tick(&desk.ledger, at(3_600_000)), []);
+    assert_eq!(desk.tick(3_600_000), []);
     assert_eq!(desk.say(id, STATUS, 3_600_000), Err(Dropped::NoCall));
 }
 
@@ -94,18 +108,12 @@ fn a_client_that_stops_reading_or_speaking_is_dropped() {
     desk.say(stalled, WATCH, 0).unwrap();
     for now in 1..100 {
         desk.ledger.moved("eth0", at(now));
-        desk.server.tick(&desk.ledger, at(now * 50));
+        desk.tick(now * 50);
         assert!(desk.server.output(stalled).len() < MAX_OUTPUT);
     }
-    assert_eq!(
-        desk.server.tick(&desk.ledger, at(10_000)),
-        [(stalled, Dropped::Stalled)]
-    );
+    assert_eq!(desk.tick(10_000), [(stalled, Dropped::Stalled)]);
     desk.server.close(stalled);
-    assert_eq!(
-        desk.server.tick(&desk.ledger, at(60_000)),
-        [(idle, Dropped::Idle)]
-    );
+    assert_eq!(desk.tick(60_000), [(idle, Dropped::Idle)]);
 }
 
 #[test]
@@ -149,7 +157,7 @@ fn connections_in_a_storm_wait() {
         accepted += 1;
     }
     assert_eq!(accepted, ACCEPTS.0);
-    assert_eq!(desk.server.due(&desk.ledger, at(0)), Some(at(50)));
+    assert_eq!(desk.due(0), Some(at(50)));
     assert!(desk.server.may_accept(at(50)));
     // What could not even be taken up counts as well.
     desk.server.missed(at(50));
@@ -183,13 +191,13 @@ fn error(replies: &[Value]) -> &str {
 #[test]
 fn who_may_answer_is_what_the_kernel_says() {
     let mut desk = Desk::new();
-    desk.server = Server::new("1.2.3", at(0)).with_answerers(vec![1000]);
+    desk.window = Window::new("1.2.3", vec![1000]);
     desk.ledger.reported("gate", &asked(7), at(0));
     for (user, may) in [(1001, false), (1000, true), (0, true)] {
         let id = desk.server.accept(user, at(0)).unwrap();
         desk.say(id, &answer(7, "755224"), 0).unwrap();
         let replies = desk.take(id, 0);
-        let wish = desk.server.take_wish();
+        let wish = desk.window.take_wish();
         if may {
             assert_eq!(error(&replies), "");
             let given = Secret::new("755224".to_owned()).unwrap();
@@ -201,7 +209,7 @@ fn who_may_answer_is_what_the_kernel_says() {
         desk.say(id, b"{\"method\":\"jp.sekisho.Laptop.AskAgain\"}\0", 0)
             .unwrap();
         desk.take(id, 0);
-        assert_eq!(desk.server.take_wish(), may.then_some(Wish::AskAgain));
+        assert_eq!(desk.window.take_wish(), may.then_some(Wish::AskAgain));
     }
 }
 
@@ -223,12 +231,12 @@ fn an_answer_is_taken_for_what_is_asked_and_one_at_a_time() {
     assert_eq!(error(&desk.take(other, 0)), not_asked);
     let first = Secret::new("755224".to_owned()).unwrap();
     assert_eq!(
-        desk.server.take_wish(),
+        desk.window.take_wish(),
         Some(Wish::Answer(DemandId(8), first))
     );
     // A gate that is gone asks for nothing.
     desk.ledger.ended("gate", "signal: 9", at(1));
     desk.say(root, &answer(8, "755224"), 1).unwrap();
     assert_eq!(error(&desk.take(root, 1)), not_asked);
-    assert_eq!(desk.server.take_wish(), None);
+    assert_eq!(desk.window.take_wish(), None);
 }
