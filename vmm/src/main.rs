@@ -123,7 +123,7 @@ struct Run {
     tpm: Option<Tpm>,
 
     /// Battery, mains adapter, lid and sleep button: supplies=FOLDER[,lid=FILE], usually
-    /// /sys/class/power_supply and /proc/acpi/button/lid/LID0/state; without lid it is open
+    /// `/sys/class/power_supply` and `/proc/acpi/button/lid/LID0/state`; without lid it is open
     #[arg(long, value_name = "KEYS")]
     laptop: Option<Laptop>,
 

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::board::aperture::Mapper;
 use crate::board::power::{Crash, Ending, Power};
-use crate::board::{Board, BoardError, Equipment, Loaded};
+use crate::board::{Board, BoardError, Equipment, Loaded, Panel};
 use crate::boot::{FirmwareBoot, LinuxBoot};
 use crate::chipset::tpm::{Courier, Farewell};
 use crate::control::{Control, ControlError};
@@ -102,18 +102,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     let mut devices = Devices::open(machine, &mut board)?;
     tracing::debug!("devices are on the board");
     let panel = board.panel.clone();
-    let mut laptop = machine.laptop.as_ref().map(supplies).transpose()?;
-    if let (Some(host), Some(window)) = (&mut laptop, &panel.laptop) {
-        serve::show(host, window);
-    }
-    let waking = Waking::new().map_err(|source| StartError::Host {
-        what: "timer",
-        source,
-    })?;
-    cpu::prepare().map_err(|source| StartError::Host {
-        what: "handler of signals",
-        source,
-    })?;
+    let (waking, laptop) = look_at_host(machine, &panel)?;
     let pauses = board.pauses();
     let loaded = opened.load(board, &devices, machine)?;
     drop(opened);
@@ -390,14 +379,23 @@ fn open(option: &'static str, path: &Path) -> Result<File, StartError> {
     })
 }
 
-/// Opens what tells of the host's battery, mains and lid.
-fn supplies(laptop: &Laptop) -> Result<Host, StartError> {
-    let Laptop { supplies, lid } = laptop;
-    Host::open(supplies, lid.as_deref(), Instant::now()).map_err(|source| StartError::Open {
+/// Prepares for the host's sleep, and opens what tells of its battery, mains and lid; the guest is shown at
+/// once what they say.
+fn look_at_host(machine: &Machine, panel: &Panel) -> Result<(Waking, Option<Host>), StartError> {
+    let host = |what| move |source| StartError::Host { what, source };
+    cpu::prepare().map_err(host("handler of signals"))?;
+    let waking = Waking::new().map_err(host("timer"))?;
+    let (Some(Laptop { supplies, lid }), Some(window)) = (&machine.laptop, &panel.laptop) else {
+        return Ok((waking, None));
+    };
+    let failed = |source| StartError::Open {
         option: "laptop",
         path: supplies.display().to_string(),
         source,
-    })
+    };
+    let mut laptop = Host::open(supplies, lid.as_deref(), Instant::now()).map_err(failed)?;
+    serve::show(&mut laptop, window);
+    Ok((waking, Some(laptop)))
 }
 
 /// Opens the host's end of COM1's wire, if there is a COM1.

@@ -63,3 +63,26 @@ impl AsFd for Waking {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    /// It wakes nobody as long as nothing happens, and a second time neither: a host's clock that is set is
+    /// not for a test to bring about.
+    #[test]
+    fn nothing_is_told_while_nothing_happens() {
+        let waking = Waking::new().unwrap();
+        for _ in 0..2 {
+            let mut fds = [PollFd::new(&waking, PollFlags::IN)];
+            let moment = Timespec {
+                tv_sec: 0,
+                tv_nsec: 20_000_000,
+            };
+            assert_eq!(poll(&mut fds, Some(&moment)).unwrap(), 0);
+            waking.again().unwrap();
+        }
+    }
+}

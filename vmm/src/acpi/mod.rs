@@ -32,6 +32,10 @@ const OEM_REVISION: u32 = 1;
 const TABLE_ALIGN: u64 = 64;
 
 /// What differs from one guest to the next.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a part of its own, there or not"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hardware {
     /// Number of vCPUs.

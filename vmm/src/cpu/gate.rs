@@ -160,9 +160,9 @@ mod tests {
                     let mut times = 0;
                     while !stop.load(Ordering::Relaxed) {
                         times += u32::from(pass.wait());
-                        count.fetch_add(1, Ordering::Relaxed);
-                        // As a processor in the guest: only a signal takes it out early.
+                        // As a processor in the guest, before and after which it does something.
                         thread::sleep(Duration::from_millis(1));
+                        count.fetch_add(1, Ordering::Relaxed);
                     }
                     times
                 })

@@ -6,7 +6,7 @@
 
 /// The longest attribute: a page.
 pub const MAX_LEN: usize = 4096;
-/// The largest number that goes on: 2 MWh, and below the registers' "unknown".
+/// The largest number that goes on: two million Wh, and below the registers' "unknown".
 pub const MOST: u32 = 0x7fff_ffff;
 
 /// One power supply.

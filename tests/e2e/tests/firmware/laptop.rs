@@ -62,7 +62,7 @@ fn stands_still_and_knows_the_time(bench: &Bench, vmm: &mut Running, guest: &Exe
         let (before, theirs, after) = (laptop(), said(guest, "date +%s"), laptop());
         let theirs: f64 = theirs.trim().parse().expect("seconds");
         println!("{before} {theirs} {after}");
-        (before + after) / 2.0 - theirs
+        f64::midpoint(before, after) - theirs
     };
     let first = behind();
     said(
