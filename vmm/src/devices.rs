@@ -16,7 +16,7 @@ use crate::boot::BootDisk;
 use crate::chipset::tpm::{Courier, Patience, Swtpm, Tpm};
 use crate::disk::image::requests::Service;
 use crate::disk::image::{self, Changes, Image, ImageError, Plan};
-use crate::disk::{DiskError, Store};
+use crate::disk::{self, DiskError, Store};
 use crate::display::vram::Vram;
 use crate::display::{Display, view, vram_size};
 use crate::input::InputDevices;
@@ -27,7 +27,7 @@ use crate::virtio::block::Block;
 use crate::virtio::console::{Backend, Console, PortSettings};
 use crate::virtio::gpu::Gpu;
 use crate::virtio::input::Tablet;
-use crate::virtio::net::{Net, Settings};
+use crate::virtio::net::{self, Net, Settings};
 use crate::virtio::rng::Rng;
 use crate::virtio::{Device, VirtioPci};
 use crate::worker::{Serve, Shared};
@@ -117,6 +117,8 @@ pub struct Devices {
     pub tpm: Option<(Tpm, Courier)>,
     /// Images that want a thread each.
     pub images: Vec<Service>,
+    /// What tells each disk's counters, in the machine file's order.
+    counters: Vec<Box<dyn Fn() -> disk::Counters>>,
     console: Option<Arc<Mutex<VirtioPci<Console>>>>,
     display: Option<Arc<Mutex<Display>>>,
     viewers: Option<OwnedFd>,
@@ -157,6 +159,17 @@ impl Devices {
             devices.tpm = Some((tpm, courier));
         }
         Ok(devices)
+    }
+
+    /// What the disks have done, in the machine file's order.
+    pub fn disk_counters(&self) -> Vec<disk::Counters> {
+        self.counters.iter().map(|counters| counters()).collect()
+    }
+
+    /// What the network cards have done, in the machine file's order.
+    pub fn nic_counters(&self) -> Vec<net::Counters> {
+        let counters = |nic: &Nic| lock(&nic.device).device().counters();
+        self.nics.iter().map(counters).collect()
     }
 
     /// Gives the first console port a fresh host end.
@@ -251,13 +264,18 @@ impl Devices {
         let place = match disk.device {
             DiskDevice::VirtioBlk => {
                 let block = Block::new(store, disk.readonly, &id).map_err(refused)?;
-                BootDisk::Virtio(self.plug(board, block)?.0)
+                let (slot, block) = self.plug(board, block)?;
+                let counters = move || lock(&block).device().counters();
+                self.counters.push(Box::new(counters));
+                BootDisk::Virtio(slot)
             }
             DiskDevice::Nvme => {
                 let names = (id.as_str(), index);
                 let (ram, platform) = (board.ram().clone(), board.platform());
                 let nvme = Nvme::new(store, disk.readonly, names, ram, platform);
-                BootDisk::Nvme(self.insert(board, nvme.map_err(refused)?)?.0)
+                let (slot, nvme) = self.insert(board, nvme.map_err(refused)?)?;
+                self.counters.push(Box::new(move || lock(&nvme).counters()));
+                BootDisk::Nvme(slot)
             }
         };
         self.disks.push(place);

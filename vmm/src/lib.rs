@@ -5,6 +5,7 @@
 //! process when the guest starts.
 
 pub mod acpi;
+pub mod ask;
 pub mod board;
 pub mod boot;
 pub mod bus;
@@ -28,6 +29,7 @@ pub mod supply;
 pub mod terminal;
 pub mod virtio;
 pub mod waking;
+pub mod window;
 pub mod wire;
 pub mod worker;
 

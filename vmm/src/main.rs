@@ -8,7 +8,7 @@ use sekisho_vmm::cpu::Paravirt;
 use sekisho_vmm::machine::{
     Console, Disk, Firmware, Laptop, Machine, Net, Screen, Serial, Size, Tpm,
 };
-use sekisho_vmm::{screenshot, start};
+use sekisho_vmm::{ask, screenshot, start};
 use tracing_subscriber::EnvFilter;
 
 /// Runs the work OS in a virtual machine that reaches nothing but what it is given.
@@ -26,6 +26,8 @@ enum Command {
     Run(Box<Run>),
     /// Save what a guest's screen shows now.
     Screenshot(Screenshot),
+    /// Ask a running VMM for its state or its statistics, to pause, to go on, for its buttons.
+    Ctl(Ctl),
 }
 
 #[derive(Args)]
@@ -37,6 +39,16 @@ struct Screenshot {
     /// PNG file to write
     #[arg(value_name = "FILE")]
     file: PathBuf,
+}
+
+#[derive(Args)]
+struct Ctl {
+    /// What the guest was started with as --socket
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+
+    /// What to ask for
+    wish: ask::Wish,
 }
 
 const EXAMPLES: &str = "\
@@ -139,6 +151,10 @@ struct Run {
     #[arg(long, value_name = "fd:N")]
     control: Option<String>,
 
+    /// Control socket: a path, where `sekisho-vmm ctl` and any Varlink client may ask
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
     /// User and group to run as once everything is open
     #[arg(long, value_name = "UID")]
     user: Option<u32>,
@@ -166,6 +182,7 @@ impl Run {
         machine.laptop = self.laptop.or(machine.laptop);
         machine.ps2 |= self.ps2;
         machine.control = self.control.or(machine.control);
+        machine.socket = self.socket.or(machine.socket);
         machine.user = self.user.or(machine.user);
         replace(&mut machine.disk, self.disk);
         replace(&mut machine.net, self.net);
@@ -190,6 +207,18 @@ fn read(path: &Path) -> Result<Machine, String> {
 fn main() -> ExitCode {
     let options = match Cli::parse().command {
         Command::Run(options) => options,
+        Command::Ctl(Ctl { socket, wish }) => {
+            return match ask::ask(&socket, wish) {
+                Ok(text) => {
+                    print!("{text}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("sekisho-vmm: {error}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Command::Screenshot(Screenshot { socket, file }) => {
             return match screenshot::save(&socket, &file) {
                 Ok(mode) => {

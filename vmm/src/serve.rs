@@ -18,6 +18,7 @@ use crate::control::{Control, Order};
 use crate::devices::Devices;
 use crate::supply::host::Host;
 use crate::waking::Waking;
+use crate::window::{Machine, Refusal, State, Statistics, Window};
 
 /// How long a guest may take to shut down when the supervisor ends the VMM: a desktop that saves
 /// its documents takes some ten seconds, one that asks the person a question takes for ever.
@@ -43,6 +44,12 @@ pub struct Desk {
     pub laptop: Option<Host>,
     /// Standard input, while the serial port reads it.
     pub keys: Option<Stdin>,
+    /// The control socket.
+    pub window: Option<Window>,
+    /// How many processors the machine has, and how many MiB of memory.
+    pub size: (u8, u64),
+    /// When the VMM started.
+    pub started: Instant,
 }
 
 /// What woke the loop.
@@ -54,6 +61,7 @@ enum Wake {
     Control,
     Keys,
     View,
+    Window,
     Link(usize),
 }
 
@@ -73,7 +81,8 @@ impl Desk {
             }
             for wake in self.wait(deadline)? {
                 match wake {
-                    Wake::Power => {}
+                    // Who asks is answered below, as time may have come too.
+                    Wake::Power | Wake::Window => {}
                     Wake::Signal => self.panel.power.end(Ending::Stopped),
                     Wake::Woke => self.woke()?,
                     Wake::Control => self.orders(&mut deadline),
@@ -86,6 +95,7 @@ impl Desk {
                 tracing::warn!("the work OS did not shut down in time and is switched off");
                 self.panel.power.end(Ending::Stopped);
             }
+            self.answer();
             lock(&self.panel.clock).tick();
             if let (Some(host), Some(window)) = (&mut self.laptop, &self.panel.laptop) {
                 show(host, window);
@@ -113,6 +123,10 @@ impl Desk {
             wakes.push(Wake::View);
             fds.push(PollFd::from_borrowed_fd(viewers, PollFlags::IN));
         }
+        if let Some(window) = &self.window {
+            wakes.push(Wake::Window);
+            fds.push(PollFd::new(window, PollFlags::IN));
+        }
         for (index, (_, link)) in self.devices.links.iter().enumerate() {
             wakes.push(Wake::Link(index));
             // Only its end: what it carries is the I/O thread's.
@@ -123,6 +137,10 @@ impl Desk {
             lock(&self.panel.clock).next_tick(),
             full.then_some(FULL_PAUSE),
             self.laptop.as_ref().map(|host| host.next(Instant::now())),
+            self.window.as_ref().and_then(|window| {
+                let now = self.started.elapsed();
+                Some(window.due(now)?.saturating_sub(now))
+            }),
         ];
         let timeout = timeout.into_iter().flatten().min();
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
@@ -175,6 +193,22 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Answers who asks by the control socket.
+    fn answer(&mut self) {
+        let now = self.started.elapsed();
+        let Some(window) = &mut self.window else {
+            return;
+        };
+        let mut machine = Asked {
+            panel: &self.panel,
+            pauses: &mut self.pauses,
+            devices: &self.devices,
+            size: self.size,
+            age: now,
+        };
+        window.turn(&mut machine, now);
     }
 
     /// The host slept, or its clock was set.
@@ -235,6 +269,63 @@ impl Desk {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => self.keys = None,
         }
+    }
+}
+
+/// The machine as the control socket has it.
+struct Asked<'d> {
+    panel: &'d Panel,
+    pauses: &'d mut Pauses<KvmGuest>,
+    devices: &'d Devices,
+    size: (u8, u64),
+    age: Duration,
+}
+
+impl Machine for Asked<'_> {
+    fn state(&self) -> State {
+        let (cpus, memory_mib) = self.size;
+        State {
+            held_by: self.pauses.held_by().collect(),
+            age: self.age,
+            cpus,
+            memory_mib,
+        }
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics {
+            exits: self.panel.counts.sums(),
+            disks: self.devices.disk_counters(),
+            nics: self.devices.nic_counters(),
+        }
+    }
+
+    fn pause(&mut self) -> Result<(), Refusal> {
+        let paused = self.pauses.pause(Holder::Person, Times::now());
+        paused.map_err(|error| {
+            tracing::error!("the guest was to be paused, and runs: {error}");
+            Refusal::DoesNotStop
+        })
+    }
+
+    fn resume(&mut self) {
+        self.pauses.resume(Holder::Person, Times::now());
+    }
+
+    fn press_power_button(&mut self) {
+        lock(&self.panel.pm).press_power_button();
+    }
+
+    fn press_sleep_button(&mut self) -> Result<(), Refusal> {
+        let laptop = self.panel.laptop.as_ref().ok_or(Refusal::NoButton)?;
+        lock(laptop).press_sleep_button();
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.panel.power.end(Ending::Reset);
+        // Who stands still does not see the end.
+        self.pauses.release(Times::now());
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Uid, chown, flock};
 use rustix::io::Errno;
 use sekisho_sandbox::{Filter, FilterError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -21,17 +21,18 @@ use crate::board::aperture::Mapper;
 use crate::board::power::{Crash, Ending, Power};
 use crate::board::{Board, BoardError, Equipment, Loaded, Panel};
 use crate::boot::{FirmwareBoot, LinuxBoot};
-use crate::chipset::tpm::{Courier, Farewell};
+use crate::chipset::tpm::{Courier, Farewell, Tpm};
 use crate::control::{Control, ControlError};
 use crate::cpu;
 use crate::devices::{DeviceError, Devices};
-use crate::disk::image::requests::Service;
+use crate::disk::image::requests::{Closer, Service};
 use crate::machine::{Firmware, Laptop, Machine, Serial, ValueError};
 use crate::sandbox::{self, Thread};
 use crate::serve::{self, Desk};
 use crate::supply::host::Host;
 use crate::terminal::Terminal;
 use crate::waking::Waking;
+use crate::window::Window;
 use crate::wire::{Carrier, FILE_LIMIT, Wire};
 use crate::worker::Worker;
 
@@ -81,6 +82,7 @@ pub enum StartError {
 
 /// Runs the guest to its end.
 pub fn run(machine: &Machine) -> Result<Ending, StartError> {
+    let started = Instant::now();
     machine.check()?;
     tracing::debug!("opening what the machine file names");
     let control = Control::open(machine.control.as_deref())?;
@@ -103,58 +105,32 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     tracing::debug!("devices are on the board");
     let panel = board.panel.clone();
     let (waking, laptop) = look_at_host(machine, &panel)?;
+    let window = (machine.socket.as_deref())
+        .map(|path| window(path, machine.user, started.elapsed()))
+        .transpose()?;
     let pauses = board.pauses();
     let loaded = opened.load(board, &devices, machine)?;
     drop(opened);
     tracing::debug!("the guest is in memory");
     let host = |what| move |source| StartError::Host { what, source };
     let worker = Worker::new(devices.served.clone()).map_err(host("event loop"))?;
-    let (main, vcpu, io, output, memory, tpm_calls) = (
-        sandbox::filter(Thread::Main)?,
-        sandbox::filter(Thread::Vcpu)?,
-        sandbox::filter(Thread::Io)?,
-        sandbox::filter(Thread::Serial)?,
-        sandbox::filter(Thread::Memory)?,
-        sandbox::filter(Thread::Tpm)?,
-    );
+    let main = sandbox::filter(Thread::Main)?;
+    let vcpu = sandbox::filter(Thread::Vcpu)?;
 
     let enforced = sandbox::enter(machine.user)?;
     tracing::debug!("the sandbox is closed: {enforced:?}");
     let typing = machine.serial == Serial::Stdio;
     let terminal = typing.then(Terminal::take);
     let (closed, closing) = mpsc::channel();
-    serve_devices(worker, io, closed.clone(), Arc::clone(&panel.power))
-        .map_err(host("thread for devices"))?;
-    let mut threads = usize::from(machine.cpus) + 1;
-    let images = std::mem::take(&mut devices.images);
-    threads += images.len();
-    let closers: Vec<_> = images.iter().map(Service::closer).collect();
-    for service in images {
-        let filter = sandbox::filter(Thread::Image)?;
-        serve_image(service, filter, closed.clone(), Arc::clone(&panel.power))
-            .map_err(host("thread for a disk image"))?;
-    }
-    if let Some(carrier) = carrier {
-        carry(carrier, output, closed.clone()).map_err(host("thread for the serial port"))?;
-        threads += 1;
-    }
-    if let Some(mapper) = devices.mapper.take() {
-        move_memory(mapper, memory, closed.clone()).map_err(host("thread for the screen"))?;
-        threads += 1;
-    }
-    let tpm = match devices.tpm.take() {
-        Some((tpm, courier)) => {
-            serve_tpm(courier, tpm_calls, closed.clone()).map_err(host("thread for the TPM"))?;
-            threads += 1;
-            Some(tpm)
-        }
-        None => None,
-    };
+    let crew = Crew::start(worker, carrier, &mut devices, &panel.power, &closed)?;
     tracing::debug!("the guest starts");
     loaded.switch_on(move || install(&vcpu, &closed))?;
     main.install()?;
     // Each thread tells that it is closed in; only then the supervisor hears that all is ready.
-    for outcome in closing.iter().take(threads) {
+    for outcome in closing
+        .iter()
+        .take(usize::from(machine.cpus) + crew.threads)
+    {
         outcome?;
     }
 
@@ -167,22 +143,82 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         waking,
         laptop,
         keys: typing.then(io::stdin),
+        window,
+        size: (machine.cpus, machine.memory.0 >> 20),
+        started,
     };
     let ending = desk.serve().map_err(host("events"))?;
-    if let Some(tpm) = tpm {
-        tpm.farewell(match ending {
-            Ending::Shutdown | Ending::Stopped => Farewell::Off,
-            Ending::Reset | Ending::Crash(_) => Farewell::Reset,
-        });
-    }
-    for closer in closers {
-        if !closer.close(CLOSING) {
-            tracing::error!("a disk image does not close; what was not flushed may be missing");
-        }
-    }
+    crew.farewell(&ending);
     wire.settle();
     drop(terminal);
     Ok(ending)
+}
+
+/// The threads beside the processors', and what is to be said to them in the end.
+struct Crew {
+    threads: usize,
+    closers: Vec<Closer>,
+    tpm: Option<Tpm>,
+}
+
+impl Crew {
+    /// Starts the threads that the machine needs.
+    fn start(
+        worker: Worker,
+        carrier: Option<Carrier>,
+        devices: &mut Devices,
+        power: &Arc<Power>,
+        closed: &Closed,
+    ) -> Result<Self, StartError> {
+        let host = |what| move |source| StartError::Host { what, source };
+        let io = sandbox::filter(Thread::Io)?;
+        serve_devices(worker, io, closed.clone(), Arc::clone(power))
+            .map_err(host("thread for devices"))?;
+        let mut crew = Self {
+            threads: 1,
+            closers: Vec::new(),
+            tpm: None,
+        };
+        for service in std::mem::take(&mut devices.images) {
+            crew.closers.push(service.closer());
+            let filter = sandbox::filter(Thread::Image)?;
+            serve_image(service, filter, closed.clone(), Arc::clone(power))
+                .map_err(host("thread for a disk image"))?;
+            crew.threads += 1;
+        }
+        if let Some(carrier) = carrier {
+            let output = sandbox::filter(Thread::Serial)?;
+            carry(carrier, output, closed.clone()).map_err(host("thread for the serial port"))?;
+            crew.threads += 1;
+        }
+        if let Some(mapper) = devices.mapper.take() {
+            let memory = sandbox::filter(Thread::Memory)?;
+            move_memory(mapper, memory, closed.clone()).map_err(host("thread for the screen"))?;
+            crew.threads += 1;
+        }
+        if let Some((tpm, courier)) = devices.tpm.take() {
+            let calls = sandbox::filter(Thread::Tpm)?;
+            serve_tpm(courier, calls, closed.clone()).map_err(host("thread for the TPM"))?;
+            crew.threads += 1;
+            crew.tpm = Some(tpm);
+        }
+        Ok(crew)
+    }
+
+    /// The guest has ended.
+    fn farewell(self, ending: &Ending) {
+        if let Some(tpm) = self.tpm {
+            tpm.farewell(match ending {
+                Ending::Shutdown | Ending::Stopped => Farewell::Off,
+                Ending::Reset | Ending::Crash(_) => Farewell::Reset,
+            });
+        }
+        for closer in self.closers {
+            if !closer.close(CLOSING) {
+                tracing::error!("a disk image does not close; what was not flushed may be missing");
+            }
+        }
+    }
 }
 
 /// What is to be started.
@@ -396,6 +432,21 @@ fn look_at_host(machine: &Machine, panel: &Panel) -> Result<(Waking, Option<Host
     let mut laptop = Host::open(supplies, lid.as_deref(), Instant::now()).map_err(failed)?;
     serve::show(&mut laptop, window);
     Ok((waking, Some(laptop)))
+}
+
+/// Makes the control socket; it is for root and the user that the VMM will be.
+fn window(path: &Path, user: Option<u32>, now: Duration) -> Result<Window, StartError> {
+    let failed = |source: io::Error| StartError::Open {
+        option: "socket",
+        path: path.display().to_string(),
+        source,
+    };
+    let own = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    let window = Window::open(path, own, now).map_err(failed)?;
+    if let Some(user) = user {
+        chown(path, Some(Uid::from_raw(user)), None).map_err(|error| failed(error.into()))?;
+    }
+    Ok(window)
 }
 
 /// Opens the host's end of COM1's wire, if there is a COM1.

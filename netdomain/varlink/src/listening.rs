@@ -59,7 +59,8 @@ pub struct Listening {
     epoll: OwnedFd,
     listener: OwnedFd,
     listens: bool,
-    path: PathBuf,
+    /// What is removed in the end.
+    path: Option<PathBuf>,
     server: Server,
     connections: BTreeMap<PeerId, Connection>,
 }
@@ -89,10 +90,17 @@ impl Listening {
             epoll,
             listener,
             listens: true,
-            path: path.to_owned(),
+            path: Some(path.to_owned()),
             server: Server::new(now),
             connections: BTreeMap::new(),
         })
+    }
+
+    /// The socket's file stays when this ends: for a process that closes itself in and could not remove it.
+    #[must_use]
+    pub fn left_behind(mut self) -> Self {
+        self.path = None;
+        self
     }
 
     /// When [`Listening::turn`] is wanted though the descriptor is silent.
@@ -259,7 +267,9 @@ impl AsFd for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub use sekisho_vmm::nvme::fuzzing::nvme;
 pub use sekisho_vmm::supply::uevent::fuzz as power_supply;
 pub use sekisho_vmm::virtio::block::fuzzing::block;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, tablet, virtqueue};
+pub use sekisho_vmm::window::fuzzing::machine_socket;
 pub use targets::{
     control::control,
     frame_link::frame_link,
@@ -114,6 +115,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "inner_packet_v6",
         run: inner_packet_v6,
+    },
+    Target {
+        name: "machine_socket",
+        run: machine_socket,
     },
     Target {
         name: "modem_answer",

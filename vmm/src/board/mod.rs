@@ -30,7 +30,7 @@ use crate::chipset::ps2::{Ps2Controller, Ps2Port, ResetLine};
 use crate::chipset::reset::PortA;
 use crate::chipset::rtc::RealTimeClock;
 use crate::chipset::serial::{self, SerialPort};
-use crate::cpu::{self, CpuError, Exits, Gate, Offer, Paravirt};
+use crate::cpu::{self, Counts, CpuError, Exits, Gate, Offer, Paravirt};
 use crate::irq::{KvmLine, KvmPlatform, Line};
 use crate::pci::{self, HostBridge, PciBus, PciDevice, Platform, Slot, Windows};
 
@@ -153,6 +153,8 @@ pub struct Panel {
     pub ps2: Option<Arc<Mutex<Ps2Controller>>>,
     /// Shows battery, mains and lid, and holds the sleep button.
     pub laptop: Option<Arc<Mutex<Laptop>>>,
+    /// What the processors leave the guest for.
+    pub counts: Arc<Counts>,
 }
 
 impl Board {
@@ -278,6 +280,7 @@ impl Board {
                 mmio: Arc::new(mmio),
                 power: Arc::clone(&self.panel.power),
                 gate: self.gate,
+                counts: Arc::clone(&self.panel.counts),
             },
             ram: self.ram,
         })
@@ -402,5 +405,6 @@ fn solder(
         serial: com1,
         ps2,
         laptop,
+        counts: Arc::default(),
     })
 }

@@ -116,6 +116,12 @@ impl<G: Guest> Pauses<G> {
         self.still.is_some()
     }
 
+    /// For whom it stands still.
+    pub fn held_by(&self) -> impl Iterator<Item = Holder> {
+        let held = |holder: &Holder| self.holders & *holder as u8 != 0;
+        [Holder::Host, Holder::Person].into_iter().filter(held)
+    }
+
     /// Stops the guest for `holder`. When this returns no instruction of it runs.
     ///
     /// # Errors

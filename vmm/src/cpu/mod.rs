@@ -1,10 +1,12 @@
 //! The processors: what they claim to be, how they start, and the loop that runs each of them.
 
+mod count;
 mod cpuid;
 mod gate;
 mod hyperv;
 mod run;
 
+pub use count::{Count, Counts};
 pub use cpuid::{Paravirt, Topology, physical_bits, tailor};
 pub use gate::{Gate, Stuck, prepare};
 pub use run::{Exits, run};

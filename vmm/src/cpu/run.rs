@@ -6,6 +6,7 @@ use kvm_bindings::{KVM_EXIT_HYPERV_HCALL, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use tracing::{debug, error};
 
+use super::count::Counts;
 use super::gate::Gate;
 use crate::board::power::{Crash, Power};
 use crate::bus::Bus;
@@ -21,23 +22,32 @@ pub struct Exits {
     pub power: Arc<Power>,
     /// Where processors stop while the guest is paused.
     pub gate: Arc<Gate>,
+    /// What they left the guest for.
+    pub counts: Arc<Counts>,
 }
 
 /// Runs `vcpu` until the guest has ended.
 pub fn run(mut vcpu: VcpuFd, exits: &Exits) {
     let page = RunPage(vcpu.get_kvm_run());
     let pass = Arc::clone(&exits.gate).enter();
+    let tally = exits.counts.join();
     while !exits.power.ended() {
         if pass.wait() {
             // Tells kvm-clock that it was stopped; a guest without it needs nothing.
             let _ = vcpu.kvmclock_ctrl();
         }
         let crash = match vcpu.run() {
-            Ok(exit) => match answer(exit, &page, exits) {
-                Ok(()) => continue,
-                Err(crash) => crash,
-            },
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => continue,
+            Ok(exit) => {
+                tally.exit(&exit);
+                match answer(exit, &page, exits) {
+                    Ok(()) => continue,
+                    Err(crash) => crash,
+                }
+            }
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                tally.interrupted();
+                continue;
+            }
             Err(error) => Crash::Host(error.errno()),
         };
         report(&vcpu, &crash);
@@ -161,6 +171,7 @@ mod tests {
             mmio: Arc::new(Bus::new()),
             power: Arc::new(Power::new().unwrap()),
             gate: Arc::default(),
+            counts: Arc::default(),
         };
         for (kind, left) in [(KVM_EXIT_HYPERV_HCALL, 2), (KVM_EXIT_HYPERV_SYNIC, 77)] {
             let mut page = kvm_run::default();

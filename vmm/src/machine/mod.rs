@@ -62,6 +62,8 @@ pub struct Machine {
     pub ps2: bool,
     /// The supervisor's channel, `fd:N`.
     pub control: Option<String>,
+    /// Where the control socket is made.
+    pub socket: Option<PathBuf>,
     /// User to run as once everything is open.
     pub user: Option<u32>,
 }
@@ -281,6 +283,7 @@ impl Default for Machine {
             serial: Serial::None,
             ps2: false,
             control: None,
+            socket: None,
             user: None,
         }
     }
