@@ -79,24 +79,35 @@ pub trait Guest {
     fn stop(&mut self) -> Result<(), Stuck>;
     /// Lets them run.
     fn go(&mut self);
-    /// The guest's clock, in ns.
-    fn clock(&self) -> io::Result<u64>;
-    /// Sets it, in ns.
-    fn set_clock(&mut self, nanoseconds: u64) -> io::Result<()>;
+    /// Reads its clock.
+    fn clock(&self) -> io::Result<Reading>;
+    /// Sets its clock to what [`Reading::goes_on`] gives now.
+    fn set_clock(&mut self, reading: Reading) -> io::Result<()>;
 }
 
-/// What is known of a guest that stands still.
-#[derive(Debug, Clone, Copy)]
-struct Still {
-    clock: u64,
-    since: Duration,
+/// What the guest's clock showed, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The guest's clock, in ns.
+    pub clock: u64,
+    /// `CLOCK_BOOTTIME` at the same moment: what lies between both would be the guest's clock's error.
+    pub boottime: Duration,
+}
+
+impl Reading {
+    /// What the guest's clock is to show at `boottime`, in ns.
+    pub fn goes_on(self, boottime: Duration) -> u64 {
+        let passed = boottime.saturating_sub(self.boottime).as_nanos();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        self.clock.saturating_add(passed)
+    }
 }
 
 /// The pauses of one guest.
 pub struct Pauses<G> {
     guest: G,
     holders: u8,
-    still: Option<Still>,
+    still: Option<Reading>,
     slept: Duration,
 }
 
@@ -130,9 +141,10 @@ impl<G: Guest> Pauses<G> {
         if self.still.is_none() {
             self.guest.stop()?;
             match self.guest.clock() {
-                Ok(clock) => {
-                    let since = now.boottime;
-                    self.still = Some(Still { clock, since });
+                Ok(reading) => {
+                    self.still = Some(reading);
+                    // A sleep that nobody told of until now is mended with this pause.
+                    self.slept = now.slept();
                 }
                 Err(error) => {
                     self.guest.go();
@@ -149,11 +161,11 @@ impl<G: Guest> Pauses<G> {
     pub fn resume(&mut self, holder: Holder, now: Times) -> bool {
         self.holders &= !(holder as u8);
         if self.holders == 0
-            && let Some(still) = self.still.take()
+            && let Some(reading) = self.still.take()
         {
-            let passed = now.boottime.saturating_sub(still.since);
-            let passed = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
-            self.set_clock(still.clock.saturating_add(passed));
+            if let Err(error) = self.guest.set_clock(reading) {
+                tracing::error!("KVM does not set the guest's clock: {error}");
+            }
             self.slept = now.slept();
             self.guest.go();
         }
@@ -187,12 +199,6 @@ impl<G: Guest> Pauses<G> {
         }
         Some(slept)
     }
-
-    fn set_clock(&mut self, nanoseconds: u64) {
-        if let Err(error) = self.guest.set_clock(nanoseconds) {
-            tracing::error!("KVM does not set the guest's clock: {error}");
-        }
-    }
 }
 
 /// A guest of KVM's.
@@ -216,13 +222,15 @@ impl Guest for KvmGuest {
         self.gate.open();
     }
 
-    fn clock(&self) -> io::Result<u64> {
-        Ok(self.vm.get_clock()?.clock)
+    fn clock(&self) -> io::Result<Reading> {
+        let clock = self.vm.get_clock()?.clock;
+        let boottime = Times::now().boottime;
+        Ok(Reading { clock, boottime })
     }
 
-    fn set_clock(&mut self, nanoseconds: u64) -> io::Result<()> {
+    fn set_clock(&mut self, reading: Reading) -> io::Result<()> {
         let clock = kvm_clock_data {
-            clock: nanoseconds,
+            clock: reading.goes_on(Times::now().boottime),
             ..kvm_clock_data::default()
         };
         Ok(self.vm.set_clock(&clock)?)
@@ -231,6 +239,8 @@ impl Guest for KvmGuest {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[derive(Debug, PartialEq, Eq)]
@@ -262,21 +272,30 @@ mod tests {
             self.done.push(Done::Go);
         }
 
-        fn clock(&self) -> io::Result<u64> {
+        fn clock(&self) -> io::Result<Reading> {
             if self.broken {
                 return Err(io::ErrorKind::Unsupported.into());
             }
-            Ok(self.clock)
+            Ok(Reading {
+                clock: self.clock,
+                boottime: BOOTTIME.get(),
+            })
         }
 
-        fn set_clock(&mut self, nanoseconds: u64) -> io::Result<()> {
-            self.done.push(Done::Set(nanoseconds));
+        fn set_clock(&mut self, reading: Reading) -> io::Result<()> {
+            self.done.push(Done::Set(reading.goes_on(BOOTTIME.get())));
             Ok(())
         }
     }
 
+    thread_local! {
+        /// The host's clock, which goes as [`at`] says.
+        static BOOTTIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
     /// A host that has been awake for so long, and has slept for so long.
     fn at(awake: u64, slept: u64) -> Times {
+        BOOTTIME.set(Duration::from_secs(awake + slept));
         Times {
             boottime: Duration::from_secs(awake + slept),
             monotonic: Duration::from_secs(awake),
