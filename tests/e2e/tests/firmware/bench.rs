@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sekisho_laptop::exec::{ExecClient, Said};
+use sekisho_laptop::exec::{ExecClient, Said, Start};
 use sekisho_laptop::{Cache, GuestImage, Laptop, Options, Running, build, debian};
 
 /// Firmware takes its time under emulation.
@@ -72,9 +72,17 @@ impl Bench {
     }
 
     pub(crate) fn start_machine(&self, variables: &Path, arguments: &[&str]) -> Running {
+        self.run(&self.with_firmware(variables, arguments))
+    }
+
+    fn with_firmware(&self, variables: &Path, arguments: &[&str]) -> Vec<String> {
         let code = self.ovmf.join("OVMF_CODE_4M.fd");
         let firmware = format!("code={},vars={}", code.display(), variables.display());
-        self.run(&[&["--firmware", &firmware], arguments].concat())
+        let words = ["--firmware", &firmware].into_iter();
+        words
+            .chain(arguments.iter().copied())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Starts the kernel without firmware.
@@ -90,16 +98,40 @@ impl Bench {
             "--cmdline",
             &cmdline,
         ];
-        self.run(&[&boot, arguments].concat())
+        let words = boot.iter().chain(arguments).map(|word| (*word).to_owned());
+        self.run(&words.collect::<Vec<_>>())
     }
 
-    pub(crate) fn run(&self, arguments: &[&str]) -> Running {
+    fn run(&self, arguments: &[String]) -> Running {
+        let argv = Self::line(arguments);
+        let start = Start {
+            argv,
+            ..Start::default()
+        };
+        self.laptop.spawn_with(start).expect("VMM")
+    }
+
+    fn line(arguments: &[String]) -> Vec<String> {
         let vmm = build::target_dir().join("debug/sekisho-vmm");
-        let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
         let vmm = vmm.to_string_lossy();
-        let mut line = vec![&*vmm, "run", "--serial", "stdio", "--console", &console];
-        line.extend(arguments);
-        self.laptop.spawn(&line).expect("VMM")
+        let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
+        let line = [&*vmm, "run", "--serial", "stdio", "--console", &console];
+        let line = line.map(str::to_owned).into_iter();
+        line.chain(arguments.iter().cloned()).collect()
+    }
+
+    /// Like [`Bench::start_machine`], with a supervisor; a line that is written to it presses the power
+    /// button.
+    pub(crate) fn start_supervised(&self, variables: &Path, arguments: &[&str]) -> Running {
+        let button = build::target_dir().join("debug/power-button");
+        let mut argv = vec![button.to_string_lossy().into_owned()];
+        argv.extend(Self::line(&self.with_firmware(variables, arguments)));
+        let start = Start {
+            argv,
+            stdin: true,
+            ..Start::default()
+        };
+        self.laptop.spawn_with(start).expect("VMM")
     }
 
     /// A file of a package of the distribution.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod desktop;
+mod memory;
 #[path = "../picture/mod.rs"]
 mod picture;
 mod tpm;
