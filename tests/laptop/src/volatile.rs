@@ -92,7 +92,8 @@ impl VolatileDisk {
                 stayed += 1;
             }
         }
-        medium.seen = medium.safe.clone();
+        let Medium { seen, safe, .. } = &mut *medium;
+        seen.clone_from(safe);
         (all, stayed)
     }
 

@@ -23,7 +23,7 @@ const BLOCK: usize = SECTOR * SECTORS;
 const BLOCKS: u64 = 1024;
 const APART: u64 = 8;
 /// Writes before each flush, at most.
-const BATCH: u64 = 8;
+const BATCH: u64 = 64;
 /// `O_DIRECT` of x86-64: each write is a request.
 const DIRECT: i32 = 0o40000;
 
@@ -126,13 +126,13 @@ fn verify(disk: &str, runs: &[String]) -> io::Result<()> {
     let mut block = [0; BLOCK];
     for number in 0..BLOCKS {
         file.read_exact_at(&mut block, number * APART * BLOCK as u64)?;
-        let least = last.get(&number).copied().unwrap_or_default();
+        let flushed = last.get(&number).copied().unwrap_or_default();
         for (sector, bytes) in (0..).zip(block.chunks(SECTOR)) {
             let found = Found::parse(bytes).filter(|found| found.fits(number, sector));
             let found = found
                 .ok_or_else(|| broken(disk, number, sector, "holds what was never written"))?;
-            if (found.run, found.number) < least {
-                let what = format!("holds {found:?}, and {least:?} was flushed");
+            if (found.run, found.number) < flushed {
+                let what = format!("holds {found:?}, and {flushed:?} was flushed");
                 return Err(broken(disk, number, sector, &what));
             }
         }

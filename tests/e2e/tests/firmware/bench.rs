@@ -161,7 +161,11 @@ pub(crate) fn said(guest: &ExecClient, script: &str) -> String {
 
 /// Waits for the VMM's end; its exit status.
 pub(crate) fn ended(vmm: &mut Running) -> Option<i32> {
-    let deadline = Instant::now() + SOON;
+    ended_within(vmm, SOON)
+}
+
+pub(crate) fn ended_within(vmm: &mut Running, limit: Duration) -> Option<i32> {
+    let deadline = Instant::now() + limit;
     let mut output = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

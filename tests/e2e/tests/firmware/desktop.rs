@@ -230,7 +230,7 @@ fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
     println!("looked at: {:?}", began.elapsed());
 
     asks_for(&guest, "reboot");
-    assert_eq!(ended(&mut vmm), Some(RESET_STATUS));
+    assert_eq!(ended_within(&mut vmm, LOGIN), Some(RESET_STATUS));
     let mut vmm = bench.start_supervised(&variables, &["--disk", &disk, "--memory", "1G"]);
     guest.sync(LOGIN).expect("the work OS answers again");
     println!("started again: {:?}", began.elapsed());
@@ -257,7 +257,7 @@ fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
             .success()
     );
     vmm.input().write(b"\n").expect("pressed");
-    assert_eq!(ended(&mut vmm), Some(0));
+    assert_eq!(ended_within(&mut vmm, LOGIN), Some(0));
     println!("switched off: {:?}", began.elapsed());
     is_clean(&image);
 }
@@ -279,7 +279,7 @@ fn other_peoples_tools_find_nothing_wrong(guest: &ExecClient, image: &Path) -> S
     let controller = said(guest, "nvme id-ctrl /dev/nvme0");
     let namespace = said(guest, "nvme id-ns /dev/nvme0n1");
     let health = said(guest, "nvme smart-log /dev/nvme0");
-        let blocks = fs::metadata(image).expect("disk").len() / 512;
+    let blocks = fs::metadata(image).expect("disk").len() / 512;
     for (said, field, value) in [
         (&controller, "mn", "Sekisho NVMe disk"),
         (&controller, "nn", "1"),

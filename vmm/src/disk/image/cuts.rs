@@ -247,19 +247,26 @@ fn open(disk: Disk, base: Option<&Vec<u8>>) -> io::Result<Image<Disk>> {
     Ok(Image { access, kept: true })
 }
 
-/// Cuts the power of an image in use again and again, and goes on with what is left; how many clusters
-/// leaked, or what is wrong first.
+/// Cuts the power of an image in use again and again, and goes on with what is left, or with a new image,
+/// whose tables are made first; after how many cuts clusters had leaked, or what is wrong first.
 fn cut(kind: Kind, cuts: usize, lies: bool) -> Result<usize, String> {
     let folder = tempfile::tempdir().unwrap();
-    let (mut bytes, base) = made(kind, folder.path());
+    let (new, base) = made(kind, folder.path());
+    let mut bytes = new.clone();
     let file = folder.path().join("image");
     let file_name = file.to_string_lossy();
     let before = u64::from(!matches!(kind, Kind::Plain));
     let mut chance = Chance(0x5ec1_5b0a_7f0e_4c55);
     let mut leaked = 0;
-    let mut expected = Expected(vec![vec![before]; usize::try_from(DISK).unwrap() / SECTOR]);
+    let fresh = || Expected(vec![vec![before]; usize::try_from(DISK).unwrap() / SECTOR]);
+    let mut expected = fresh();
     let mut number = before;
     for turn in 0..cuts {
+        let anew = turn % 3 == 0;
+        if anew {
+            bytes = new.clone();
+            expected = fresh();
+        }
         let disk = Disk::new(bytes, lies, chance.below(u64::MAX));
         let medium = disk.medium.clone();
         let mut image = open(disk, base.as_ref()).map_err(|error| error.to_string())?;
@@ -268,7 +275,7 @@ fn cut(kind: Kind, cuts: usize, lies: bool) -> Result<usize, String> {
         }
         // What is there now is what the medium holds.
         expected = Expected(read(&image));
-        medium.lock().unwrap().cut_one_of = 1 + chance.below(400);
+        medium.lock().unwrap().cut_one_of = 1 + chance.below(if anew { 40 } else { 400 });
         bytes = loop {
             let start = chance.below(DISK / SECTOR as u64) * SECTOR as u64;
             let most = if chance.below(8) == 0 {

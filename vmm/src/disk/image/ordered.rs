@@ -7,18 +7,26 @@
 //! leaves is then one that a killed VMM could have left, whose order `imago` keeps: counts before the
 //! tables that use a cluster, the other way round when it is freed.
 //!
+//! It keeps that for the guest's data. Of the tables themselves it enters a new one into its directory
+//! (`L1`, or the reference count table) at once, while the count of the cluster that the table takes is
+//! still in a cache: who comes after a crash would find it free and put data into it. So such an entry is
+//! held here until the count is in the file, where the cache will write the same.
+//!
 //! `imago` writes data and tables to two storages, as if the data were in another file; so they can be
 //! told from each other.
 
 use std::fmt::{self, Debug, Display, Formatter};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imago::Storage;
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes of an entry in a directory of tables, and the bits of it that are the table's place.
+const ENTRY: u64 = 8;
+const PLACE: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// What may not be on the medium yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +83,59 @@ impl<S: Storage> Ordered<S> {
         pending.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts, in the file, the cluster of a table that `bytes` enters into a directory at `offset`;
+    /// does nothing where they are something else (QEMU, `docs/interop/qcow2.txt`).
+    fn count(&self, offset: u64, bytes: &IoVector<'_>) -> io::Result<()> {
+        // Entries are written alone, tables as whole clusters.
+        if self.part == Part::Data || bytes.len() != ENTRY {
+            return Ok(());
+        }
+        let mut entry = [0; 8];
+        bytes.copy_into_slice(&mut entry);
+        let table = u64::from_be_bytes(entry) & PLACE;
+        let header: [u8; 64] = self.read(0)?;
+        let word = |at: usize| u64::from(u32::from_be_bytes(four(&header[at..])));
+        let place = |at: usize| word(at) << 32 | word(at + 4);
+        let cluster_bits = word(20);
+        let (counts, counts_length) = (place(48), word(56) << cluster_bits);
+        let inside =
+            |start: u64, length: u64| (start..start.saturating_add(length)).contains(&offset);
+        let directory = inside(place(40), word(36) * ENTRY) || inside(counts, counts_length);
+        if table == 0 || !directory {
+            return Ok(());
+        }
+        // A block of counts is a cluster of numbers of 16 bits: the header was checked.
+        let cluster = table >> cluster_bits;
+        let block_bits = cluster_bits - 1;
+        let entry = (cluster >> block_bits) * ENTRY;
+        let block = if entry < counts_length {
+            u64::from_be_bytes(self.read(counts + entry)?) & PLACE
+        } else {
+            0
+        };
+        if block == 0 {
+            // The new table is this very block, and counts itself.
+            return Ok(());
+        }
+        let at = block + (cluster & ((1 << block_bits) - 1)) * 2;
+        if self.read(at)? != [0; 2] {
+            return Ok(());
+        }
+        let one = 1_u16.to_be_bytes();
+        // SAFETY: as for the write that this one goes before.
+        self.write(|storage| unsafe { storage.pure_writev(IoVector::from(&one[..]), at) })
+    }
+
+    fn read<const LENGTH: usize>(&self, offset: u64) -> io::Result<[u8; LENGTH]> {
+        let mut bytes = [0; LENGTH];
+        // SAFETY: a file takes any alignment, and nobody else writes to this one.
+        unsafe {
+            let into = IoVectorMut::from(&mut bytes[..]);
+            self.storage().pure_readv(into, offset)?;
+        }
+        Ok(bytes)
+    }
+
     /// Writes something, once what has to be on the medium before it is there.
     fn write(&self, write: impl FnOnce(&S) -> io::Result<()>) -> io::Result<()> {
         let mut pending = self.pending();
@@ -101,6 +162,11 @@ impl<S: Storage> Ordered<S> {
         *pending = Pending::Nothing;
         Ok(())
     }
+}
+
+/// The first four of these bytes, which are there.
+fn four(bytes: &[u8]) -> [u8; 4] {
+    std::array::from_fn(|at| bytes[at])
 }
 
 impl<S: Storage> Debug for Ordered<S> {
@@ -142,6 +208,7 @@ impl<S: Storage> Storage for Ordered<S> {
     }
 
     unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
+        self.count(offset, &bufv)?;
         // SAFETY: as above.
         self.write(|storage| unsafe { storage.pure_writev(bufv, offset) })
     }
