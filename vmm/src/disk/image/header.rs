@@ -15,7 +15,7 @@ const LEN: usize = 104;
 const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Clusters from 4 KiB to 64 KiB: what `qemu-img` makes by itself. 160 tables of one cluster each are
 /// kept in memory, 10 MiB.
-const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 12..=16;
+pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 12..=16;
 /// Entries of the first-level table: 8 MiB of memory, 512 TiB with clusters of 64 KiB.
 const MAX_L1: u32 = 1 << 20;
 /// Bytes of the table of reference counts.

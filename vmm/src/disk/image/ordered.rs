@@ -24,6 +24,8 @@ use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 
+use super::header::CLUSTER_BITS;
+
 /// Bytes of an entry in a directory of tables, and the bits of it that are the table's place.
 const ENTRY: u64 = 8;
 const PLACE: u64 = 0x00ff_ffff_ffff_fe00;
@@ -96,7 +98,12 @@ impl<S: Storage> Ordered<S> {
         let header: [u8; 64] = self.read(0)?;
         let word = |at: usize| u64::from(u32::from_be_bytes(four(&header[at..])));
         let place = |at: usize| word(at) << 32 | word(at + 4);
-        let cluster_bits = word(20);
+        // What was checked may since have been written over, by a directory that the image puts there.
+        let broken = || io::Error::from(io::ErrorKind::InvalidData);
+        let cluster_bits = u32::from_be_bytes(four(&header[20..]));
+        if !CLUSTER_BITS.contains(&cluster_bits) {
+            return Err(broken());
+        }
         let (counts, counts_length) = (place(48), word(56) << cluster_bits);
         let inside =
             |start: u64, length: u64| (start..start.saturating_add(length)).contains(&offset);
@@ -109,7 +116,7 @@ impl<S: Storage> Ordered<S> {
         let block_bits = cluster_bits - 1;
         let entry = (cluster >> block_bits) * ENTRY;
         let block = if entry < counts_length {
-            u64::from_be_bytes(self.read(counts + entry)?) & PLACE
+            u64::from_be_bytes(self.read(counts.saturating_add(entry))?) & PLACE
         } else {
             0
         };
@@ -118,6 +125,9 @@ impl<S: Storage> Ordered<S> {
             return Ok(());
         }
         let at = block + (cluster & ((1 << block_bits) - 1)) * 2;
+        if at + 2 > self.storage().size()? {
+            return Err(broken());
+        }
         if self.read(at)? != [0; 2] {
             return Ok(());
         }
