@@ -11,12 +11,6 @@ mkdir -p "$root/boot/efi" "$root/boot/grub"
 sed -i "s|PARTUUID_OF_ESP|/dev/nvme0n1p1|" "$root/etc/fstab"
 echo sekisho > "$root/etc/hostname"
 
-# The initrd has what this machine needs, as the installer's "targeted" choice makes it.
-printf 'nvme\next4\n' >> "$root/etc/initramfs-tools/modules"
-echo 'MODULES=list' > "$root/etc/initramfs-tools/conf.d/targeted"
-echo 'COMPRESS=lz4' >> "$root/etc/initramfs-tools/conf.d/targeted"
-chroot "$root" update-initramfs -u
-
 chroot "$root" useradd --create-home --shell /bin/sh hanako
 echo 'hanako:kyoto' | chroot "$root" chpasswd
 cat > "$root/etc/systemd/system/sekisho-test.service" <<END
@@ -35,10 +29,16 @@ RestartSec=1
 WantedBy=multi-user.target
 END
 chroot "$root" systemctl enable sekisho-test.service
-# Nobody is there for them.
+# Nobody is there for them, and each takes its second where everything is emulated.
 chroot "$root" systemctl disable e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer
+chroot "$root" systemctl mask nvmf-autoconnect.service systemd-pstore.service \
+    systemd-update-utmp.service systemd-random-seed.service keyboard-setup.service console-setup.service \
+    dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+    modprobe@configfs.service modprobe@fuse.service modprobe@efi_pstore.service getty@tty1.service
+mkdir -p "$root/etc/systemd/journald.conf.d"
+printf '[Journal]\nStorage=volatile\n' > "$root/etc/systemd/journald.conf.d/volatile.conf"
 cat > "$root/boot/grub/grub.cfg" <<END
-linux /vmlinuz root=UUID=5ec15b0a-7f0e-4c55-9a43-5f2c3c1d8a11 ro quiet console=ttyS0 console=tty0 no_timer_check cryptomgr.notests
+linux /vmlinuz root=UUID=5ec15b0a-7f0e-4c55-9a43-5f2c3c1d8a11 ro quiet console=ttyS0 console=tty0 no_timer_check cryptomgr.notests mitigations=off fsck.mode=skip
 initrd /initrd.img
 boot
 END

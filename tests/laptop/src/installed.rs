@@ -2,6 +2,7 @@
 //! boot loader and the kernel that its makers signed, and a graphical login.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use crate::build;
@@ -33,9 +34,7 @@ const PACKAGES: &[&str] = &[
     "openbox",
     "shim-signed",
     "systemd-sysv",
-    "tpm2-tools",
     "udev",
-    "xdotool",
     "xserver-xorg-core",
     "xserver-xorg-input-libinput",
 ];
@@ -52,7 +51,18 @@ const LEFT_OUT: &[&str] = &[
     "/lib/modules/*/kernel/drivers/gpu/drm/i915/*",
     "/lib/modules/*/kernel/drivers/gpu/drm/nouveau/*",
     "/lib/modules/*/kernel/drivers/gpu/drm/radeon/*",
+    "/lib/modules/*/kernel/drivers/net/ethernet/*",
+    "/lib/modules/*/kernel/drivers/scsi/*",
+    "/lib/modules/*/kernel/drivers/staging/*",
+    "/lib/modules/*/kernel/drivers/iio/*",
+    "/lib/modules/*/kernel/sound/*",
+    "/usr/share/icons/*/cursors/*",
+    "/usr/share/icons/*/[1-9]*x[1-9]*/*",
 ];
+
+/// What is done before the packages are configured, and after; the root is the argument.
+const PREPARE: &str = include_str!("../installed/prepare.sh");
+const CONFIGURE: &str = include_str!("../installed/configure.sh");
 
 /// Debian, installed.
 #[derive(Debug, Clone)]
@@ -63,10 +73,15 @@ pub struct InstalledDebian {
 impl InstalledDebian {
     /// The person who can log in, and the password.
     pub const PERSON: (&'static str, &'static str) = ("hanako", "kyoto");
+    /// Where its root file system begins on its disk, in bytes.
+    pub const ROOT_OFFSET: u64 = start_disk::START + SYSTEM_PARTITION;
 
     /// Takes it from the cache, or installs it first, which takes minutes.
     pub fn fetch(cache: &Cache) -> Result<Self, FetchError> {
-        let folder = cache.folder("installed-debian", install)?;
+        let mut recipe = DefaultHasher::new();
+        (PACKAGES, LEFT_OUT, PREPARE, CONFIGURE).hash(&mut recipe);
+        let name = format!("installed-debian-{:016x}", recipe.finish());
+        let folder = cache.folder(&name, install)?;
         Ok(Self {
             disk: folder.join("disk.img"),
         })
@@ -85,14 +100,19 @@ impl InstalledDebian {
 fn install(folder: &Path) -> Result<(), FetchError> {
     eprintln!("installing Debian on a disk; this takes some minutes");
     let tree = folder.join("tree");
-    let configure = build::workspace().join("tests/laptop/installed/configure.sh");
+    let scripts = build::workspace().join("tests/laptop/installed");
+    let hook = |when: &str, script: &str| {
+        format!("--{when}-hook=sh {} \"$1\"", scripts.join(script).display())
+    };
     let suite = debian::suite()?;
     let mut arguments = vec![
         "--quiet".to_owned(),
         "--variant=minbase".to_owned(),
         "--format=directory".to_owned(),
         format!("--include={}", PACKAGES.join(",")),
-        format!("--customize-hook=sh {} \"$1\"", configure.display()),
+        "--dpkgopt=force-unsafe-io".to_owned(),
+        hook("essential", "prepare.sh"),
+        hook("customize", "configure.sh"),
     ];
     arguments.extend(
         LEFT_OUT

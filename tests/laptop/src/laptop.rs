@@ -289,6 +289,14 @@ impl Wiring {
         if options.sockets {
             plug::sockets(&mut qemu);
         }
+        if let Some(disk) = &options.disk {
+            let far_end = format!(
+                "driver=nbd,node-name=disk,server.type=unix,server.path={}",
+                disk.socket().display()
+            );
+            qemu.words(&["-blockdev", &far_end]);
+            qemu.words(&["-device", "virtio-blk-pci,drive=disk,addr=6"]);
+        }
         let console = folder.join("console.log");
         qemu.words(&[
             "-chardev",

@@ -32,6 +32,7 @@ mod options;
 mod plug;
 mod qemu;
 mod qmp;
+mod volatile;
 
 pub use config::AtBoot;
 pub use debian::Cache;
@@ -43,3 +44,4 @@ pub use laptop::{Laptop, LaptopError};
 pub use options::{Options, Share};
 pub use plug::{Plugged, Socket};
 pub use qemu::hardware_virtualisation;
+pub use volatile::VolatileDisk;

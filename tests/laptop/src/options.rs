@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::build;
 use crate::config::AtBoot;
 use crate::qemu;
+use crate::volatile::VolatileDisk;
 
 /// A folder of the build machine at the same path in the laptop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Options {
     ///
     /// [`Laptop::folder`]: crate::Laptop::folder
     pub shares: Vec<Share>,
+    /// Its disk (`/dev/vda`, once `virtio_blk` is loaded), if it has one.
+    pub disk: Option<VolatileDisk>,
     /// What the laptop starts by itself, without a word from outside.
     pub at_boot: Option<AtBoot>,
     /// Starts again after a reset or a panic, as a machine on a desk does; else it is off then.
@@ -74,6 +77,7 @@ impl Default for Options {
             unplugged: Vec::new(),
             ports: Vec::new(),
             shares: Vec::new(),
+            disk: None,
             at_boot: None,
             reboots: false,
             sockets: false,

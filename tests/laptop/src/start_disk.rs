@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use crate::debian::FetchError;
 
 /// Where the partition begins: on the first mebibyte, as installers put it.
-const START: u64 = 1 << 20;
+pub(crate) const START: u64 = 1 << 20;
 /// Room behind the partition for the second copy of the table.
 const END: u64 = 1 << 20;
 
@@ -61,7 +61,10 @@ pub fn make_with_root(
         "-d",
         &root.tree.to_string_lossy(),
         "-E",
-        &format!("offset={}", START + size),
+        &format!(
+            "offset={},lazy_itable_init=1,lazy_journal_init=1",
+            START + size
+        ),
         &path.to_string_lossy(),
         &format!("{}k", root.size / 1024),
     ];

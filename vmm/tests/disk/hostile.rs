@@ -46,6 +46,7 @@ fn an_image_opens_no_file_that_nobody_named() {
             vec!["-o", "cluster_size=2M"],
             "its clusters have 2^21 bytes",
         ),
+        (vec!["-o", "refcount_bits=1"], "counts have not 16 bits"),
         (
             vec!["-o", "extended_l2=on"],
             "features that are not supported (0x10)",

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sekisho_laptop::exec::{ExecClient, Said};
+use sekisho_laptop::exec::{ExecClient, Said, Start};
 use sekisho_laptop::{Cache, GuestImage, Laptop, Options, Running, build, debian};
 
 /// Firmware takes its time under emulation.
@@ -72,9 +72,17 @@ impl Bench {
     }
 
     pub(crate) fn start_machine(&self, variables: &Path, arguments: &[&str]) -> Running {
+        self.run(&[], &self.with_firmware(variables, arguments))
+    }
+
+    fn with_firmware(&self, variables: &Path, arguments: &[&str]) -> Vec<String> {
         let code = self.ovmf.join("OVMF_CODE_4M.fd");
         let firmware = format!("code={},vars={}", code.display(), variables.display());
-        self.run(&[&["--firmware", &firmware], arguments].concat())
+        let words = ["--firmware", &firmware].into_iter();
+        words
+            .chain(arguments.iter().copied())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Starts the kernel without firmware.
@@ -95,20 +103,41 @@ impl Bench {
             "--cmdline",
             &cmdline,
         ];
-        self.run_under(program, &[&boot, arguments].concat())
+        let words = boot.iter().chain(arguments).map(|word| (*word).to_owned());
+        self.run(program, &words.collect::<Vec<_>>())
     }
 
-    pub(crate) fn run(&self, arguments: &[&str]) -> Running {
-        self.run_under(&[], arguments)
+    /// Starts the VMM, by another program where there is one.
+    fn run(&self, program: &[&str], arguments: &[String]) -> Running {
+        let start = Start {
+            argv: Self::line(program, arguments),
+            ..Start::default()
+        };
+        self.laptop.spawn_with(start).expect("VMM")
     }
 
-    fn run_under(&self, program: &[&str], arguments: &[&str]) -> Running {
+    fn line(program: &[&str], arguments: &[String]) -> Vec<String> {
         let vmm = build::target_dir().join("debug/sekisho-vmm");
-        let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
         let vmm = vmm.to_string_lossy();
+        let console = format!("name={TEST_PORT},device=/dev/virtio-ports/{TEST_PORT}");
         let own = [&*vmm, "run", "--serial", "stdio", "--console", &console];
-        let line = [program, &own, arguments].concat();
-        self.laptop.spawn(&line).expect("VMM")
+        let line = program.iter().chain(&own).map(|word| (*word).to_owned());
+        line.chain(arguments.iter().cloned()).collect()
+    }
+
+    /// Like [`Bench::start_machine`], with a supervisor; a line that is written to it presses the power
+    /// button.
+    pub(crate) fn start_supervised(&self, variables: &Path, arguments: &[&str]) -> Running {
+        let button = build::target_dir().join("debug/power-button");
+        let start = Start {
+            argv: Self::line(
+                &[&button.to_string_lossy()],
+                &self.with_firmware(variables, arguments),
+            ),
+            stdin: true,
+            ..Start::default()
+        };
+        self.laptop.spawn_with(start).expect("VMM")
     }
 
     /// A file of a package of the distribution.
@@ -138,7 +167,11 @@ pub(crate) fn said(guest: &ExecClient, script: &str) -> String {
 
 /// Waits for the VMM's end; its exit status.
 pub(crate) fn ended(vmm: &mut Running) -> Option<i32> {
-    let deadline = Instant::now() + SOON;
+    ended_within(vmm, SOON)
+}
+
+pub(crate) fn ended_within(vmm: &mut Running, limit: Duration) -> Option<i32> {
+    let deadline = Instant::now() + limit;
     let mut output = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

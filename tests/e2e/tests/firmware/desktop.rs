@@ -1,10 +1,12 @@
 //! A work OS as a person has it: Debian on its disk, started by its signed chain, on a screen with a
 //! watermark, with a keyboard and a pointer.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sekisho_laptop::exec::{Input, Start};
+use sekisho_laptop::exec::{ExecClient, Input, Start};
 use sekisho_laptop::{Cache, InstalledDebian, Running, build};
 
 use crate::bench::*;
@@ -150,16 +152,17 @@ fn difference(one: &[u8], other: &[u8]) -> usize {
 }
 
 /// With Secure Boot on, from an NVMe disk to a graphical login, typed in by the PS/2 keyboard and
-/// clicked by the tablet; under the watermark, of which the work OS has nothing.
+/// clicked by the tablet; under the watermark, of which the work OS has nothing. Then it starts again by
+/// itself, from an entry that it put into the firmware's list, and the power button ends it.
 #[test]
 fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
     let cache = Cache::open().expect("cache");
     let debian = InstalledDebian::fetch(&cache).expect("installed");
     let bench = Bench::new();
     let variables = bench.variables("OVMF_VARS_4M.ms.fd");
-    let disk = bench.laptop.folder().join("debian.img");
-    debian.copy(&disk).expect("copy");
-    let disk = format!("path={},device=nvme", disk.display());
+    let image = bench.laptop.folder().join("debian.img");
+    debian.copy(&image).expect("copy");
+    let disk = format!("path={},device=nvme", image.display());
     let screen = format!("mode=1024x768,seat={SEAT},view={VIEW}");
     let _seat = start_seat(&bench);
     let mut viewer = Viewer::start(&bench);
@@ -216,17 +219,137 @@ fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
     assert_eq!(owner.trim(), person);
     println!("logged in: {:?}", began.elapsed());
 
+    println!(
+        "{}",
+        said(
+            &guest,
+            "systemd-analyze; systemd-analyze blame | head -n 12"
+        )
+    );
+    let entry = other_peoples_tools_find_nothing_wrong(&guest, &image);
+    println!("looked at: {:?}", began.elapsed());
+
+    asks_for(&guest, "reboot");
+    assert_eq!(ended_within(&mut vmm, LOGIN), Some(RESET_STATUS));
+    let mut vmm = bench.start_supervised(&variables, &["--disk", &disk, "--memory", "1G"]);
+    guest.sync(LOGIN).expect("the work OS answers again");
+    println!("started again: {:?}", began.elapsed());
+    // The firmware took the new entry, once.
+    let boots = said(&guest, "efibootmgr -v");
+    println!("{boots}");
+    assert!(
+        boots.contains(&format!("BootCurrent: {entry}\n")),
+        "{boots}"
+    );
+    assert!(!boots.contains("BootNext"), "{boots}");
+    let label = boots
+        .lines()
+        .find(|line| line.starts_with(&format!("Boot{entry}")));
+    assert!(label.is_some_and(|label| label.contains(LABEL)), "{boots}");
+
+    // The button is logind's to hear.
+    let hears = "until systemctl -q is-active systemd-logind; do sleep 1; done";
+    assert!(
+        guest
+            .run(&["sh", "-c", hears], LOGIN)
+            .expect("run")
+            .status
+            .success()
+    );
+    vmm.input().write(b"\n").expect("pressed");
+    assert_eq!(ended_within(&mut vmm, LOGIN), Some(0));
+    println!("switched off: {:?}", began.elapsed());
+    is_clean(&image);
+}
+
+/// What the entry of the test's own in the firmware's list is called.
+const LABEL: &str = "Once more";
+
+/// Tools of other people's look at the machine. One of them makes a new entry in the firmware's list,
+/// and has it started next; its number.
+fn other_peoples_tools_find_nothing_wrong(guest: &ExecClient, image: &Path) -> String {
     // A build machine that is busy lets an emulated processor stand still for seconds.
     let complaints = said(
-        &guest,
+        guest,
         "dmesg --level=err,crit,alert,emerg | grep -v -i -e rcu -e lockup -e 'blocked for' || true",
     );
     assert_eq!(complaints, "", "the kernel complains");
-    let _off = guest.spawn(Start {
-        argv: ["systemctl", "poweroff"].map(str::to_owned).to_vec(),
+    println!("{}", said(guest, "dmesg --level=warn"));
+
+    let controller = said(guest, "nvme id-ctrl /dev/nvme0");
+    let namespace = said(guest, "nvme id-ns /dev/nvme0n1");
+    let health = said(guest, "nvme smart-log /dev/nvme0");
+    let blocks = fs::metadata(image).expect("disk").len() / 512;
+    for (said, field, value) in [
+        (&controller, "mn", "Sekisho NVMe disk"),
+        (&controller, "nn", "1"),
+        (&controller, "sqes", "0x66"),
+        (&controller, "cqes", "0x44"),
+        (&controller, "vwc", "0x7"),
+        (&namespace, "nsze", &format!("{blocks:#x}")),
+        (&health, "critical_warning", "0"),
+        (&health, "media_errors", "0"),
+    ] {
+        let line = said.lines().filter_map(|line| line.split_once(':'));
+        let mut found = line.filter(|(name, _)| name.trim() == field);
+        let found = found.next().map(|(_, value)| value.trim());
+        assert!(
+            found.is_some_and(|found| found.starts_with(value)),
+            "{field}: {found:?}, not {value}"
+        );
+    }
+    // Its complaints are comments between the tables.
+    let tables = said(guest, "dmidecode 2>&1");
+    for complaint in [
+        "Invalid",
+        "Wrong",
+        "BROKEN",
+        "TRUNCATED",
+        "<BAD",
+        "<OUT OF SPEC>",
+    ] {
+        assert!(!tables.contains(complaint), "{complaint}: {tables}");
+    }
+    assert!(tables.contains("Manufacturer: Sekisho"), "{tables}");
+
+    println!("{}", said(guest, "efibootmgr -v"));
+    let made = said(
+        guest,
+        &format!(
+            "efibootmgr --create --disk /dev/nvme0n1 --part 1 --label '{LABEL}' \
+             --loader '\\EFI\\debian\\shimx64.efi'"
+        ),
+    );
+    let entry = made.lines().find(|line| line.contains(LABEL)).expect(&made);
+    let entry = entry.strip_prefix("Boot").and_then(|rest| rest.get(..4));
+    let entry = entry.expect(&made).to_owned();
+    said(guest, &format!("efibootmgr --bootnext {entry}"));
+    entry
+}
+
+/// Has the work OS end, which may be so fast that nothing is answered.
+fn asks_for(guest: &ExecClient, end: &str) {
+    let _asked = guest.spawn(Start {
+        argv: ["systemctl", end].map(str::to_owned).to_vec(),
         ..Start::default()
     });
-    assert_eq!(ended(&mut vmm), Some(0));
+}
+
+/// The file system was unmounted, and not just left.
+fn is_clean(image: &Path) {
+    let root = format!(
+        "{}?offset={}",
+        image.display(),
+        InstalledDebian::ROOT_OFFSET
+    );
+    let output = Command::new("dumpe2fs").args(["-h", &root]).output();
+    let output = output.expect("dumpe2fs");
+    let header = String::from_utf8_lossy(&output.stdout);
+    let line = |name: &str| header.lines().find(|line| line.starts_with(name));
+    let state = line("Filesystem state:").unwrap_or_default();
+    let features = line("Filesystem features:").unwrap_or_default();
+    assert!(state.ends_with(" clean"), "{header}");
+    assert!(!features.contains("needs_recovery"), "{header}");
 }
 
 /// What the work OS has drawn.

@@ -5,6 +5,7 @@
 mod bench;
 mod desktop;
 mod laptop;
+mod memory;
 #[path = "../picture/mod.rs"]
 mod picture;
 mod tpm;
@@ -299,7 +300,7 @@ fn stock_firmware_draws_on_the_screen() {
 }
 
 /// Other people's EFI programs, as the distribution's packages have them, from a disk: each says who it
-/// is. `memtest86+` is not here: it wants a display.
+/// is. `memtest86+` is in `memory.rs`: it says nothing but on the screen.
 #[test]
 fn other_peoples_programs_start_from_the_disk() {
     let bench = Bench::new();

@@ -15,11 +15,13 @@ const LEN: usize = 104;
 const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Clusters from 4 KiB to 64 KiB: what `qemu-img` makes by itself. 160 tables of one cluster each are
 /// kept in memory, 10 MiB.
-const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 12..=16;
+pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 12..=16;
 /// Entries of the first-level table: 8 MiB of memory, 512 TiB with clusters of 64 KiB.
 const MAX_L1: u32 = 1 << 20;
 /// Bytes of the table of reference counts.
 const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
+/// Reference counts of 16 bits, as `qemu-img` makes them: what is told of tables in time knows no others.
+const COUNT_ORDER: u32 = 4;
 /// Longest name of a backing file.
 const MAX_NAME: usize = 1023;
 
@@ -77,6 +79,9 @@ pub enum Refusal {
     /// Clusters.
     #[error("its clusters have 2^{0} bytes, not 2^12 to 2^16; convert it with `qemu-img convert`")]
     Clusters(u32),
+    /// Reference counts.
+    #[error("its reference counts have not 16 bits; convert it with `qemu-img convert`")]
+    Counts,
     /// Tables.
     #[error("its tables are larger than any disk needs; it is damaged")]
     Tables,
@@ -177,6 +182,9 @@ impl Fields {
         if word(60) != 0 {
             return Err(Refusal::Snapshots);
         }
+        if word(96) != COUNT_ORDER {
+            return Err(Refusal::Counts);
+        }
         // One entry of the first table stands for a cluster of entries of 8 bytes.
         let covered = (u64::from(word(36))) << (2 * cluster_bits - 3);
         let counts = u64::from(word(56)) << cluster_bits;
@@ -241,6 +249,7 @@ mod tests {
             ([(76, 8)], Refusal::Features(8)),
             ([(72, 1 << 31)], Refusal::Features(1 << 63)),
             ([(60, 1)], Refusal::Snapshots),
+            ([(96, 3)], Refusal::Counts),
             ([(36, 1)], Refusal::Tables),
             ([(36, u32::MAX)], Refusal::Tables),
             ([(56, u32::MAX)], Refusal::Tables),

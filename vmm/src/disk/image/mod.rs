@@ -5,31 +5,37 @@
 //! file or a key is refused ([`header`]), and the base is open for reading only. The crate's calls
 //! block, so an image has a thread of its own ([`requests::Service`]), which copies between guest memory
 //! and a buffer. Metadata that changed is in the crate's caches until a flush; what a flush has
-//! answered is in the file.
+//! answered is in the file and on the medium, and what the power cuts off leaves an image that is whole
+//! ([`ordered`]).
 
+#[cfg(test)]
+mod cuts;
 mod header;
 mod open;
+mod ordered;
 pub mod requests;
 
 use std::io;
 use std::ops::Range;
 
-use imago::FormatAccess;
-use imago::file::File as Storage;
+use imago::file::File;
+use imago::{FormatAccess, Storage};
 
 pub use self::open::{Changes, ImageError, Plan, lock};
+use self::ordered::Ordered;
 
 /// Clusters of what is given up: 64 KiB, what `qemu-img` and we make. Smaller ones are rounded up to it.
 pub(super) const CLUSTER: u64 = 64 << 10;
 
-/// An open image.
+/// An open image; what it lies on is a file, but in tests.
 #[derive(Debug)]
-pub struct Image {
-    access: FormatAccess<Storage>,
-    read_only: bool,
+pub struct Image<S: Storage + 'static = File> {
+    access: FormatAccess<Ordered<S>>,
+    /// Whether anything of it has to outlive the VMM.
+    kept: bool,
 }
 
-impl Image {
+impl<S: Storage> Image<S> {
     fn length(&self) -> u64 {
         self.access.size()
     }
@@ -42,12 +48,11 @@ impl Image {
         self.access.write(data, offset)
     }
 
-    /// Everything is in the file and on the medium: data before the tables that point to it.
+    /// Everything is in the file and on the medium.
     fn flush(&self) -> io::Result<()> {
-        if self.read_only {
+        if !self.kept {
             return Ok(());
         }
-        self.access.sync()?;
         self.access.flush()?;
         self.access.sync()
     }

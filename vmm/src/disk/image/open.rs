@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::Image;
 use super::header::{Backing, Refusal, check};
+use super::{Image, Ordered};
 use crate::machine::DiskFormat;
 
 /// Where changes go that nobody wants to keep, unless `TMPDIR` says otherwise: on a disk, as they may be
@@ -69,6 +69,9 @@ pub enum ImageError {
     Busy(PathBuf),
 }
 
+/// An image on its file, its writes in order.
+type Access<S = Storage> = FormatAccess<Ordered<S>>;
+
 /// Gives an error its file.
 fn at<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> ImageError + '_ {
     move |error| ImageError::Host {
@@ -86,23 +89,20 @@ impl Image {
             Changes::Overlay(path) => overlay(path, plan, !read_only)?,
             Changes::Temporary => temporary(plan, !read_only)?,
         };
-        Ok(Self { access, read_only })
+        let kept = !read_only && !matches!(plan.changes, Changes::Temporary);
+        Ok(Self { access, kept })
     }
 }
 
 /// An image without anything below it.
-fn image(
-    path: &Path,
-    format: DiskFormat,
-    write: bool,
-) -> Result<FormatAccess<Storage>, ImageError> {
+fn image(path: &Path, format: DiskFormat, write: bool) -> Result<Access, ImageError> {
     let file = File::options().read(true).write(write).open(path);
     let file = file.map_err(at(path))?;
     lock(&file, path, write)?;
     match format {
         DiskFormat::Raw => {
             let storage = Storage::try_from(file).map_err(at(path))?;
-            let raw = Raw::open_image(storage, write).map_err(at(path))?;
+            let raw = Raw::open_image(Ordered::data(storage), write).map_err(at(path))?;
             Ok(FormatAccess::new(raw))
         }
         DiskFormat::Qcow2 => qcow2(file, path, write, None),
@@ -114,8 +114,8 @@ fn qcow2(
     file: File,
     path: &Path,
     write: bool,
-    base: Option<(FormatAccess<Storage>, &str)>,
-) -> Result<FormatAccess<Storage>, ImageError> {
+    base: Option<(Access, &str)>,
+) -> Result<Access, ImageError> {
     let named = base.as_ref().map(|(_, name)| *name);
     let backing = named.map_or(Backing::Nothing, Backing::Given);
     let checked = check(&file, backing).map_err(at(path))?;
@@ -124,13 +124,23 @@ fn qcow2(
         refusal,
     })?;
     let storage = Storage::try_from(file).map_err(at(path))?;
-    let mut image = Qcow2::open_image(storage, write).map_err(at(path))?;
-    image.set_data_file(None);
-    image.set_backing(base.map(|(access, _)| access));
+    access(storage, write, base.map(|(access, _)| access)).map_err(at(path))
+}
+
+/// A qcow2 image whose header was checked.
+pub(super) fn access<S: imago::Storage>(
+    storage: S,
+    write: bool,
+    base: Option<Access<S>>,
+) -> io::Result<Access<S>> {
+    let (tables, data) = Ordered::pair(storage);
+    let mut image = Qcow2::open_image(tables, write)?;
+    image.set_data_file(Some(data));
+    image.set_backing(base);
     Ok(FormatAccess::new(image))
 }
 
-fn overlay(path: &Path, plan: &Plan<'_>, write: bool) -> Result<FormatAccess<Storage>, ImageError> {
+fn overlay(path: &Path, plan: &Plan<'_>, write: bool) -> Result<Access, ImageError> {
     let base = image(plan.path, plan.format, false)?;
     let name = fs::canonicalize(plan.path).map_err(at(plan.path))?;
     let name = name.to_string_lossy();
@@ -150,12 +160,7 @@ fn overlay(path: &Path, plan: &Plan<'_>, write: bool) -> Result<FormatAccess<Sto
 }
 
 /// Makes an overlay without changes, for good.
-fn make(
-    path: &Path,
-    base: &FormatAccess<Storage>,
-    name: &str,
-    format: DiskFormat,
-) -> Result<File, ImageError> {
+fn make(path: &Path, base: &Access, name: &str, format: DiskFormat) -> Result<File, ImageError> {
     let mut options = File::options();
     options.read(true).write(true).create_new(true).mode(0o600);
     let file = options.open(path).map_err(at(path))?;
@@ -171,7 +176,7 @@ fn make(
 fn create(
     file: &File,
     path: &Path,
-    base: &FormatAccess<Storage>,
+    base: &Access,
     name: &str,
     format: DiskFormat,
 ) -> Result<(), ImageError> {
@@ -184,7 +189,7 @@ fn create(
 }
 
 /// An overlay in a file without a name, which the host takes back when the VMM ends, however it ends.
-fn temporary(plan: &Plan<'_>, write: bool) -> Result<FormatAccess<Storage>, ImageError> {
+fn temporary(plan: &Plan<'_>, write: bool) -> Result<Access, ImageError> {
     let base = image(plan.path, plan.format, false)?;
     if !write {
         return Ok(base);
