@@ -1,15 +1,15 @@
 //! What an idle desktop costs: an installed Debian at its graphical login, in our VMM and in QEMU, in the
 //! QEMU laptop.
 //!
-//! Both run at once and are looked at over the same spans of time. Both have the same firmware, a copy of
-//! the same disk, the same devices and a screen that nobody looks at from afar: ours shown by the seat with
+//! Both run at once and are looked at over the same spans of time. Both have a copy of the same disk, whose
+//! kernel they start without firmware, the same devices and a screen that nobody looks at from afar: ours shown by the seat with
 //! its server for viewers, QEMU's by its own.
 
 mod inside;
 
 use std::time::Duration;
 
-use sekisho_laptop::{Cache, InstalledDebian, Laptop, Options as LaptopOptions, debian};
+use sekisho_laptop::{Cache, InstalledDebian, Laptop, Options as LaptopOptions};
 
 pub use self::inside::inside;
 use self::inside::{Cost, Measured};
@@ -35,22 +35,19 @@ const LAPTOP_MEMORY: u32 = 4096;
 pub fn run(options: Options) -> Result<Report, BenchError> {
     let cache = Cache::open()?;
     let debian = InstalledDebian::fetch(&cache)?;
-    let ovmf = cache.folder("ovmf", |folder| debian::unpack("ovmf", folder))?;
-    let ovmf = ovmf.join("usr/share/OVMF");
     let (vmm, seat) = (ours("sekisho-vmm")?, ours("sekisho-seat")?);
     eprintln!("idle: switching the laptop on");
     let laptop = Laptop::start(LaptopOptions {
         memory: LAPTOP_MEMORY,
-        cr8_workaround: true,
         ..LaptopOptions::default()
     })?;
     let disks = ["ours.img", "peer.img"].map(|name| laptop.folder().join(name));
     for disk in &disks {
         debian.copy(disk)?;
     }
-    let [code, variables] = ["OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"].map(|name| ovmf.join(name));
     let [our_disk, peers_disk] = &disks;
-    let words = [&vmm, &seat, &code, &variables, our_disk, peers_disk]
+    let [kernel, initrd] = debian.boot_files(laptop.folder())?;
+    let words = [&vmm, &seat, &kernel, &initrd, our_disk, peers_disk]
         .map(|path| path.to_string_lossy().into_owned());
     let words = [&words[..], &[options.runs.to_string()]].concat();
     let spans = u32::try_from(options.runs + 1).unwrap_or(u32::MAX);

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use crate::debian::FetchError;
 
 /// Where the partition begins: on the first mebibyte, as installers put it.
-const START: u64 = 1 << 20;
+pub(crate) const START: u64 = 1 << 20;
 /// Room behind the partition for the second copy of the table.
 const END: u64 = 1 << 20;
 

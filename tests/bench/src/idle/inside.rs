@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{LOGIN_LIMIT, SPAN};
 use crate::{
     BenchError,
-    machine::{self, Machine, copy},
+    machine::{self, Machine, Vmm, copy},
     part,
     process::{self, Exits, guest_time, processor_time},
     program::Daemon,
@@ -22,6 +22,9 @@ use crate::{
 
 /// Guest memory in MiB.
 const MEMORY: u64 = 1024;
+/// The kernel's words, for both; as the disk's boot loader has them.
+const CMDLINE: &str = "root=/dev/nvme0n1p2 ro quiet console=ttyS0 console=tty0 no_timer_check \
+                       cryptomgr.notests";
 /// The console port of the guest's program.
 const PORT: &str = "jp.sekisho.test.0";
 /// Where the person's name is asked for, and everything else has started.
@@ -46,10 +49,10 @@ pub(super) struct Measured {
     pub(super) spans: Vec<[Cost; 2]>,
 }
 
-/// The part: `VMM SEAT CODE VARS OUR-DISK PEERS-DISK RUNS`.
+/// The part: `VMM SEAT KERNEL INITRD OUR-DISK PEERS-DISK RUNS`.
 pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
-    let [vmm, seat, code, variables, our_disk, peers_disk, runs] = arguments else {
-        let missing = "VMM SEAT CODE VARS OUR-DISK PEERS-DISK RUNS";
+    let [vmm, seat, kernel, initrd, our_disk, peers_disk, runs] = arguments else {
+        let missing = "VMM SEAT KERNEL INITRD OUR-DISK PEERS-DISK RUNS";
         return Err(BenchError::Missing(missing.to_owned()));
     };
     let runs: usize = runs
@@ -57,16 +60,18 @@ pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
         .map_err(|_| BenchError::Missing("RUNS is a number".to_owned()))?;
     let folder = tempfile::tempdir().map_err(BenchError::system("make a folder"))?;
     let at = |name: &str| folder.path().join(name);
-    let (vmm, code) = (copy(vmm, &at("vmm"))?, copy(code, &at("code"))?);
-    let our_variables = copy(variables, &at("ours.vars"))?;
+    let vmm = copy(vmm, &at("vmm"))?;
+    let (kernel, initrd) = (Path::new(kernel), Path::new(initrd));
     process::show_machines()?;
 
     eprintln!("idle: starting our desktop");
     let shown = Shown::start(Path::new(seat), folder.path())?;
     let mut command = machine::ours(&vmm, MEMORY);
-    machine::our_firmware(&mut command, &code, &our_variables);
+    machine::kernel(&mut command, Vmm::Ours, kernel, initrd, CMDLINE);
     let port = at("ours.port");
     command
+        // What an installed system finds.
+        .args(["--paravirt", "both"])
         .args(["--disk", &format!("path={our_disk},device=nvme")])
         .args([
             "--display",
@@ -79,11 +84,9 @@ pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
     let ours = Desktop::start(&mut command, &port)?;
 
     eprintln!("idle: starting QEMU's");
-    // The firmware has made its variables; QEMU's flash takes minutes for that here.
-    let peers_variables = copy(&our_variables.to_string_lossy(), &at("peers.vars"))?;
     let port = at("peers.port");
     let mut command = peers_command(&port, peers_disk, &at("peers.vnc"));
-    machine::peers_firmware(&mut command, &code, &peers_variables);
+    machine::kernel(&mut command, Vmm::Peer, kernel, initrd, CMDLINE);
     let peer = Desktop::start(&mut command, &port)?;
 
     let mut measured = Measured::default();
