@@ -20,6 +20,11 @@ use crate::{
     program::Daemon,
 };
 
+/// A desktop at rest runs for less than so much of the time.
+const AT_REST: f64 = 0.05;
+/// How long it may take for that after its login is there.
+const REST_LIMIT: Duration = Duration::from_mins(3);
+
 /// Guest memory in MiB.
 const MEMORY: u64 = 1024;
 /// The kernel's words, for both; as the disk's boot loader has them.
@@ -89,17 +94,29 @@ pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
     machine::kernel(&mut command, Vmm::Peer, kernel, initrd, CMDLINE);
     let peer = Desktop::start(&mut command, &port)?;
 
-    let mut measured = Measured::default();
-    for run in 0..=runs {
-        eprintln!("idle: span {run} of {runs}");
+    let span = || {
         let before = [ours.look(Some(&shown.seat))?, peer.look(None)?];
         pause(SPAN);
         let after = [ours.look(Some(&shown.seat))?, peer.look(None)?];
-        // In the first one something may still come to rest.
-        if run > 0 {
-            let [ours, peer] = [0, 1].map(|index| before[index].until(&after[index]));
-            measured.spans.push([ours, peer]);
+        Ok::<_, BenchError>([0, 1].map(|index| before[index].until(&after[index])))
+    };
+    eprintln!("idle: waiting until both are at rest");
+    let deadline = Instant::now() + REST_LIMIT;
+    loop {
+        let costs = span()?;
+        let mut all = [&ours, &peer].into_iter().zip(&costs);
+        let Some((busy, _)) = all.find(|(_, cost)| cost.guest >= AT_REST) else {
+            break;
+        };
+        if Instant::now() > deadline {
+            let work = busy.said("top -b -n 2 -d 3 | tail -n 40 | head -n 16")?;
+            return Err(busy.machine.failed(&format!("it is not at rest:\n{work}")));
         }
+    }
+    let mut measured = Measured::default();
+    for run in 0..runs {
+        eprintln!("idle: span {} of {runs}", run + 1);
+        measured.spans.push(span()?);
     }
     part::tell(&measured)
 }
@@ -162,8 +179,7 @@ impl Shown {
 /// A desktop at its login.
 struct Desktop {
     machine: Machine,
-    /// Its program stays as it was: connected.
-    _guest: ExecClient,
+    guest: ExecClient,
 }
 
 impl Desktop {
@@ -182,10 +198,15 @@ impl Desktop {
             .run(&["sh", "-c", LOGIN], LOGIN_LIMIT)
             .map_err(failed)?;
         eprintln!("idle: {} after {:?}", ready.text().trim(), began.elapsed());
-        Ok(Self {
-            machine,
-            _guest: guest,
-        })
+        Ok(Self { machine, guest })
+    }
+
+    /// What a script says in the guest.
+    fn said(&self, script: &str) -> Result<String, BenchError> {
+        let limit = Duration::from_mins(1);
+        let output = self.guest.run(&["sh", "-c", script], limit);
+        let output = output.map_err(|error| self.machine.failed(&error.to_string()))?;
+        Ok(output.said())
     }
 
     fn look(&self, seat: Option<&Daemon>) -> Result<Look, BenchError> {
