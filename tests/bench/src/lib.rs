@@ -12,9 +12,13 @@
 pub mod admit;
 pub mod boot;
 pub mod device;
+pub mod disk;
+pub mod idle;
 pub mod link;
+mod machine;
 pub mod part;
 pub mod path;
+mod process;
 mod program;
 pub mod report;
 pub mod switch;
@@ -89,6 +93,16 @@ pub const BENCHES: &[Bench] = &[
         about: "the start by UEFI firmware in the QEMU laptop, against QEMU q35",
         run: boot::run_firmware,
     },
+    Bench {
+        name: "disk",
+        about: "NVMe and virtio-blk in the QEMU laptop, against QEMU's",
+        run: disk::run,
+    },
+    Bench {
+        name: "idle",
+        about: "what an idle desktop costs in the QEMU laptop, against QEMU q35",
+        run: idle::run,
+    },
 ];
 
 /// A second process of a benchmark.
@@ -109,6 +123,14 @@ pub const PARTS: &[Part] = &[
     Part {
         name: boot::INSIDE,
         run: boot::inside,
+    },
+    Part {
+        name: disk::INSIDE,
+        run: disk::inside,
+    },
+    Part {
+        name: idle::INSIDE,
+        run: idle::inside,
     },
 ];
 
@@ -146,6 +168,12 @@ pub enum BenchError {
     /// The guest's kernel or user space could not be had.
     #[error(transparent)]
     Fetch(#[from] sekisho_laptop::debian::FetchError),
+    /// A program of the guest could not be built.
+    #[error(transparent)]
+    Build(#[from] sekisho_laptop::build::BuildError),
+    /// The work OS could not be made.
+    #[error(transparent)]
+    Guest(#[from] sekisho_laptop::GuestError),
     /// A program failed.
     #[error("{program} failed: {said}")]
     Program {

@@ -3,13 +3,14 @@
 use std::{
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
     time::{ClockId, clock_gettime},
 };
+use sekisho_laptop::{Laptop, exec::Said};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::BenchError;
@@ -48,6 +49,44 @@ impl Part {
             said: format!("{error}; it ended with {}", output.status),
         })
     }
+}
+
+/// Runs the part `name` inside a laptop, shows its progress and takes the measurement that it printed.
+pub fn run_in<M: DeserializeOwned>(
+    laptop: &Laptop,
+    name: &str,
+    arguments: &[String],
+    limit: Duration,
+) -> Result<M, BenchError> {
+    let program = std::env::current_exe().map_err(BenchError::system("find this program"))?;
+    let program = program.to_string_lossy().into_owned();
+    let mut words = vec![program.as_str(), "part", name];
+    words.extend(arguments.iter().map(String::as_str));
+    let deadline = Instant::now() + limit;
+    let mut running = laptop.spawn(&words)?;
+    let (mut answer, mut said) = (Vec::new(), String::new());
+    let failed = |said: String| BenchError::Part {
+        part: name.to_owned(),
+        said,
+    };
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match running
+            .next(left)
+            .map_err(|error| failed(error.to_string()))?
+        {
+            Some(Said::Stdout(bytes)) => answer.extend(bytes),
+            Some(Said::Stderr(bytes)) => {
+                let text = String::from_utf8_lossy(&bytes);
+                eprint!("{text}");
+                said.push_str(&text);
+            }
+            Some(Said::Ended(status)) if status.success() => break,
+            Some(Said::Ended(status)) => return Err(failed(format!("{status}: {said}"))),
+            None => return Err(failed(format!("it took too long: {said}"))),
+        }
+    }
+    serde_json::from_slice(&answer).map_err(|error| failed(format!("{error}: {said}")))
 }
 
 /// Prints what a part measured, for [`Part::finish`].

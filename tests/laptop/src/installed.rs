@@ -95,6 +95,22 @@ impl InstalledDebian {
         start_disk::add(path, &[(PROGRAM, &program)])?;
         Ok(())
     }
+
+    /// Copies of its kernel and its initrd in `folder`, to be started without firmware.
+    pub fn boot_files(&self, folder: &Path) -> Result<[PathBuf; 2], FetchError> {
+        let root = start_disk::START + SYSTEM_PARTITION;
+        let system = format!("{}?offset={root}", self.disk.display());
+        let ask = |request: &str| debian::run("debugfs", &["-R", request, &system], None);
+        let list = ask("ls -p /boot")?;
+        let copy = |prefix: &str| {
+            let name = list.split('/').find(|word| word.starts_with(prefix));
+            let name = name.ok_or_else(|| FetchError::Incomplete(self.disk.clone()))?;
+            let to = folder.join(name);
+            ask(&format!("dump /boot/{name} {}", to.display()))?;
+            Ok(to)
+        };
+        Ok([copy("vmlinuz-")?, copy("initrd.img-")?])
+    }
 }
 
 fn install(folder: &Path) -> Result<(), FetchError> {

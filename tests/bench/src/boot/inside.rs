@@ -1,19 +1,18 @@
 //! What runs inside the laptop: starts both VMMs in turn and takes the time.
 
-use std::{
-    io::Read as _,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::Command};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sekisho_control::{Channel, Report};
 use sekisho_lab::hand_over;
 use serde::{Deserialize, Serialize};
 
 use super::{START_LIMIT, memory::Resident};
-use crate::{BenchError, part};
+use crate::{
+    BenchError,
+    machine::{self, Machine, Vmm, copy},
+    part,
+    process::{Exits, show_machines},
+};
 
 /// Guest memory in MiB.
 const MEMORY: u64 = 256;
@@ -31,6 +30,17 @@ pub(super) struct Boot {
     pub(super) to_init: f64,
     /// From the start of the process to its exit, in seconds.
     pub(super) total: f64,
+}
+
+/// One start by firmware, to init's first word.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Started {
+    /// From the start of the process, in seconds.
+    pub(super) to_init: f64,
+    /// Exits.
+    pub(super) exits: u64,
+    /// Of them, for a port or an address that a device answers.
+    pub(super) accesses: u64,
 }
 
 /// One start that was looked at and ended.
@@ -52,6 +62,8 @@ pub(super) struct Measured {
     pub(super) peer: Vec<Boot>,
     pub(super) ours_held: Vec<Held>,
     pub(super) peer_held: Vec<Held>,
+    /// Ours and the peer's.
+    pub(super) by_firmware: Vec<[Started; 2]>,
 }
 
 /// The part: `VMM KERNEL INITRD RUNS`, and `CODE VARS` where firmware starts the kernel.
@@ -65,12 +77,7 @@ pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
         .map_err(|_| BenchError::Missing("RUNS is a number".to_owned()))?;
     let folder = tempfile::tempdir().map_err(BenchError::system("make a folder"))?;
     // Into the laptop's own memory, so that the way to the build machine's disk is not measured.
-    let here = |from: &str, name: &str| {
-        let to = folder.path().join(name);
-        std::fs::copy(from, &to)
-            .map(|_| to)
-            .map_err(BenchError::system(format!("copy {from}")))
-    };
+    let here = |from: &str, name: &str| copy(from, &folder.path().join(name));
     let rig = Rig {
         vmm: here(vmm, "vmm")?,
         kernel: here(kernel, "kernel")?,
@@ -85,41 +92,12 @@ pub fn inside(arguments: &[String]) -> Result<(), BenchError> {
             _ => None,
         },
     };
-    let mut measured = Measured::default();
-    eprintln!("boot: warming up");
-    for vmm in [Vmm::Ours, Vmm::Peer] {
-        rig.boot(vmm)?;
-    }
-    for run in 0..runs {
-        eprintln!("boot: run {} of {runs}", run + 1);
-        // Whoever goes first goes second in the next run.
-        let order = if run % 2 == 0 {
-            [Vmm::Ours, Vmm::Peer]
-        } else {
-            [Vmm::Peer, Vmm::Ours]
-        };
-        for vmm in order {
-            let boot = rig.boot(vmm)?;
-            match vmm {
-                Vmm::Ours => measured.ours.push(boot),
-                Vmm::Peer => measured.peer.push(boot),
-            }
-        }
-    }
-    let held = if rig.firmware.is_some() { 0 } else { runs };
-    for run in 0..held {
-        eprintln!("boot: memory, run {} of {runs}", run + 1);
-        measured.ours_held.push(rig.hold(Vmm::Ours)?);
-        measured.peer_held.push(rig.hold(Vmm::Peer)?);
-    }
+    let measured = if rig.firmware.is_some() {
+        rig.measure_firmware(runs)?
+    } else {
+        rig.measure(runs)?
+    };
     part::tell(&measured)
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Vmm {
-    Ours,
-    /// QEMU: `microvm`, or `q35` where firmware starts the kernel.
-    Peer,
 }
 
 /// Where everything lies in the laptop.
@@ -138,63 +116,91 @@ struct Firmware {
 }
 
 impl Rig {
-    fn command(&self, vmm: Vmm, cmdline: &str) -> Command {
-        let mut command;
-        match vmm {
-            Vmm::Ours => {
-                command = Command::new(&self.vmm);
-                command
-                    .args(["run", "--serial", "stdio", "--cpus", "1", "--memory"])
-                    .arg(format!("{MEMORY}M"))
-                    .args([Path::new("--kernel"), &self.kernel])
-                    .args([Path::new("--initrd"), &self.initrd])
-                    .args(["--cmdline", cmdline]);
-                if let Some(Firmware { code, ours, .. }) = &self.firmware {
-                    let files = format!("code={},vars={}", code.display(), ours.display());
-                    command.args(["--firmware", &files]);
-                }
-            }
-            Vmm::Peer => {
-                command = Command::new("qemu-system-x86_64");
-                command
-                    .args([
-                        "-M",
-                        if self.firmware.is_some() {
-                            "q35"
-                        } else {
-                            "microvm"
-                        },
-                    ])
-                    .args(["-accel", "kvm"])
-                    .args(["-cpu", "host,-arch-capabilities", "-smp", "1", "-m"])
-                    .arg(MEMORY.to_string())
-                    .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-                    .args(["-display", "none", "-serial", "stdio"])
-                    .args([Path::new("-kernel"), &self.kernel])
-                    .args([Path::new("-initrd"), &self.initrd])
-                    .args(["-append", cmdline]);
-                if let Some(Firmware { code, peers, .. }) = &self.firmware {
-                    let flash = |file: &Path, options: &str| {
-                        format!("if=pflash,format=raw,file={}{options}", file.display())
-                    };
-                    command
-                        .args(["-drive", &flash(code, ",unit=0,readonly=on")])
-                        .args(["-drive", &flash(peers, ",unit=1")]);
+    fn measure(&self, runs: usize) -> Result<Measured, BenchError> {
+        let mut measured = Measured::default();
+        eprintln!("boot: warming up");
+        for vmm in [Vmm::Ours, Vmm::Peer] {
+            self.boot(vmm)?;
+        }
+        for run in 0..runs {
+            eprintln!("boot: run {} of {runs}", run + 1);
+            for vmm in Vmm::in_turn(run) {
+                let boot = self.boot(vmm)?;
+                match vmm {
+                    Vmm::Ours => measured.ours.push(boot),
+                    Vmm::Peer => measured.peer.push(boot),
                 }
             }
         }
+        for run in 0..runs {
+            eprintln!("boot: memory, run {} of {runs}", run + 1);
+            measured.ours_held.push(self.hold(Vmm::Ours)?);
+            measured.peer_held.push(self.hold(Vmm::Peer)?);
+        }
+        Ok(measured)
+    }
+
+    fn measure_firmware(&self, runs: usize) -> Result<Measured, BenchError> {
+        show_machines()?;
+        let mut measured = Measured::default();
+        for run in 0..=runs {
+            eprintln!("firmware: run {run} of {runs}");
+            let mut pair = [Started::default(); 2];
+            for vmm in Vmm::in_turn(run) {
+                let place = match vmm {
+                    Vmm::Ours => &mut pair[0],
+                    Vmm::Peer => &mut pair[1],
+                };
+                *place = self.start(vmm)?;
+            }
+            // In the first one the firmware makes its variables.
+            if run > 0 {
+                measured.by_firmware.push(pair);
+            }
+        }
+        Ok(measured)
+    }
+
+    fn command(&self, vmm: Vmm, cmdline: &str) -> Command {
+        let firmware = self.firmware.as_ref();
+        let mut command = match vmm {
+            Vmm::Ours => machine::ours(&self.vmm, MEMORY),
+            Vmm::Peer if firmware.is_some() => machine::peer("q35", MEMORY),
+            Vmm::Peer => machine::peer("microvm", MEMORY),
+        };
+        machine::kernel(&mut command, vmm, &self.kernel, &self.initrd, cmdline);
+        match (firmware, vmm) {
+            (None, _) => {}
+            (Some(Firmware { code, ours, .. }), Vmm::Ours) => {
+                machine::our_firmware(&mut command, code, ours);
+            }
+            (Some(Firmware { code, peers, .. }), Vmm::Peer) => {
+                machine::peers_firmware(&mut command, code, peers);
+            }
+        }
         command
-            .env("SEKISHO_LOG", "warn")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
-        command
+    }
+
+    /// From start to init; then its exits are counted and it is killed.
+    fn start(&self, vmm: Vmm) -> Result<Started, BenchError> {
+        let cmdline = format!("{CMDLINE} sekisho.hold");
+        let mut machine = Machine::start(&mut self.command(vmm, &cmdline), START_LIMIT)?;
+        let (to_init, _) = machine.await_line(MARK)?;
+        let exits = Exits::of(machine.id())?;
+        Ok(Started {
+            to_init: to_init.as_secs_f64(),
+            exits: exits.all,
+            accesses: exits.accesses,
+        })
     }
 
     /// From start to exit.
     fn boot(&self, vmm: Vmm) -> Result<Boot, BenchError> {
-        let mut machine = Machine::start(self.command(vmm, CMDLINE))?;
-        let (to_init, uptime) = machine.await_init()?;
+        let mut machine = Machine::start(&mut self.command(vmm, CMDLINE), START_LIMIT)?;
+        let (to_init, line) = machine.await_line(MARK)?;
+        let uptime = line.split_ascii_whitespace().next();
+        let uptime = uptime.and_then(|word| word.parse().ok());
+        let uptime = uptime.ok_or_else(|| machine.failed("its guest's init has no clock"))?;
         let total = machine.await_exit()?;
         Ok(Boot {
             uptime,
@@ -218,11 +224,11 @@ impl Rig {
             control =
                 Some(Channel::<sekisho_control::Command, Report>::from_fd(here).map_err(channel)?);
         }
-        let mut machine = Machine::start(command)?;
+        let mut machine = Machine::start(&mut command, START_LIMIT)?;
         let first_instruction = match &control {
             Some(control) => {
                 machine.await_readable(control)?;
-                let reached = machine.started.elapsed();
+                let reached = machine.age();
                 match control.recv().map_err(channel)? {
                     Some(received) if received.message == Report::Ready => {
                         Some(reached.as_secs_f64())
@@ -232,105 +238,12 @@ impl Rig {
             }
             None => None,
         };
-        machine.await_init()?;
-        let resident = Resident::of(machine.child.id(), MEMORY)?;
+        machine.await_line(MARK)?;
+        let resident = Resident::of(machine.id(), MEMORY)?;
         Ok(Held {
             first_instruction,
             guest_kib: resident.guest_kib,
             beside_kib: resident.beside_kib,
         })
-    }
-}
-
-/// A VMM that runs; killed when dropped.
-struct Machine {
-    child: Child,
-    stdout: ChildStdout,
-    started: Instant,
-    said: Vec<u8>,
-}
-
-impl Machine {
-    fn start(mut command: Command) -> Result<Self, BenchError> {
-        let started = Instant::now();
-        let mut child = command
-            .spawn()
-            .map_err(BenchError::system(format!("start {command:?}")))?;
-        let stdout = child
-            .stdout
-            .take()
-            .ok_or_else(|| BenchError::Missing("a VMM has no standard output".to_owned()))?;
-        Ok(Self {
-            child,
-            stdout,
-            started,
-            said: Vec::new(),
-        })
-    }
-
-    /// When init spoke, since the start, and what the guest's clock was.
-    fn await_init(&mut self) -> Result<(Duration, f64), BenchError> {
-        loop {
-            let text = String::from_utf8_lossy(&self.said);
-            // A whole line.
-            let uptime = text
-                .split_once(MARK)
-                .and_then(|(_, rest)| rest.split_once('\n'))
-                .and_then(|(line, _)| line.split_ascii_whitespace().next()?.parse().ok());
-            if let Some(uptime) = uptime {
-                return Ok((self.started.elapsed(), uptime));
-            }
-            if !self.read()? {
-                return Err(self.failed("its guest's init never spoke"));
-            }
-        }
-    }
-
-    /// When the process was gone, since the start.
-    fn await_exit(&mut self) -> Result<Duration, BenchError> {
-        while self.read()? {}
-        let status = self.child.wait().map_err(BenchError::system("wait"))?;
-        let total = self.started.elapsed();
-        if status.success() {
-            Ok(total)
-        } else {
-            Err(self.failed(&status.to_string()))
-        }
-    }
-
-    /// Reads what there is; false at the end.
-    fn read(&mut self) -> Result<bool, BenchError> {
-        self.await_readable(&self.stdout)?;
-        let mut piece = [0; 4096];
-        let length = self
-            .stdout
-            .read(&mut piece)
-            .map_err(BenchError::system("read a VMM's output"))?;
-        self.said.extend_from_slice(&piece[..length]);
-        Ok(length > 0)
-    }
-
-    fn await_readable(&self, source: &impl std::os::fd::AsFd) -> Result<(), BenchError> {
-        let left = START_LIMIT.saturating_sub(self.started.elapsed());
-        let timeout = Timespec::try_from(left).unwrap_or_default();
-        match poll(&mut [PollFd::new(source, PollFlags::IN)], Some(&timeout)) {
-            Ok(1..) => Ok(()),
-            Ok(0) => Err(self.failed("it takes too long")),
-            Err(error) => Err(BenchError::system("wait for a VMM")(error)),
-        }
-    }
-
-    fn failed(&self, why: &str) -> BenchError {
-        BenchError::Program {
-            program: "a VMM in the laptop".to_owned(),
-            said: format!("{why}\n{}", String::from_utf8_lossy(&self.said)),
-        }
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

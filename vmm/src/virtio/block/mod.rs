@@ -12,12 +12,15 @@ use vm_memory::GuestAddress;
 use self::request::{Asked, HEADER_LEN, Request, Status};
 use self::segments::{Limits, Segments};
 use super::chain::spans;
-use super::{Chain, Device, DriverFault, GuestRam, Io, Kind, Progress, QUEUE_SIZE, VirtQueue};
+use super::{Chain, Device, DriverFault, GuestRam, Io, Kind, Progress, VirtQueue};
 use crate::disk::{Counters, Disk, DiskError, Operation, SECTOR, Store};
 use crate::worker::{Source, Turn};
 
 /// Requests taken off the queue in one turn.
 const BUDGET: usize = 128;
+/// Entries of the queue: a request of 1 MiB whose 256 pages lie apart is one chain, and not two requests
+/// of which the second has what the first one left over.
+const QUEUE_SIZE: u16 = 512;
 /// Data buffers of a request: the queue's longest chain, less header and status.
 const SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
 
