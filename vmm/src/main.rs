@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sekisho_vmm::cpu::Paravirt;
-use sekisho_vmm::machine::{Console, Disk, Firmware, Machine, Net, Screen, Serial, Size, Tpm};
+use sekisho_vmm::machine::{
+    Console, Disk, Firmware, Machine, Net, Screen, Serial, Size, Sound, Tpm,
+};
 use sekisho_vmm::{screenshot, start};
 use tracing_subscriber::EnvFilter;
 
@@ -119,6 +121,9 @@ struct Run {
     /// TPM 2.0: socket=fd:N|PATH, the control channel of an swtpm
     #[arg(long, value_name = "KEYS")]
     tpm: Option<Tpm>,
+    /// Sound card: null, or file=WAV[,input=WAV] for tests; without it there is none
+    #[arg(long)]
+    sound: Option<Sound>,
 
     /// COM1: stdio, file=PATH or none [default: none]
     #[arg(long, value_name = "WHERE")]
@@ -156,6 +161,7 @@ impl Run {
         machine.display = self.display.or(machine.display);
         machine.serial = self.serial.unwrap_or(machine.serial);
         machine.tpm = self.tpm.or(machine.tpm);
+        machine.sound = self.sound.or(machine.sound);
         machine.ps2 |= self.ps2;
         machine.control = self.control.or(machine.control);
         machine.user = self.user.or(machine.user);

@@ -21,6 +21,7 @@ pub use sekisho_netdomain::fuzzing::{
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, ps2, tpm};
 pub use sekisho_vmm::display::fuzzing::display;
+pub use sekisho_vmm::hda::fuzzing::hda;
 pub use sekisho_vmm::nvme::fuzzing::nvme;
 pub use sekisho_vmm::virtio::block::fuzzing::block;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, tablet, virtqueue};
@@ -105,6 +106,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "handover",
         run: handover,
+    },
+    Target {
+        name: "hda",
+        run: hda,
     },
     Target {
         name: "inner_packet",

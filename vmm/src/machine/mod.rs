@@ -52,6 +52,8 @@ pub struct Machine {
     pub display: Option<Screen>,
     /// TPM 2.0.
     pub tpm: Option<Tpm>,
+    /// The sound card; without it the guest has none.
+    pub sound: Option<Sound>,
     /// COM1.
     #[serde(default)]
     pub serial: Serial,
@@ -221,6 +223,21 @@ pub struct Tpm {
     pub socket: Endpoint,
 }
 
+/// Where the sound card's jacks lead.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Sound {
+    /// Nowhere: what is played is thrown away, what is recorded is silence.
+    Null,
+    /// To WAV files, for tests.
+    File {
+        /// Gets what the guest plays.
+        output: PathBuf,
+        /// What the guest records.
+        input: Option<PathBuf>,
+    },
+}
+
 /// An inherited descriptor or a path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -265,6 +282,7 @@ impl Default for Machine {
             console: Vec::new(),
             display: None,
             tpm: None,
+            sound: None,
             serial: Serial::None,
             ps2: false,
             control: None,
@@ -343,6 +361,7 @@ mod tests {
             paravirt = "hyper-v"
             serial = "file=/tmp/log"
             control = "fd:3"
+            sound = "file=played.wav,input=said.wav"
 
             [[disk]]
             path = "root.img"
@@ -392,6 +411,11 @@ mod tests {
             machine.display,
             Some("seat=fd:6,mode=1280x800".parse().unwrap())
         );
+        let sound = Sound::File {
+            output: "played.wav".into(),
+            input: Some("said.wav".into()),
+        };
+        assert_eq!(machine.sound, Some(sound));
         assert_eq!(machine.serial, Serial::File("/tmp/log".into()));
         assert_eq!(machine.tpm, Some("socket=/run/swtpm".parse().unwrap()));
     }
