@@ -36,22 +36,27 @@ const MESSAGE: u32 = 0x41;
 const FORMAT: u16 = 0x0011;
 const RUN: u8 = 0b1_1110;
 
-/// What was heard; says a byte that counts up.
+#[derive(Default)]
+struct Room {
+    heard: Vec<u8>,
+    /// What is said: a byte that counts up.
+    said: u8,
+}
+
 #[derive(Clone, Default)]
-struct Ear(Arc<Mutex<(Vec<u8>, Vec<u32>, u8)>>);
+struct Ear(Arc<Mutex<Room>>);
 
 impl Sound for Ear {
     fn play(&mut self, format: Format, frames: &[u8]) {
-        let mut ear = self.0.lock().unwrap();
-        ear.0.extend_from_slice(frames);
-        ear.1.push(format.rate);
+        assert_eq!(format.rate, 48_000);
+        self.0.lock().unwrap().heard.extend_from_slice(frames);
     }
 
     fn record(&mut self, _format: Format, frames: &mut [u8]) {
-        let mut ear = self.0.lock().unwrap();
+        let mut room = self.0.lock().unwrap();
         for byte in frames {
-            ear.2 = ear.2.wrapping_add(1);
-            *byte = ear.2;
+            room.said = room.said.wrapping_add(1);
+            *byte = room.said;
         }
     }
 }
@@ -172,7 +177,7 @@ impl Bench {
     }
 
     fn heard(&self) -> Vec<u8> {
-        std::mem::take(&mut self.ear.0.lock().unwrap().0)
+        std::mem::take(&mut self.ear.0.lock().unwrap().heard)
     }
 
     fn status(&self, stream: u64) -> u32 {

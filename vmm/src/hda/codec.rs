@@ -75,14 +75,14 @@ impl Converter {
     };
 
     /// Gains in parts of 65536, left and right.
-    fn levels(&self) -> [i64; 2] {
+    fn levels(self) -> [i64; 2] {
         self.gain.map(|gain| {
             if gain & MUTE != 0 {
                 return 0;
             }
             // A decibel less for each step below the top: 10^(-1/20) in parts of 65536.
             let down = STEPS - gain.min(STEPS);
-            (0..down).fold(1 << 16, |level: i64, _| level * 58_409 >> 16)
+            (0..down).fold(1 << 16, |level: i64, _| (level * 58_409) >> 16)
         })
     }
 }
@@ -137,13 +137,13 @@ impl Codec {
     /// path is not set up.
     pub(super) fn play(&self, stream: u8, frames: &mut [u8]) {
         let open = self.power == 0 && self.speaker & PIN_OUT != 0;
-        pass(&self.dac, open, stream, frames);
+        pass(self.dac, open, stream, frames);
     }
 
     /// The same for what the microphone gives.
     pub(super) fn record(&self, stream: u8, frames: &mut [u8]) {
         let open = self.power == 0 && self.microphone & PIN_IN != 0;
-        pass(&self.adc, open, stream, frames);
+        pass(self.adc, open, stream, frames);
     }
 
     fn converter(&mut self, node: u8) -> Option<&mut Converter> {
@@ -252,11 +252,9 @@ fn parameter(node: u8, parameter: u8) -> u32 {
         // First node and number of nodes.
         (ROOT, 0x04) => u32::from(GROUP) << 16 | 1,
         (GROUP, 0x04) => u32::from(DAC) << 16 | 4,
-        // An audio function group.
-        (GROUP, 0x05) => 1,
         (GROUP | DAC | ADC, 0x0a) => PCM,
-        // PCM and nothing else.
-        (GROUP | DAC | ADC, 0x0b) => 1,
+        // An audio function group; PCM and nothing else; one connection.
+        (GROUP, 0x05) | (GROUP | DAC | ADC, 0x0b) | (SPEAKER | ADC, 0x0e) => 1,
         (GROUP | DAC | ADC, 0x0f) => POWER_STATES,
         // Type, power control, connection list, format and amplifier of its own, amplifier, stereo.
         (DAC, 0x09) => 1 << 10 | 0x1d,
@@ -266,12 +264,11 @@ fn parameter(node: u8, parameter: u8) -> u32 {
         (SPEAKER, 0x0c) => 1 << 4,
         (MICROPHONE, 0x0c) => 1 << 5,
         (DAC, 0x12) | (ADC, 0x0d) => AMPLIFIER,
-        (SPEAKER | ADC, 0x0e) => 1,
         _ => 0,
     }
 }
 
-fn pass(converter: &Converter, open: bool, stream: u8, frames: &mut [u8]) {
+fn pass(converter: Converter, open: bool, stream: u8, frames: &mut [u8]) {
     // Stream 0 is that of converters which are not in use.
     if !open || converter.power != 0 || stream == 0 || converter.stream >> 4 != stream {
         frames.fill(0);
@@ -279,7 +276,7 @@ fn pass(converter: &Converter, open: bool, stream: u8, frames: &mut [u8]) {
     }
     let levels = converter.levels();
     for (sample, level) in frames.chunks_exact_mut(2).zip(levels.iter().cycle()) {
-        let value = i64::from(i16::from_le_bytes([sample[0], sample[1]])) * level >> 16;
+        let value = (i64::from(i16::from_le_bytes([sample[0], sample[1]])) * level) >> 16;
         // A level is one at most, so that nothing is cut here.
         let value = i16::try_from(value).unwrap_or_default();
         sample.copy_from_slice(&value.to_le_bytes());

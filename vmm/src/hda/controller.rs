@@ -176,10 +176,9 @@ impl Controller {
         let (commands, answers) = (&state.commands, &state.answers);
         match offset {
             0x00 => CAPABILITIES | VERSION,
-            0x04 => PAYLOAD,
+            0x04 | 0x18 => PAYLOAD,
             0x08 => state.global,
             0x0c => state.wakes | state.codecs_changed << 16,
-            0x18 => PAYLOAD,
             0x20 => state.enables,
             0x24 => {
                 let causes = self.causes();

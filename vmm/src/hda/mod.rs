@@ -7,7 +7,7 @@
 //! nobody. All that the guest lists is bounded: a turn moves 9,600 bytes a stream at most and fetches
 //! 512 descriptors, a write to the command ring answers 255 commands.
 //!
-//! Not there: more streams, other formats, jacks that come and go, unsolicited answers, INTx.
+//! Not there: more streams, other formats, jacks that come and go, unsolicited answers, `INTx`.
 
 mod codec;
 mod controller;
