@@ -19,6 +19,8 @@ use crate::disk::image::{self, Changes, Image, ImageError, Plan};
 use crate::disk::{self, DiskError, Store};
 use crate::display::vram::Vram;
 use crate::display::{Display, view, vram_size};
+use crate::hda::sound::{Files, Nobody, Sound};
+use crate::hda::{self, Hda};
 use crate::input::InputDevices;
 use crate::machine::{self, DiskChanges, DiskDevice, DiskFormat, Endpoint, Machine};
 use crate::nvme::Nvme;
@@ -150,6 +152,9 @@ impl Devices {
         if let Some(screen) = &machine.display {
             devices.add_display(board, screen)?;
         }
+        if let Some(sound) = &machine.sound {
+            devices.add_sound(board, sound)?;
+        }
         devices.plug(board, Rng::new())?;
         if let Some(tpm) = &machine.tpm {
             let socket = endpoint("swtpm's control socket", &tpm.socket, SocketType::STREAM)?;
@@ -249,6 +254,27 @@ impl Devices {
             self.plug(board, Gpu::new(mode, surface))?;
         }
         self.mapper = Some(mapper);
+        Ok(())
+    }
+
+    fn add_sound(&mut self, board: &mut Board, sound: &machine::Sound) -> Result<(), DeviceError> {
+        let sound: Box<dyn Sound> = match sound {
+            machine::Sound::Null => Box::new(Nobody),
+            machine::Sound::File { output, input } => {
+                let files = Files::open(output, input.as_deref());
+                Box::new(files.map_err(|source| DeviceError::Open {
+                    what: "the sound card's file, or what it records from, with",
+                    path: output.display().to_string(),
+                    source,
+                })?)
+            }
+        };
+        let (ram, platform) = (board.ram().clone(), board.platform());
+        let card = Hda::new(sound, hda::clock(), ram, platform);
+        self.insert(
+            board,
+            card.map_err(|error| refused("the sound card", &error))?,
+        )?;
         Ok(())
     }
 

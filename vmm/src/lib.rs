@@ -15,6 +15,7 @@ pub mod cpu;
 pub mod devices;
 pub mod disk;
 pub mod display;
+pub mod hda;
 pub mod input;
 pub mod irq;
 pub mod machine;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use sekisho_vmm::cpu::Paravirt;
 use sekisho_vmm::machine::{
-    Console, Disk, Firmware, Laptop, Machine, Net, Screen, Serial, Size, Tpm,
+    Console, Disk, Firmware, Laptop, Machine, Net, Screen, Serial, Size, Sound, Tpm,
 };
 use sekisho_vmm::{ask, screenshot, start};
 use tracing_subscriber::EnvFilter;
@@ -133,6 +133,9 @@ struct Run {
     /// TPM 2.0: socket=fd:N|PATH, the control channel of an swtpm
     #[arg(long, value_name = "KEYS")]
     tpm: Option<Tpm>,
+    /// Sound card: null, or file=WAV[,input=WAV] for tests; without it there is none
+    #[arg(long)]
+    sound: Option<Sound>,
 
     /// Battery, mains adapter, lid and sleep button: supplies=FOLDER[,lid=FILE], usually
     /// `/sys/class/power_supply` and `/proc/acpi/button/lid/LID0/state`; without lid it is open
@@ -180,6 +183,7 @@ impl Run {
         machine.serial = self.serial.unwrap_or(machine.serial);
         machine.tpm = self.tpm.or(machine.tpm);
         machine.laptop = self.laptop.or(machine.laptop);
+        machine.sound = self.sound.or(machine.sound);
         machine.ps2 |= self.ps2;
         machine.control = self.control.or(machine.control);
         machine.socket = self.socket.or(machine.socket);

@@ -21,6 +21,7 @@ pub use sekisho_netdomain::fuzzing::{
 pub use sekisho_status::fuzz::status_socket;
 pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, power_management, ps2, tpm};
 pub use sekisho_vmm::display::fuzzing::display;
+pub use sekisho_vmm::hda::fuzzing::hda;
 pub use sekisho_vmm::nvme::fuzzing::nvme;
 pub use sekisho_vmm::supply::uevent::fuzz as power_supply;
 pub use sekisho_vmm::virtio::block::fuzzing::block;
@@ -107,6 +108,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "handover",
         run: handover,
+    },
+    Target {
+        name: "hda",
+        run: hda,
     },
     Target {
         name: "inner_packet",

@@ -63,6 +63,40 @@ pub enum Crash {
     Host(i32),
 }
 
+impl Crash {
+    /// Its name in the state and in logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::TripleFault => "triple_fault",
+            Self::Entry(_) => "entry_refused",
+            Self::Internal => "kvm_internal_error",
+            Self::Unexpected => "unexpected_exit",
+            Self::Devices => "devices_ended",
+            Self::Host(_) => "host_error",
+        }
+    }
+
+    /// What a person can do.
+    pub const fn advice(&self) -> &'static str {
+        match self {
+            Self::TripleFault => {
+                "the work OS or its firmware broke down by itself: start it again; if it happens at \
+                 each start, look at its console and give it another kernel or firmware"
+            }
+            Self::Entry(_) | Self::Internal => {
+                "this host's KVM cannot run the work OS: update the host's kernel and the laptop's \
+                 firmware; if it happens again, report it with the log"
+            }
+            Self::Unexpected | Self::Devices => {
+                "this is a mistake of Sekisho: start the work OS again and report it with the log"
+            }
+            Self::Host(_) => {
+                "the host is short of memory or withdrew /dev/kvm: see the host's kernel log"
+            }
+        }
+    }
+}
+
 /// The power supply: tells the main thread that the guest has ended.
 #[derive(Debug)]
 pub struct Power {

@@ -128,7 +128,11 @@ fn ports_out(ports: &Bus, port: u16, width: usize, data: &[u8]) {
 
 /// Says where the guest was, for whoever has to find out why.
 fn report(vcpu: &VcpuFd, crash: &Crash) {
-    error!("the work OS crashed: {crash}");
+    error!(
+        crash = crash.name(),
+        "the work OS crashed: {crash}; {}",
+        crash.advice()
+    );
     if let (Ok(regs), Ok(sregs)) = (vcpu.get_regs(), vcpu.get_sregs()) {
         debug!(
             "rip={:#x} rsp={:#x} cr0={:#x} cr2={:#x} cr3={:#x} cr4={:#x} efer={:#x}",

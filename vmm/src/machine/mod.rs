@@ -54,6 +54,8 @@ pub struct Machine {
     pub tpm: Option<Tpm>,
     /// What of the host makes it a laptop; without it it is a desk's machine.
     pub laptop: Option<Laptop>,
+    /// The sound card; without it the guest has none.
+    pub sound: Option<Sound>,
     /// COM1.
     #[serde(default)]
     pub serial: Serial,
@@ -235,6 +237,21 @@ pub struct Laptop {
     pub lid: Option<PathBuf>,
 }
 
+/// Where the sound card's jacks lead.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Sound {
+    /// Nowhere: what is played is thrown away, what is recorded is silence.
+    Null,
+    /// To WAV files, for tests.
+    File {
+        /// Gets what the guest plays.
+        output: PathBuf,
+        /// What the guest records.
+        input: Option<PathBuf>,
+    },
+}
+
 /// An inherited descriptor or a path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -280,6 +297,7 @@ impl Default for Machine {
             display: None,
             tpm: None,
             laptop: None,
+            sound: None,
             serial: Serial::None,
             ps2: false,
             control: None,
@@ -359,6 +377,7 @@ mod tests {
             paravirt = "hyper-v"
             serial = "file=/tmp/log"
             control = "fd:3"
+            sound = "file=played.wav,input=said.wav"
 
             [[disk]]
             path = "root.img"
@@ -412,6 +431,11 @@ mod tests {
             machine.display,
             Some("seat=fd:6,mode=1280x800".parse().unwrap())
         );
+        let sound = Sound::File {
+            output: "played.wav".into(),
+            input: Some("said.wav".into()),
+        };
+        assert_eq!(machine.sound, Some(sound));
         assert_eq!(machine.serial, Serial::File("/tmp/log".into()));
         assert_eq!(machine.tpm, Some("socket=/run/swtpm".parse().unwrap()));
         let laptop = "supplies=/sys/class/power_supply,lid=/proc/acpi/button/lid/LID0/state";

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{
     Console, DEFAULT_MTU, Disk, DiskChanges, DiskDevice, DiskFormat, Endpoint, Firmware, Laptop,
-    Mac, Net, Screen, ScreenMode, Serial, Size, Tpm,
+    Mac, Net, Screen, ScreenMode, Serial, Size, Sound, Tpm,
 };
 use crate::cpu::{MAX_CPUS, Paravirt};
 use crate::display::{MAX_PREFERRED, MIN_PREFERRED, can_be_preferred};
@@ -203,7 +203,7 @@ macro_rules! from_string {
     )*};
 }
 
-from_string!(Size, Mac, Serial, Endpoint, ScreenMode);
+from_string!(Size, Mac, Serial, Endpoint, ScreenMode, Sound);
 
 /// The `key=value` pairs of one option, each key at most once.
 struct Pairs<'a>(Vec<(&'a str, &'a str)>);
@@ -364,6 +364,21 @@ impl FromStr for Laptop {
     }
 }
 
+impl FromStr for Sound {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "null" {
+            return Ok(Self::Null);
+        }
+        let pairs = Pairs::parse(text, &["file", "input"], "file, input")?;
+        Ok(Self::File {
+            output: pairs.need("file")?.into(),
+            input: pairs.get("input").map(PathBuf::from),
+        })
+    }
+}
+
 impl FromStr for Console {
     type Err = ValueError;
 
@@ -426,5 +441,8 @@ mod tests {
         assert_eq!(both.check(), Err(ValueError::TwoPlaces));
         assert!("mac=02:53:4b:00:07:17,mtu=x".parse::<Net>().is_err());
         assert!("pty".parse::<Serial>().is_err());
+        for sound in ["", "alsa", "input=a.wav", "file="] {
+            assert!(sound.parse::<Sound>().is_err(), "{sound}");
+        }
     }
 }

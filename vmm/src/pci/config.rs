@@ -106,6 +106,13 @@ impl ConfigSpace {
         self.shapes.push(shape);
     }
 
+    /// Has the capabilities start at `offset`, where a device's own registers lie before them. Before
+    /// the first one is added; cut to what has room for them.
+    pub fn start_capabilities(&mut self, offset: u16) {
+        let offset = usize::from(offset).next_multiple_of(4);
+        self.next_capability = offset.clamp(FIRST_CAPABILITY, CAPABILITY_END);
+    }
+
     /// Appends a capability with this id and `body` (what follows id and next pointer); returns its
     /// offset. `writable` masks the body's bits that the guest may write.
     ///

@@ -7,6 +7,7 @@
 mod bus;
 mod config;
 mod host_bridge;
+mod msi;
 mod msix;
 mod nowhere;
 
@@ -17,6 +18,7 @@ use vmm_sys_util::eventfd::EventFd;
 pub use self::bus::{BusError, CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, PciBus, Windows};
 pub use self::config::{Class, ConfigSpace, Identity};
 pub use self::host_bridge::HostBridge;
+pub use self::msi::Msi;
 pub use self::msix::Msix;
 pub use self::nowhere::Nowhere;
 
