@@ -104,7 +104,13 @@ fn play(hertz: u32, seconds: u32) -> io::Result<()> {
     let mut card = card(OpenOptions::new().write(true).open("/dev/dsp")?)?;
     let half = (RATE / hertz / 2).max(1);
     let wave: Vec<u8> = (0..RATE * seconds)
-        .map(|frame| if (frame / half).is_multiple_of(2) { PEAK } else { -PEAK })
+        .map(|frame| {
+            if (frame / half).is_multiple_of(2) {
+                PEAK
+            } else {
+                -PEAK
+            }
+        })
         .flat_map(|sample| [sample.to_le_bytes(), sample.to_le_bytes()].concat())
         .collect();
     // Closing waits until all of it was played.
