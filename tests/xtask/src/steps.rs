@@ -68,6 +68,11 @@ pub(crate) fn build(arguments: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Where the workspace's program of this name is once it is built.
+pub(crate) fn built(name: &str) -> PathBuf {
+    target().join("debug").join(name)
+}
+
 /// A program of the workspace.
 pub(crate) struct Program {
     path: PathBuf,
@@ -77,7 +82,7 @@ pub(crate) struct Program {
 impl Program {
     pub(crate) fn built(name: &str) -> Self {
         Self {
-            path: target().join("debug").join(name),
+            path: built(name),
             arguments: Vec::new(),
         }
     }
