@@ -247,15 +247,11 @@ fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
         .find(|line| line.starts_with(&format!("Boot{entry}")));
     assert!(label.is_some_and(|label| label.contains(LABEL)), "{boots}");
 
-    // The button is logind's to hear.
-    let hears = "until systemctl -q is-active systemd-logind; do sleep 1; done";
-    assert!(
-        guest
-            .run(&["sh", "-c", hears], LOGIN)
-            .expect("run")
-            .status
-            .success()
-    );
+    // The button is logind's to hear, once it has the device.
+    let hears = "until journalctl -b -u systemd-logind | grep -q 'Watching system buttons'; \
+                 do sleep 1; done";
+    let hears = guest.run(&["sh", "-c", hears], LOGIN).expect("run");
+    assert!(hears.status.success(), "{}", hears.said());
     vmm.input().write(b"\n").expect("pressed");
     assert_eq!(ended_within(&mut vmm, LOGIN), Some(0));
     println!("switched off: {:?}", began.elapsed());
