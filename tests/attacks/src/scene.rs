@@ -1,7 +1,7 @@
 //! A world for one test, and how it ends.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,7 +14,37 @@ use sekisho_lab::{
 use crate::{must, skipped};
 
 /// Two laptops with their worlds fill a machine of two cores; more would only wait for each other.
-static SEATS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+static SEATS: Seats = Seats {
+    free: Mutex::new(2),
+    freed: Condvar::new(),
+};
+
+/// How many worlds there may be yet.
+#[derive(Debug)]
+struct Seats {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Leave for one world. It is given back also by a test that fails.
+#[derive(Debug)]
+struct Seat(&'static Seats);
+
+impl Seats {
+    fn take(&'static self) -> Seat {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.freed.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Seat(self)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}
 
 /// A world for one test.
 #[derive(Debug)]
@@ -22,7 +52,7 @@ pub struct Scene {
     /// The world.
     pub lab: Lab,
     canaries: Mutex<Vec<Canary>>,
-    _seat: MutexGuard<'static, ()>,
+    _seat: Seat,
 }
 
 impl Scene {
@@ -81,10 +111,7 @@ impl Scene {
         if skipped() {
             return None;
         }
-        let seat = SEATS
-            .iter()
-            .find_map(|seat| seat.try_lock().ok())
-            .unwrap_or_else(|| SEATS[0].lock().unwrap_or_else(PoisonError::into_inner));
+        let seat = SEATS.take();
         let lab = must(Lab::start(options));
         must(lab.unplug(at::ETH1));
         let canaries = Mutex::new(vec![lab.canary().clone()]);

@@ -75,13 +75,17 @@ impl GuestImage {
 
     /// Like [`GuestImage::build`], with the kernel that laptops run and this driver of its for the screen.
     pub fn build_with_screen(folder: &Path, driver: &str) -> Result<Self, GuestError> {
-        Self::build_with_drivers(folder, &[driver])
+        Self::build_with_drivers(folder, &[driver], &[])
     }
 
-    /// Like [`GuestImage::build`], with the kernel that laptops run and these drivers of its.
-    pub fn build_with_drivers(folder: &Path, drivers: &[&str]) -> Result<Self, GuestError> {
+    /// Like [`GuestImage::build_with`], with the kernel that laptops run and these drivers of its.
+    pub fn build_with_drivers(
+        folder: &Path,
+        drivers: &[&str],
+        programs: &[&Path],
+    ) -> Result<Self, GuestError> {
         let name = format!("{}-initrd", drivers.join("-"));
-        Self::make(folder, &name, Flavour::Generic, drivers, &[])
+        Self::make(folder, &name, Flavour::Generic, drivers, programs)
     }
 
     fn make(

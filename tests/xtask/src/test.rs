@@ -15,12 +15,6 @@ const SKIPS: &str = "SEKISHO_SKIP_LOG";
 const TIMES: &str = "SEKISHO_TEST_TIMES";
 /// How cargo is told by what programs of tests are started ("Configuration", `target.<triple>.runner`).
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
-/// How the test runner is told how many tests to run at a time.
-const THREADS: &str = "RUST_TEST_THREADS";
-/// Programs whose tests wait for their networks most of the time, and use half a processor.
-const PATIENT: [&str; 1] = ["attacks"];
-/// So many of those run at a time for each processor.
-const PATIENT_PER_PROCESSOR: usize = 2;
 /// Programs of tests that took longer are named at the end.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -39,11 +33,6 @@ pub(crate) fn program(words: &[String]) -> Result<ExitCode, Failure> {
     let name = name(path);
     let mut command = Command::new(path);
     command.args(arguments);
-    if PATIENT.contains(&name) && std::env::var_os(THREADS).is_none() {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = processors * PATIENT_PER_PROCESSOR;
-        command.env(THREADS, threads.to_string());
-    }
     let started = Instant::now();
     let status = wait(&mut command, path)?;
     if let Some(log) = std::env::var_os(TIMES) {

@@ -3,7 +3,7 @@
 //!
 //! [`Display`] is the function: memory that the guest draws into without an exit ([`vram`]), the
 //! registers that choose what of it is shown ([`regs`]), and the seat that shows it to the person.
-//! Pixels are not copied here: the seat maps the same memory, for reading alone, and is told which part
+//! Pixels are not copied here: the seat reads the same memory by a descriptor for reading alone, and is told which part
 //! of it has changed ([`damage`]), as often as it can take ([`pace`]).
 //!
 //! Not there: VGA's text and planar modes, the hardware's pointer, depths other than 32 bits, and the

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use rustix::io::FdFlags;
@@ -28,7 +28,12 @@ fn run() -> Result<u8, Box<dyn std::error::Error>> {
     rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
     let control = format!("fd:{}", theirs.as_raw_fd());
     let mut vmm = Command::new(program);
-    let mut vmm = vmm.args(words).args(["--control", &control]).spawn()?;
+    // Its serial port would take the lines that are for us.
+    let mut vmm = vmm
+        .args(words)
+        .args(["--control", &control])
+        .stdin(Stdio::null())
+        .spawn()?;
     drop(theirs);
     thread::spawn(move || {
         for _ in io::stdin().lines().map_while(Result::ok) {

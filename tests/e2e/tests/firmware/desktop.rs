@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sekisho_laptop::exec::{ExecClient, Input, Start};
+use sekisho_laptop::exec::{ExecClient, ExecError, Input, Start};
 use sekisho_laptop::{Cache, InstalledDebian, Running, build};
 
 use crate::bench::*;
@@ -229,7 +229,7 @@ fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
     let entry = other_peoples_tools_find_nothing_wrong(&guest, &image);
     println!("looked at: {:?}", began.elapsed());
 
-    asks_for(&guest, "reboot");
+    let _asked = asks_for(&guest, "reboot");
     assert_eq!(ended_within(&mut vmm, LOGIN), Some(RESET_STATUS));
     let mut vmm = bench.start_supervised(&variables, &["--disk", &disk, "--memory", "1G"]);
     guest.sync(LOGIN).expect("the work OS answers again");
@@ -247,15 +247,11 @@ fn an_installed_debian_is_logged_in_to_on_a_screen_with_a_watermark() {
         .find(|line| line.starts_with(&format!("Boot{entry}")));
     assert!(label.is_some_and(|label| label.contains(LABEL)), "{boots}");
 
-    // The button is logind's to hear.
-    let hears = "until systemctl -q is-active systemd-logind; do sleep 1; done";
-    assert!(
-        guest
-            .run(&["sh", "-c", hears], LOGIN)
-            .expect("run")
-            .status
-            .success()
-    );
+    // The button is logind's to hear, once it has the device.
+    let hears = "until journalctl -b -u systemd-logind | grep -q 'Watching system buttons'; \
+                 do sleep 1; done";
+    let hears = guest.run(&["sh", "-c", hears], LOGIN).expect("run");
+    assert!(hears.status.success(), "{}", hears.said());
     vmm.input().write(b"\n").expect("pressed");
     assert_eq!(ended_within(&mut vmm, LOGIN), Some(0));
     println!("switched off: {:?}", began.elapsed());
@@ -327,12 +323,12 @@ fn other_peoples_tools_find_nothing_wrong(guest: &ExecClient, image: &Path) -> S
     entry
 }
 
-/// Has the work OS end, which may be so fast that nothing is answered.
-fn asks_for(guest: &ExecClient, end: &str) {
-    let _asked = guest.spawn(Start {
+/// Has the work OS end, which may be so fast that nothing is answered. Who lets go of the command ends it.
+fn asks_for(guest: &ExecClient, end: &str) -> Result<Running, ExecError> {
+    guest.spawn(Start {
         argv: ["systemctl", end].map(str::to_owned).to_vec(),
         ..Start::default()
-    });
+    })
 }
 
 /// The file system was unmounted, and not just left.

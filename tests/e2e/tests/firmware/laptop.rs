@@ -94,9 +94,12 @@ fn stands_still_and_knows_the_time(bench: &Bench, vmm: &mut Running, guest: &Exe
 #[test]
 fn linux_shows_the_hosts_battery_and_hears_of_plug_and_lid() {
     let mut bench = Bench::new();
-    let image =
-        GuestImage::build_with_drivers(&build::target_dir().join("work-os"), &["battery", "ac"])
-            .expect("image");
+    let image = GuestImage::build_with_drivers(
+        &build::target_dir().join("work-os"),
+        &["battery", "ac"],
+        &[],
+    )
+    .expect("image");
     bench.image = GuestImage {
         kernel: image.vmlinux.clone(),
         ..image

@@ -8,6 +8,7 @@ mod laptop;
 mod memory;
 #[path = "../picture/mod.rs"]
 mod picture;
+mod sound;
 mod tpm;
 
 use std::fs;
