@@ -5,7 +5,7 @@
 //! process when the guest starts.
 
 pub mod acpi;
-pub mod ask;
+pub mod api;
 pub mod board;
 pub mod boot;
 pub mod bus;
@@ -30,7 +30,6 @@ pub mod supply;
 pub mod terminal;
 pub mod virtio;
 pub mod waking;
-pub mod window;
 pub mod wire;
 pub mod worker;
 

@@ -8,7 +8,7 @@ use sekisho_vmm::cpu::Paravirt;
 use sekisho_vmm::machine::{
     Console, Disk, Firmware, Laptop, Machine, Net, Screen, Serial, Size, Sound, Tpm,
 };
-use sekisho_vmm::{ask, screenshot, start};
+use sekisho_vmm::{api::client, screenshot, start};
 use tracing_subscriber::EnvFilter;
 
 /// Runs the work OS in a virtual machine that reaches nothing but what it is given.
@@ -48,7 +48,7 @@ struct Ctl {
     socket: PathBuf,
 
     /// What to ask for
-    wish: ask::Wish,
+    wish: client::Wish,
 }
 
 const EXAMPLES: &str = "\
@@ -212,7 +212,7 @@ fn main() -> ExitCode {
     let options = match Cli::parse().command {
         Command::Run(options) => options,
         Command::Ctl(Ctl { socket, wish }) => {
-            return match ask::ask(&socket, wish) {
+            return match client::ask(&socket, wish) {
                 Ok(text) => {
                     print!("{text}");
                     ExitCode::SUCCESS

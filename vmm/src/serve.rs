@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sekisho_control::Report;
 
+use crate::api::{ApiSocket, Machine, Refusal, State, Statistics};
 use crate::board::Panel;
 use crate::board::pause::{Holder, KvmGuest, Pauses, Times};
 use crate::board::power::Ending;
@@ -18,7 +19,6 @@ use crate::control::{Control, Order};
 use crate::devices::Devices;
 use crate::supply::host::Host;
 use crate::waking::Waking;
-use crate::window::{Machine, Refusal, State, Statistics, Window};
 
 /// How long a guest may take to shut down when the supervisor ends the VMM: a desktop that saves
 /// its documents takes some ten seconds, one that asks the person a question takes for ever.
@@ -45,7 +45,7 @@ pub struct Desk {
     /// Standard input, while the serial port reads it.
     pub keys: Option<Stdin>,
     /// The control socket.
-    pub window: Option<Window>,
+    pub api: Option<ApiSocket>,
     /// How many processors the machine has, and how many MiB of memory.
     pub size: (u8, u64),
     /// When the VMM started.
@@ -61,7 +61,7 @@ enum Wake {
     Control,
     Keys,
     View,
-    Window,
+    Api,
     Link(usize),
 }
 
@@ -82,7 +82,7 @@ impl Desk {
             for wake in self.wait(deadline)? {
                 match wake {
                     // Who asks is answered below, as time may have come too.
-                    Wake::Power | Wake::Window => {}
+                    Wake::Power | Wake::Api => {}
                     Wake::Signal => self.panel.power.end(Ending::Stopped),
                     Wake::Woke => self.woke()?,
                     Wake::Control => self.orders(&mut deadline),
@@ -123,9 +123,9 @@ impl Desk {
             wakes.push(Wake::View);
             fds.push(PollFd::from_borrowed_fd(viewers, PollFlags::IN));
         }
-        if let Some(window) = &self.window {
-            wakes.push(Wake::Window);
-            fds.push(PollFd::new(window, PollFlags::IN));
+        if let Some(api) = &self.api {
+            wakes.push(Wake::Api);
+            fds.push(PollFd::new(api, PollFlags::IN));
         }
         for (index, (_, link)) in self.devices.links.iter().enumerate() {
             wakes.push(Wake::Link(index));
@@ -137,9 +137,9 @@ impl Desk {
             lock(&self.panel.clock).next_tick(),
             full.then_some(FULL_PAUSE),
             self.laptop.as_ref().map(|host| host.next(Instant::now())),
-            self.window.as_ref().and_then(|window| {
+            self.api.as_ref().and_then(|api| {
                 let now = self.started.elapsed();
-                Some(window.due(now)?.saturating_sub(now))
+                Some(api.due(now)?.saturating_sub(now))
             }),
         ];
         let timeout = timeout.into_iter().flatten().min();
@@ -198,7 +198,7 @@ impl Desk {
     /// Answers who asks by the control socket.
     fn answer(&mut self) {
         let now = self.started.elapsed();
-        let Some(window) = &mut self.window else {
+        let Some(api) = &mut self.api else {
             return;
         };
         let mut machine = Asked {
@@ -208,7 +208,7 @@ impl Desk {
             size: self.size,
             age: now,
         };
-        window.turn(&mut machine, now);
+        api.turn(&mut machine, now);
     }
 
     /// The host slept, or its clock was set.

@@ -17,6 +17,7 @@ use sekisho_sandbox::{Filter, FilterError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 
+use crate::api::ApiSocket;
 use crate::board::aperture::Mapper;
 use crate::board::power::{Crash, Ending, Power};
 use crate::board::{Board, BoardError, Equipment, Loaded, Panel};
@@ -32,7 +33,6 @@ use crate::serve::{self, Desk};
 use crate::supply::host::Host;
 use crate::terminal::Terminal;
 use crate::waking::Waking;
-use crate::window::Window;
 use crate::wire::{Carrier, FILE_LIMIT, Wire};
 use crate::worker::Worker;
 
@@ -105,8 +105,8 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
     tracing::debug!("devices are on the board");
     let panel = board.panel.clone();
     let (waking, laptop) = look_at_host(machine, &panel)?;
-    let window = (machine.socket.as_deref())
-        .map(|path| window(path, machine.user, started.elapsed()))
+    let api = (machine.socket.as_deref())
+        .map(|path| api(path, machine.user, started.elapsed()))
         .transpose()?;
     let pauses = board.pauses();
     let loaded = opened.load(board, &devices, machine)?;
@@ -143,7 +143,7 @@ pub fn run(machine: &Machine) -> Result<Ending, StartError> {
         waking,
         laptop,
         keys: typing.then(io::stdin),
-        window,
+        api,
         size: (machine.cpus, machine.memory.0 >> 20),
         started,
     };
@@ -435,18 +435,18 @@ fn look_at_host(machine: &Machine, panel: &Panel) -> Result<(Waking, Option<Host
 }
 
 /// Makes the control socket; it is for root and the user that the VMM will be.
-fn window(path: &Path, user: Option<u32>, now: Duration) -> Result<Window, StartError> {
+fn api(path: &Path, user: Option<u32>, now: Duration) -> Result<ApiSocket, StartError> {
     let failed = |source: io::Error| StartError::Open {
         option: "socket",
         path: path.display().to_string(),
         source,
     };
     let own = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
-    let window = Window::open(path, own, now).map_err(failed)?;
+    let api = ApiSocket::open(path, own, now).map_err(failed)?;
     if let Some(user) = user {
         chown(path, Some(Uid::from_raw(user)), None).map_err(|error| failed(error.into()))?;
     }
-    Ok(window)
+    Ok(api)
 }
 
 /// Opens the host's end of COM1's wire, if there is a COM1.

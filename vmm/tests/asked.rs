@@ -72,7 +72,7 @@ fn a_guest_is_paused_goes_on_and_is_switched_off() {
     assert!(
         asked
             .ask("state")
-            .ends_with(" s ago, 1 processors, 32 MiB\n")
+            .ends_with(" s ago, 1 processor, 32 MiB\n")
     );
     asked.assert_runs();
 

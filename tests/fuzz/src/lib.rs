@@ -19,6 +19,7 @@ pub use sekisho_netdomain::fuzzing::{
     sim_usage, vici, wifi_networks,
 };
 pub use sekisho_status::fuzz::status_socket;
+pub use sekisho_vmm::api::fuzzing::machine_socket;
 pub use sekisho_vmm::chipset::fuzzing::{flash, fw_cfg, power_management, ps2, tpm};
 pub use sekisho_vmm::display::fuzzing::display;
 pub use sekisho_vmm::hda::fuzzing::hda;
@@ -26,7 +27,6 @@ pub use sekisho_vmm::nvme::fuzzing::nvme;
 pub use sekisho_vmm::supply::uevent::fuzz as power_supply;
 pub use sekisho_vmm::virtio::block::fuzzing::block;
 pub use sekisho_vmm::virtio::fuzzing::{device, registers, tablet, virtqueue};
-pub use sekisho_vmm::window::fuzzing::machine_socket;
 pub use targets::{
     control::control,
     frame_link::frame_link,

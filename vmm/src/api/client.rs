@@ -6,7 +6,7 @@ use sekisho_varlink::client::{Client, ClientError};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::window::INTERFACE;
+use super::INTERFACE;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -99,7 +99,8 @@ fn state(state: &Value) -> String {
     let number = |key: &str| state[key].as_u64().unwrap_or(0);
     let seconds = number("age_ms") / 1000;
     let (cpus, memory) = (number("cpus"), number("memory_mib"));
-    format!("{word}{held}, started {seconds} s ago, {cpus} processors, {memory} MiB\n")
+    let processors = if cpus == 1 { "processor" } else { "processors" };
+    format!("{word}{held}, started {seconds} s ago, {cpus} {processors}, {memory} MiB\n")
 }
 
 #[cfg(test)]

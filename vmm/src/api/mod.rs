@@ -4,6 +4,7 @@
 //! Its connections, their number, size, rate and patience, are [`sekisho_varlink`]'s; a client that hangs
 //! or floods costs the main thread some system calls a second. What is asked for is done by a [`Machine`].
 
+pub mod client;
 pub mod fuzzing;
 mod metrics;
 
@@ -87,13 +88,13 @@ pub trait Machine {
 }
 
 /// The socket.
-pub struct Window {
+pub struct ApiSocket {
     listening: Listening,
     /// The VMM's own user once it is closed in.
     user: u32,
 }
 
-impl Window {
+impl ApiSocket {
     /// Listens at `path`, for a VMM that will be `user`.
     ///
     /// # Errors
@@ -104,7 +105,7 @@ impl Window {
         Ok(Self { listening, user })
     }
 
-    /// When [`Window::turn`] is wanted though the descriptor is silent; a time as given to it.
+    /// When [`ApiSocket::turn`] is wanted though the descriptor is silent; a time as given to it.
     pub fn due(&self, now: Duration) -> Option<Duration> {
         self.listening.due(0, now)
     }
@@ -116,7 +117,7 @@ impl Window {
     }
 }
 
-impl AsFd for Window {
+impl AsFd for ApiSocket {
     /// Readable when somebody wants something.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listening.as_fd()
